@@ -1,0 +1,89 @@
+"""A model as a chain of node layers and the sections between them (METHOD.md 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.chunking import ActivationStream
+from libcore.sections import Section, compose
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Node layers in order, the sections between them, and what lies before the first and after the last.
+
+    Attributes:
+        node_layers: names, first to last.
+        sections: `sections[l]` maps the activation of `node_layers[l]` to that of `node_layers[l + 1]`.
+        head: maps a batch of inputs to the first node layer's activation `[batch, position, d]`.
+        tail: maps the last node layer's activation to the model's output; None where the last layer is the output.
+        layers_without_constant: node layers that carry no constant coordinate (the logits).
+    """
+
+    node_layers: tuple[str, ...]
+    sections: tuple[Section, ...]
+    head: Callable[[Tensor], Tensor]
+    tail: Section | None = None
+    layers_without_constant: frozenset[str] = frozenset({"output"})
+
+    def __post_init__(self) -> None:
+        if len(self.sections) != len(self.node_layers) - 1:
+            raise ValueError(
+                f"{len(self.node_layers)} node layers need {len(self.node_layers) - 1} sections, got {len(self.sections)}"
+            )
+
+    def has_constant(self, layer: str) -> bool:
+        """Whether the last coordinate of this node layer's activation is the constant one."""
+        return layer not in self.layers_without_constant
+
+    def activation(self, inputs: Tensor, layer: int) -> Float[Tensor, "batch position d"]:
+        """Activation of node layer number `layer` on these inputs."""
+        activation = self.head(inputs)
+        for section in self.sections[:layer]:
+            activation = section(activation)
+        return activation
+
+    def output_from(
+        self, activation: Float[Tensor, "batch position d"], layer: int
+    ) -> Float[Tensor, "batch position_out d_out"]:
+        """The model's output when node layer number `layer` has this activation."""
+        for section in self.sections[layer:]:
+            activation = section(activation)
+        return activation if self.tail is None else self.tail(activation)
+
+    def stream(self, inputs: Tensor, layer: int, memory_budget: int) -> ActivationStream:
+        """Node layer `layer`'s activations on `inputs`, recomputed from the inputs chunk by chunk."""
+
+        def produce(start: int, stop: int) -> Tensor:
+            with torch.no_grad():
+                return self.activation(inputs[start:stop], layer)
+
+        return ActivationStream(produce, len(inputs), memory_budget)
+
+    def restricted_to(self, node_layers: Sequence[str]) -> Chain:
+        """The same model seen through fewer node layers: the sections between those kept are composed.
+
+        Raises ValueError for a name that is not a node layer, for fewer than two, or for another order.
+        """
+        unknown = [name for name in node_layers if name not in self.node_layers]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no node layer of this model; expected some of {list(self.node_layers)}")
+        indices = [self.node_layers.index(name) for name in node_layers]
+        if len(indices) < 2 or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+            raise ValueError(f"{list(node_layers)}: expected two or more node layers in the model's order")
+        before, after = self.sections[: indices[0]], self.sections[indices[-1] :]
+        tail = (*after, self.tail) if self.tail is not None else after
+        return replace(
+            self,
+            node_layers=tuple(node_layers),
+            sections=tuple(
+                compose(self.sections[a:b]) for a, b in zip(indices, indices[1:], strict=False)
+            ),
+            head=(lambda inputs: compose(before)(self.head(inputs))) if before else self.head,
+            tail=compose(tail) if tail else None,
+        )

@@ -1,0 +1,42 @@
+"""Streams of activations in chunks whose size follows from a memory budget, not from the size of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ActivationStream:
+    """One node layer's activations over a data set, recomputed chunk by chunk.
+
+    `produce(start, stop)` returns the activations `[stop - start, position, d]` of those examples.
+    `memory_budget` is in bytes and bounds the working set that one chunk may bring with it.
+    """
+
+    produce: Callable[[int, int], Tensor]
+    n_examples: int
+    memory_budget: int
+
+    def chunks(self, values_per_example: int) -> Iterator[Tensor]:
+        """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used."""
+        size = rows_per_chunk(values_per_example, self.memory_budget)
+        for start in range(0, self.n_examples, size):
+            yield self.produce(start, min(start + size, self.n_examples))
+
+    def example(self) -> Tensor:
+        """The first example's activation `[1, position, d]`: shapes and dtype to plan with."""
+        return self.produce(0, 1)
+
+
+def rows_per_chunk(values_per_row: int, memory_budget: int) -> int:
+    """How many rows fit into the budget, at least one; every value counts as a float64, what sums are taken in."""
+    return max(1, memory_budget // (8 * max(1, values_per_row)))
+
+
+def float64_zeros(*shape: int, like: Tensor) -> Tensor:
+    """Accumulator for sums over data: float64 whatever the data's dtype, on the data's device."""
+    return torch.zeros(*shape, dtype=torch.float64, device=like.device)

@@ -1,0 +1,53 @@
+"""Symmetric eigendecomposition with a stated cut and signs fixed by a rule (METHOD.md eq. 2, 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TruncationRule = Literal["relative", "absolute"]
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Which eigenvalues count as zero.
+
+    `relative` drops eigenvalues at or below `threshold` times the largest. Without a threshold that is `eps` of the
+    dtype the activations were computed in: a Gram's entries are stored to a relative `eps`, and by Weyl's inequality no
+    eigenvalue moves further than the norm of that perturbation, so a direction below it cannot be told from zero. The
+    null directions of a Gram summed as in `statistics.py` come out at 3e-17 of the largest eigenvalue, eight times less.
+    `absolute` drops eigenvalues at or below `threshold` itself (the published code: 1e-15, the default here), whatever
+    the scale of the activations.
+    """
+
+    rule: TruncationRule = "relative"
+    threshold: float | None = None
+
+    def cut(self, largest: float, dtype: torch.dtype) -> float:
+        """The eigenvalue at or below which a direction is dropped; never negative."""
+        if self.rule == "absolute":
+            return 1e-15 if self.threshold is None else self.threshold
+        threshold = torch.finfo(dtype).eps if self.threshold is None else self.threshold
+        return max(0.0, threshold * largest)
+
+
+def descending_eigh(
+    symmetric: Float[Tensor, "d d"],
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Eigenvalues, largest first, clipped at zero, and eigenvectors as columns.
+
+    The input is positive semi-definite up to round-off: eigenvalues below zero are round-off and become zero, they are
+    not made positive. Each eigenvector's entry of largest magnitude is positive, so that equal inputs give equal files.
+    """
+    eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
+    return eigenvalues.flip(0).clamp(min=0.0), fix_signs(eigenvectors.flip(1))
+
+
+def fix_signs(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    """The same columns, each with a positive entry of largest magnitude."""
+    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
+    return torch.where(largest < 0, -columns, columns)

@@ -1,0 +1,84 @@
+"""Methods by name: each one turns a chain and its statistics into one basis per node layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from libcore.basis import Basis, identity_basis
+from libcore.chain import Chain
+from libcore.eigen import Truncation
+from libcore.estimators import Estimator, jacobian_gram
+from libcore.lib import lib_basis
+from libcore.pca import pca_basis
+from libcore.quadrature import GRADIENT, Quadrature
+from libcore.statistics import LayerStatistics
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What fitting a basis depends on besides the chain and the data.
+
+    Attributes:
+        truncation: which eigenvalues count as zero.
+        jacobian: points along the path from zero at which LIB's Jacobian is averaged; the data point alone by default.
+        estimator: how Jacobian Grams are computed.
+        memory_budget: bytes that one chunk's working set may take.
+    """
+
+    truncation: Truncation = Truncation()
+    jacobian: Quadrature = GRADIENT
+    estimator: Estimator = "auto"
+    memory_budget: int = 512 * 2**20
+
+
+Method = Callable[[Chain, Tensor, dict[str, LayerStatistics], FitSettings], dict[str, Basis]]
+
+
+def fit_lib(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
+) -> dict[str, Basis]:
+    """LIB, last node layer to first: each layer's basis needs the next one's (METHOD.md 2)."""
+    dtype = working_dtype(chain, inputs)
+    bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+    for index in reversed(range(len(chain.sections))):
+        layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
+        stream = chain.stream(inputs, index, settings.memory_budget)
+        gram = jacobian_gram(
+            chain.sections[index], stream, bases[next_layer].to(dtype=dtype), settings.jacobian, settings.estimator
+        )
+        bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
+    return {layer: bases[layer] for layer in chain.node_layers}
+
+
+def fit_pca(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
+) -> dict[str, Basis]:
+    """The PCA baseline: every layer by itself; the logits stay in the neuron basis, as in LIB."""
+    dtype = working_dtype(chain, inputs)
+    bases = {
+        layer: pca_basis(statistics[layer], chain.has_constant(layer), settings.truncation, dtype)
+        for layer in chain.node_layers[:-1]
+    }
+    return bases | {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+
+
+def last_basis(
+    chain: Chain, statistics: dict[str, LayerStatistics], settings: FitSettings, dtype: torch.dtype
+) -> Basis:
+    """METHOD.md 2.7: logits keep the neuron basis; a residual stream as last node layer takes its PCA basis."""
+    layer = chain.node_layers[-1]
+    if chain.has_constant(layer):
+        return pca_basis(statistics[layer], True, settings.truncation, dtype)
+    return identity_basis(statistics[layer].gram.diagonal().clone(), has_constant=False)
+
+
+def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:
+    """What activations are computed in."""
+    return chain.head(inputs[:1]).dtype
+
+
+METHODS: dict[str, Method] = {"lib": fit_lib, "pca": fit_pca}

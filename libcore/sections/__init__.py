@@ -1,0 +1,20 @@
+"""The functions between adjacent node layers, each with what it knows about itself."""
+
+from libcore.sections.affine import AffineSection
+from libcore.sections.attention import AttentionSection
+from libcore.sections.base import ClosedForm, FastMaskedEvaluation, FunctionSection, MaskedEvaluation, Section
+from libcore.sections.composed import ComposedSection, compose
+from libcore.sections.residual_elementwise import ResidualElementwiseSection
+
+__all__ = [
+    "AffineSection",
+    "AttentionSection",
+    "ClosedForm",
+    "ComposedSection",
+    "FastMaskedEvaluation",
+    "FunctionSection",
+    "MaskedEvaluation",
+    "ResidualElementwiseSection",
+    "Section",
+    "compose",
+]

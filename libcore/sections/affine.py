@@ -1,0 +1,55 @@
+"""Affine section `f @ A`: unembedding, linear readout."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.chunking import ActivationStream, float64_zeros
+from libcore.quadrature import Quadrature
+from libcore.sections.base import MaskedEvaluation, Section
+
+
+class AffineSection(Section):
+    """`f -> f @ weight` at every position; the bias is the row of `weight` that the constant coordinate reads."""
+
+    def __init__(self, weight: Float[Tensor, "d_in d_out"]) -> None:
+        self.weight = weight
+
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position d_out"]:
+        return activation @ self.weight
+
+    def closed_form_jacobian_gram(
+        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+    ) -> Float[Tensor, "d_in d_in"]:
+        """`A P A^T` with `P = C C^T` (METHOD.md 5): the Jacobian is constant, so no data is needed."""
+        jacobian = (self.weight @ to_basis_next).double()
+        return jacobian @ jacobian.T
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Tensor,
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """`E_ij = K_ji^2 * E[fhat_j^2]` with `K = Cpinv A C` constant along the path."""
+        interaction = (from_basis @ self.weight @ to_basis_next).double()
+        square_sum, count = float64_zeros(to_basis.shape[1], like=to_basis), 0
+        for activation in stream.chunks(2 * stream.example().numel() + to_basis.shape[1]):
+            features = (activation @ to_basis).double().flatten(0, 1)
+            square_sum += features.square().sum(0)
+            count += len(features)
+        return interaction.T.square() * (square_sum / count)
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """One product a mask: masking an input is masking an entry of the interaction matrix."""
+        interaction = from_basis @ self.weight @ to_basis_next
+        return lambda mask: features @ (interaction * mask.T)

@@ -1,0 +1,92 @@
+"""Attention section: residual stream plus the outputs of all heads, biases folded, scale `1/sqrt(d_head)`."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.masked import evaluate_mask_by_mask
+from libcore.sections.masked_attention import masked_attention_evaluation
+
+
+class AttentionSection(Section):
+    """`f -> f_t @ residual + sum_h softmax(q_t k_s^T / sqrt(d_head)) v_s @ W_O^h`, differentiated where Jacobians are needed.
+
+    Args:
+        residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
+        W_Q, W_K, W_V: `[head, d_in, d_head]`, biases in the last row.
+        W_O: `[head, d_head, d_out]`.
+        query_positions: the output positions to compute, None for all. What no later computation reads is left out.
+        causal: position `t` attends to positions `s <= t` only.
+    """
+
+    def __init__(
+        self,
+        residual: Float[Tensor, "d_in d_out"],
+        W_Q: Float[Tensor, "head d_in d_head"],
+        W_K: Float[Tensor, "head d_in d_head"],
+        W_V: Float[Tensor, "head d_in d_head"],
+        W_O: Float[Tensor, "head d_head d_out"],
+        query_positions: tuple[int, ...] | None = None,
+        causal: bool = True,
+    ) -> None:
+        self.residual = residual
+        self.W_Q, self.W_K, self.W_V, self.W_O = W_Q, W_K, W_V, W_O
+        self.query_positions = query_positions
+        self.causal = causal
+
+    @property
+    def scale(self) -> float:
+        """What attention scores are divided by."""
+        return sqrt(self.W_Q.shape[-1])
+
+    def queries_of(self, n_positions: int) -> list[int]:
+        """Indices of the output positions, negative ones counted from the end."""
+        if self.query_positions is None:
+            return list(range(n_positions))
+        return [position % n_positions for position in self.query_positions]
+
+    def attended_by(self, query: int, n_positions: int) -> list[int]:
+        """Key positions that output position `query` attends to."""
+        return list(range(query + 1 if self.causal else n_positions))
+
+    def __call__(
+        self, activation: Float[Tensor, "batch position d_in"]
+    ) -> Float[Tensor, "batch position_out d_out"]:
+        n_positions = activation.shape[1]
+        queries = self.queries_of(n_positions)
+        at_queries = activation[:, queries]
+        query, key, value = (
+            split_heads(stream, weight)
+            for stream, weight in ((at_queries, self.W_Q), (activation, self.W_K), (activation, self.W_V))
+        )
+        scores = query @ key.transpose(-1, -2) / self.scale
+        if self.causal:
+            future = torch.arange(n_positions)[None, :] > torch.tensor(queries)[:, None]
+            scores = scores.masked_fill(future.to(scores.device), -torch.inf)
+        mixed = scores.softmax(-1) @ value
+        return at_queries @ self.residual + mixed.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """By tables over distinct activations where there are few of them (one per token), else mask by mask."""
+        fast = masked_attention_evaluation(self, features, from_basis, to_basis_next, memory_budget)
+        return fast or evaluate_mask_by_mask(self, features, from_basis, to_basis_next, memory_budget)
+
+
+def split_heads(
+    activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
+) -> Float[Tensor, "batch head position d_head"]:
+    """All heads in one product."""
+    n_heads, _, d_head = weight.shape
+    projected = activation @ weight.transpose(0, 1).flatten(1)
+    return projected.unflatten(-1, (n_heads, d_head)).transpose(1, 2)

@@ -1,0 +1,95 @@
+"""A section: the function from one node layer's activation to the next one's (METHOD.md 1).
+
+Activations are `[batch, position, d]`, the constant coordinate (always 1) last. Biases are folded into the weights
+that read the constant coordinate, so that scaling the whole activation to zero scales the biases to zero too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from libcore.chunking import ActivationStream
+from libcore.quadrature import Quadrature
+
+
+class Section(ABC):
+    """Function between two node layers; everything it is made of is a tensor attribute."""
+
+    @abstractmethod
+    def __call__(
+        self, activation: Float[Tensor, "batch position d_in"]
+    ) -> Float[Tensor, "batch position_out d_out"]:
+        """Next node layer's activation, constant coordinate included on both sides."""
+
+    def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Section:
+        """A copy of this section with its tensors moved; sections are never changed in place."""
+        moved = object.__new__(type(self))
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            elif isinstance(value, Section):
+                value = value.to(device=device, dtype=dtype)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+                value = tuple(section.to(device=device, dtype=dtype) for section in value)
+            setattr(moved, name, value)
+        return moved
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A section whose Jacobian Gram and edges need no differentiation (METHOD.md 5)."""
+
+    def closed_form_jacobian_gram(
+        self,
+        stream: ActivationStream,
+        to_basis_next: Float[Tensor, "d_out feature_out"],
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "d_in d_in"]:
+        """`M'` of METHOD.md eq. 4, in float64."""
+        ...
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Float[Tensor, "d_in feature_in"],
+        from_basis: Float[Tensor, "feature_in d_in"],
+        to_basis_next: Float[Tensor, "d_out feature_out"],
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """`E` of METHOD.md eq. 8, in float64."""
+        ...
+
+
+MaskedEvaluation = Callable[[Tensor], Tensor]
+"""`mask [feature_out, feature_in] -> [batch, position_out, feature_out]`: output feature `i` from the inputs `mask[i]`."""
+
+
+@runtime_checkable
+class FastMaskedEvaluation(Protocol):
+    """A section that evaluates every output feature on its own masked inputs faster than one mask at a time."""
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Float[Tensor, "feature_in d_in"],
+        to_basis_next: Float[Tensor, "d_out feature_out"],
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """The evaluation by mask on these features; what does not depend on the mask is computed here, once."""
+        ...
+
+
+class FunctionSection(Section):
+    """A section that knows nothing about itself and is therefore differentiated."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        return self.function(activation)

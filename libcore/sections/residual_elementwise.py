@@ -1,0 +1,137 @@
+"""Residual elementwise section `f @ R + φ(f @ A) @ B`: an MLP block beside the residual stream (METHOD.md eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from libcore.chunking import ActivationStream, float64_zeros, rows_per_chunk
+from libcore.quadrature import Quadrature
+from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.masks import distinct_masks
+
+
+class ResidualElementwiseSection(Section):
+    """`f -> f @ residual + activation_function(f @ weight_in) @ weight_out` at every position.
+
+    Args:
+        residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
+        weight_in: `[d_in, d_hidden]`, input bias in the last row.
+        weight_out: `[d_hidden, d_out]`.
+        activation_function: differentiable, elementwise.
+    """
+
+    def __init__(
+        self,
+        residual: Float[Tensor, "d_in d_out"],
+        weight_in: Float[Tensor, "d_in d_hidden"],
+        weight_out: Float[Tensor, "d_hidden d_out"],
+        activation_function: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.residual = residual
+        self.weight_in = weight_in
+        self.weight_out = weight_out
+        self.activation_function = activation_function
+
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position d_out"]:
+        hidden = self.activation_function(activation @ self.weight_in)
+        return activation @ self.residual + hidden @ self.weight_out
+
+    def path_derivative(
+        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
+    ) -> Float[Tensor, "batch position d_hidden"]:
+        """`sum_q w_q φ'(α_q f @ A)`: the derivative averaged along the path from zero."""
+        pre_activation = (activation @ self.weight_in).detach()
+        average = torch.zeros_like(pre_activation)
+        for alpha, weight in quadrature:
+            at_alpha = (alpha * pre_activation).requires_grad_()
+            with torch.enable_grad():
+                total = self.activation_function(at_alpha).sum()
+            average += weight * torch.autograd.grad(total, at_alpha)[0]
+        return average
+
+    def _values_per_example(self, stream: ActivationStream) -> int:
+        """Numbers alive per example in `path_derivative` and the section's own forward pass."""
+        return stream.example().shape[1] * (sum(self.residual.shape) + 6 * self.weight_in.shape[1])
+
+    def closed_form_jacobian_gram(
+        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+    ) -> Float[Tensor, "d_in d_in"]:
+        """METHOD.md eq. 9: one forward pass and one Gram of `d = φ'(f @ A)`, whatever the number of output features."""
+        d_hidden = self.weight_in.shape[1]
+        derivative_sum = float64_zeros(d_hidden, like=self.weight_in)
+        derivative_gram = float64_zeros(d_hidden, d_hidden, like=self.weight_in)
+        count = 0
+        for activation in stream.chunks(self._values_per_example(stream)):
+            derivative = self.path_derivative(activation, quadrature).double().flatten(0, 1)
+            derivative_sum += derivative.sum(0)
+            derivative_gram += derivative.T @ derivative
+            count += len(derivative)
+
+        weight_in = self.weight_in.double()
+        residual = (self.residual @ to_basis_next).double()
+        weight_out = (self.weight_out @ to_basis_next).double()
+        cross = (weight_in * (derivative_sum / count)) @ (weight_out @ residual.T)
+        hidden = weight_in @ (weight_out @ weight_out.T * (derivative_gram / count)) @ weight_in.T
+        return residual @ residual.T + cross + cross.T + hidden
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Tensor,
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per chunk of inputs."""
+        linear = (from_basis @ self.residual @ to_basis_next).double()
+        weight_in, weight_out = (from_basis @ self.weight_in).double(), (self.weight_out @ to_basis_next).double()
+        n_in, n_out, d_hidden = len(linear), linear.shape[1], len(weight_out)
+        square_sum, count = float64_zeros(n_in, n_out, like=linear), 0
+        attribution_values = stream.example().shape[1] * n_in * (d_hidden + 2 * n_out)
+        for activation in stream.chunks(attribution_values + self._values_per_example(stream)):
+            derivative = self.path_derivative(activation, quadrature).double().flatten(0, 1)
+            features = (activation @ to_basis).double().flatten(0, 1)
+            # Scaling the features into the factors keeps the attribution itself the only [input, in, out] array.
+            scaled = features[:, :, None] * (derivative[:, None, :] * weight_in)
+            attribution = scaled.flatten(0, 1) @ weight_out
+            attribution = attribution.unflatten(0, (len(features), n_in)).addcmul_(
+                features[:, :, None].expand(-1, -1, n_out), linear
+            )
+            square_sum += attribution.square_().sum(0)
+            count += len(features)
+        return square_sum.T / count
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """The linear part is one product; each distinct mask evaluates the hidden layer from its kept inputs alone.
+
+        Masks are taken in chunks of similar size and gathered to a common width, so the cost follows the number of
+        kept edges: a mask of three inputs costs three rows of `weight_in`, not all of them.
+        """
+        flat = features.flatten(0, 1)
+        linear = from_basis @ self.residual @ to_basis_next
+        weight_in = from_basis @ self.weight_in
+        # The padding index of `distinct_masks` points at this row of zeros.
+        padded_weight_in = torch.cat([weight_in, torch.zeros_like(weight_in[:1])])
+        weight_out = self.weight_out @ to_basis_next
+        masks_per_chunk = rows_per_chunk(len(flat) * (weight_in.shape[1] * 2 + weight_in.shape[0]), memory_budget)
+
+        def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
+            output = flat @ (linear * mask.T)
+            for kept, outputs_of_mask in distinct_masks(mask, masks_per_chunk):
+                kept_features = flat[:, kept.clamp(max=flat.shape[1] - 1)].transpose(0, 1)
+                hidden = self.activation_function(torch.bmm(kept_features, padded_weight_in[kept]))
+                for hidden_of_mask, outputs in zip(hidden, outputs_of_mask, strict=True):
+                    output[:, outputs] += hidden_of_mask @ weight_out[:, outputs]
+            return output.unflatten(0, features.shape[:2])
+
+        return evaluate

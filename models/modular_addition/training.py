@@ -1,0 +1,97 @@
+"""Training the modular-addition transformer: full-batch AdamW until it generalises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from models.modular_addition.data import Examples
+from models.modular_addition.transformer import Architecture, Weights, initial_weights, logits_from_pairs
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """AdamW on the whole training split at once.
+
+    Training stops when the test accuracy was at least `target_accuracy` in `patience` evaluations running, one every
+    `evaluate_every` steps, or after `max_steps`.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup_steps: int
+    max_steps: int
+    evaluate_every: int
+    target_accuracy: float
+    patience: int
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What the progress bar shows after an evaluation."""
+
+    step: int
+    loss: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Trained weights, how training went and whether it met its criterion."""
+
+    weights: Weights
+    history: list[TrainingState]
+    reached_target: bool
+
+
+def train(
+    architecture: Architecture,
+    settings: TrainingSettings,
+    train_split: Examples,
+    test_split: Examples,
+    seed: int,
+    device: torch.device,
+    on_evaluation: Callable[[TrainingState], None] = lambda state: None,
+) -> TrainingResult:
+    """Train in float32; deterministic by seed on one machine.
+
+    Weight decay drives numbers into denormals, on which a CPU is several times slower: they are flushed to zero.
+    """
+    torch.set_flush_denormal(True)
+    weights = {name: weight.detach().to(device).requires_grad_() for name, weight in initial_weights(architecture, seed).items()}
+    train_pairs, train_labels = one_hot_pairs(train_split.to(device), architecture.modulus), train_split.labels.to(device)
+    test_pairs, test_labels = one_hot_pairs(test_split.to(device), architecture.modulus), test_split.labels.to(device)
+    optimiser = torch.optim.AdamW(
+        weights.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
+
+    history: list[TrainingState] = []
+    running = 0
+    for step in range(1, settings.max_steps + 1):
+        loss = functional.cross_entropy(logits_from_pairs(weights, *train_pairs), train_labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % settings.evaluate_every == 0 or step == settings.max_steps:
+            with torch.no_grad():
+                predictions = logits_from_pairs(weights, *test_pairs).argmax(-1)
+            history.append(TrainingState(step, loss.item(), (predictions == test_labels).double().mean().item()))
+            on_evaluation(history[-1])
+            running = running + 1 if history[-1].test_accuracy >= settings.target_accuracy else 0
+            if running == settings.patience:
+                break
+    trained = {name: weight.detach() for name, weight in weights.items()}
+    return TrainingResult(trained, history, running >= settings.patience)
+
+
+def one_hot_pairs(examples: Examples, modulus: int) -> tuple[Float[Tensor, "example number"], ...]:
+    """`a` and `b` as one-hot rows."""
+    return tuple(functional.one_hot(examples.tokens[:, at], modulus).float() for at in (0, 1))
