@@ -44,9 +44,7 @@ class Basis:
         """Feature activations."""
         return activation @ self.to_basis
 
-    def keep_first(
-        self, activation: Float[Tensor, "batch position d"], n: int
-    ) -> Float[Tensor, "batch position d"]:
+    def keep_first(self, activation: Float[Tensor, "batch position d"], n: int) -> Float[Tensor, "batch position d"]:
         """The activation with all but the first `n` features set to zero (METHOD.md 4)."""
         return activation @ self.to_basis[:, :n] @ self.from_basis[:n]
 

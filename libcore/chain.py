@@ -72,7 +72,9 @@ class Chain:
         """
         unknown = [name for name in node_layers if name not in self.node_layers]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no node layer of this model; expected some of {list(self.node_layers)}")
+            raise ValueError(
+                f"{unknown[0]!r} is no node layer of this model; expected some of {list(self.node_layers)}"
+            )
         indices = [self.node_layers.index(name) for name in node_layers]
         if len(indices) < 2 or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
             raise ValueError(f"{list(node_layers)}: expected two or more node layers in the model's order")
@@ -81,9 +83,7 @@ class Chain:
         return replace(
             self,
             node_layers=tuple(node_layers),
-            sections=tuple(
-                compose(self.sections[a:b]) for a, b in zip(indices, indices[1:], strict=False)
-            ),
+            sections=tuple(compose(self.sections[a:b]) for a, b in zip(indices, indices[1:], strict=False)),
             head=(lambda inputs: compose(before)(self.head(inputs))) if before else self.head,
             tail=compose(tail) if tail else None,
         )

@@ -53,7 +53,5 @@ def edges(
 def use_closed_form(section: Section, estimator: Estimator) -> bool:
     """Whether this section's closed form answers for this choice of estimator."""
     if estimator == "closed_form" and not isinstance(section, ClosedForm):
-        raise ValueError(
-            f"estimator closed_form: {type(section).__name__} has no closed form; expected auto or exact"
-        )
+        raise ValueError(f"{type(section).__name__} has no closed form; expected auto or exact")
     return estimator != "exact" and isinstance(section, ClosedForm)

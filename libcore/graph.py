@@ -78,7 +78,10 @@ class InteractionGraph:
         count = json.loads(metadata.pop("count"))
         return cls(
             node_layers,
-            {name: LayerStatistics(tensors[f"mean/{name}"], tensors[f"gram/{name}"], count[name]) for name in node_layers},
+            {
+                name: LayerStatistics(tensors[f"mean/{name}"], tensors[f"gram/{name}"], count[name])
+                for name in node_layers
+            },
             {
                 name: Basis(
                     tensors[f"to_basis/{name}"],

@@ -1,11 +1,11 @@
 """The Local Interaction Basis: the algorithm box of the paper (arXiv 2405.10928, METHOD.md 2).
 
-    for each node layer, last to first:
-        W, D    = principal components of the activations                 eq. 1-2
-        R       = W D^(-1/2)                       whitening               eq. 3
-        M'      = E[ J^T J ], J the Jacobian to the next layer's features  eq. 4
-        V, Λ    = eigenvectors and eigenvalues of Rpinv M' Rpinv^T         eq. 5
-        C       = R V Λ^(1/2)                      the basis               eq. 6
+for each node layer, last to first:
+    W, D    = principal components of the activations                 eq. 1-2
+    R       = W D^(-1/2)                       whitening               eq. 3
+    M'      = E[ J^T J ], J the Jacobian to the next layer's features  eq. 4
+    V, Λ    = eigenvectors and eigenvalues of Rpinv M' Rpinv^T         eq. 5
+    C       = R V Λ^(1/2)                      the basis               eq. 6
 """
 
 from __future__ import annotations

@@ -65,9 +65,7 @@ def principal_components(
     return PrincipalComponents(project, restore, torch.cat([one, variance[kept]]), variance[~kept], True)
 
 
-def pca_basis(
-    statistics: LayerStatistics, has_constant: bool, truncation: Truncation, dtype: torch.dtype
-) -> Basis:
+def pca_basis(statistics: LayerStatistics, has_constant: bool, truncation: Truncation, dtype: torch.dtype) -> Basis:
     """The PCA baseline: `C = W`, `Cpinv = U^T Y^-1`, sorted by variance."""
     components = principal_components(statistics, has_constant, truncation, dtype)
     importance = torch.cat([components.variance, components.dropped_variance])

@@ -33,9 +33,7 @@ class LayerStatistics:
         count = self.count + other.count
         shift = other.mean - self.mean
         share = other.count / count
-        gram = (
-            self.gram * (1 - share) + other.gram * share + shift[:, None] * shift[None, :] * (share * (1 - share))
-        )
+        gram = self.gram * (1 - share) + other.gram * share + shift[:, None] * shift[None, :] * (share * (1 - share))
         return LayerStatistics(self.mean + shift * share, gram, count)
 
 
@@ -75,4 +73,3 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
         layer: layer_statistics(chain.stream(inputs, index, memory_budget), chain.has_constant(layer))
         for index, layer in enumerate(chain.node_layers)
     }
-

@@ -54,9 +54,7 @@ class AttentionSection(Section):
         """Key positions that output position `query` attends to."""
         return list(range(query + 1 if self.causal else n_positions))
 
-    def __call__(
-        self, activation: Float[Tensor, "batch position d_in"]
-    ) -> Float[Tensor, "batch position_out d_out"]:
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         n_positions = activation.shape[1]
         queries = self.queries_of(n_positions)
         at_queries = activation[:, queries]

@@ -22,9 +22,7 @@ class Section(ABC):
     """Function between two node layers; everything it is made of is a tensor attribute."""
 
     @abstractmethod
-    def __call__(
-        self, activation: Float[Tensor, "batch position d_in"]
-    ) -> Float[Tensor, "batch position_out d_out"]:
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         """Next node layer's activation, constant coordinate included on both sides."""
 
     def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Section:

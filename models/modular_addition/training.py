@@ -64,11 +64,21 @@ def train(
     Weight decay drives numbers into denormals, on which a CPU is several times slower: they are flushed to zero.
     """
     torch.set_flush_denormal(True)
-    weights = {name: weight.detach().to(device).requires_grad_() for name, weight in initial_weights(architecture, seed).items()}
-    train_pairs, train_labels = one_hot_pairs(train_split.to(device), architecture.modulus), train_split.labels.to(device)
+    weights = {
+        name: weight.detach().to(device).requires_grad_()
+        for name, weight in initial_weights(architecture, seed).items()
+    }
+    train_pairs, train_labels = (
+        one_hot_pairs(train_split.to(device), architecture.modulus),
+        train_split.labels.to(device),
+    )
     test_pairs, test_labels = one_hot_pairs(test_split.to(device), architecture.modulus), test_split.labels.to(device)
     optimiser = torch.optim.AdamW(
-        weights.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True
+        weights.values(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        foreach=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
 

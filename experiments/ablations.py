@@ -1,0 +1,136 @@
+"""The ablation stage, and `ablations.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.cache import FinishedStage, StageCache, StageResult, stage_key
+from experiments.config import RunConfig
+from experiments.console import progress_bar
+from libcore.ablation import AblationCurve, edge_ablation, kept_schedule, node_ablation, unablated_score
+from libcore.basis import Basis
+from models.analysed import AnalysedModel
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Scores on the test split by what was kept (CONTRACT.md, `ablations.json`)."""
+
+    test_score: float
+    nodes: dict[str, AblationCurve] = field(default_factory=dict)
+    edges: dict[str, AblationCurve] = field(default_factory=dict)
+
+
+def ablation_stage(
+    cache: StageCache,
+    config: RunConfig,
+    features_key: str,
+    model: AnalysedModel,
+    bases: dict[str, Basis],
+    edges: dict[str, Tensor],
+) -> tuple[FinishedStage, Ablations]:
+    """Node ablation of every node layer but the last, and edge ablation of every layer pair with edges."""
+    depends_on = {
+        "features": features_key,
+        "edges": sorted(edges),
+        "dtype": config.analysis.ablation_dtype,
+        "tolerances": config.analysis.tolerances,
+    }
+    stage = cache.finish(
+        "ablation",
+        stage_key(depends_on, ("libcore",)),
+        lambda: StageResult(values=ablations_to_json(compute_ablations(config, model, bases, edges))),
+    )
+    return stage, ablations_from_json(stage.result.values)
+
+
+def compute_ablations(
+    config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor]
+) -> Ablations:
+    """Both ablations on the test split, with a progress bar that counts evaluations."""
+    dtype, budget, tolerances = (
+        getattr(torch, config.analysis.ablation_dtype),
+        config.analysis.memory_bytes,
+        config.analysis.tolerances,
+    )
+    chain = model.chain(dtype)
+    chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
+    bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
+    ablations = Ablations(unablated_score(chain, model.test, budget))
+    with progress_bar("ablation", None) as advance:
+        evaluations = 0
+
+        def show(layer: str, kept: int, score: float) -> None:
+            nonlocal evaluations
+            evaluations += 1
+            advance(evaluations, f"{layer}: {kept} kept, score {score:.4f}")
+
+        for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
+            schedule = kept_schedule(bases[layer].n_features)
+            ablations.nodes[layer] = node_ablation(
+                chain, model.test, index, bases[layer], schedule, tolerances, ablations.test_score, budget, show
+            )
+            if layer in edges:
+                ablations.edges[layer] = edge_ablation(
+                    chain,
+                    model.test,
+                    index,
+                    (bases[layer], bases[next_layer]),
+                    edges[layer],
+                    tolerances,
+                    ablations.test_score,
+                    budget,
+                    show,
+                )
+    return ablations
+
+
+def ablations_to_json(ablations: Ablations) -> dict[str, Any]:
+    """The content of `ablations.json`; keys are strings, tolerances plain numbers."""
+
+    def scores(curves: dict[str, AblationCurve]) -> dict[str, dict[str, float]]:
+        return {
+            layer: {str(kept): score for kept, score in sorted(curve.score_by_kept.items(), reverse=True)}
+            for layer, curve in curves.items()
+        }
+
+    def needed(curves: dict[str, AblationCurve]) -> dict[str, dict[str, int]]:
+        return {
+            layer: {plain(tolerance): n for tolerance, n in curve.needed.items()} for layer, curve in curves.items()
+        }
+
+    return {
+        "test_score": ablations.test_score,
+        "node_ablation": scores(ablations.nodes),
+        "edge_ablation": scores(ablations.edges),
+        "edges_needed": needed(ablations.edges),
+        "nodes_needed": needed(ablations.nodes),
+    }
+
+
+def ablations_from_json(content: dict[str, Any]) -> Ablations:
+    """The inverse of `ablations_to_json`."""
+
+    def curves(scores: dict[str, dict[str, float]], needed: dict[str, dict[str, int]]) -> dict[str, AblationCurve]:
+        return {
+            layer: AblationCurve(
+                {int(kept): score for kept, score in by_kept.items()},
+                {float(tolerance): n for tolerance, n in needed[layer].items()},
+            )
+            for layer, by_kept in scores.items()
+        }
+
+    return Ablations(
+        content["test_score"],
+        curves(content["node_ablation"], content["nodes_needed"]),
+        curves(content["edge_ablation"], content["edges_needed"]),
+    )
+
+
+def plain(tolerance: float) -> str:
+    """`0.001`, not `1e-03`: how metric keys and files write a tolerance."""
+    return f"{tolerance:.12f}".rstrip("0").rstrip(".")

@@ -1,0 +1,173 @@
+"""Typed schema of the composed configuration: every key, its type and its range (CONTRACT.md).
+
+Defaults live in `conf/` alone; here is what may be written there. Nothing heavy is imported, so that checking a
+configuration takes no time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Stage = Literal["basis", "edges", "ablation", "figures"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+
+
+class Strict(BaseModel):
+    """No unknown key, no silent conversion, no change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TrainingConfig(Strict):
+    """Full-batch AdamW, and when it stops."""
+
+    learning_rate: Positive
+    weight_decay: NotNegative
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    warmup_steps: Count
+    max_steps: Count
+    evaluate_every: Count
+    target_accuracy: Annotated[float, Field(gt=0, le=1)]
+    patience: Count
+
+
+class ModularAdditionConfig(Strict):
+    """`model=modular_addition`."""
+
+    kind: Literal["modular_addition"]
+    checkpoint: str | None
+    modulus: Annotated[int, Field(ge=2)]
+    d_model: Count
+    n_heads: Count
+    d_head: Count
+    d_mlp: Count
+    train_fraction: Share
+    split_seed: Annotated[int, Field(ge=0)]
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def both_splits_have_examples(self) -> ModularAdditionConfig:
+        """An empty split has no score."""
+        n_pairs = self.modulus**2
+        if not 0 < int(self.train_fraction * n_pairs) < n_pairs:
+            raise ValueError(f"train_fraction={self.train_fraction} leaves a split of the {n_pairs} pairs empty")
+        return self
+
+
+class LibConfig(Strict):
+    """`method=lib`."""
+
+    name: Literal["lib"]
+    jacobian: Literal["point", "path"]
+
+
+class PcaConfig(Strict):
+    """`method=pca`."""
+
+    name: Literal["pca"]
+
+
+class CommunitiesConfig(Strict):
+    """Leiden on the interaction graph."""
+
+    edge_weight: Literal["auto", "log", "sqrt"]
+    resolution: Positive
+    seed: Annotated[int, Field(ge=0)]
+
+
+class AnalysisConfig(Strict):
+    """What to compute, and how exactly."""
+
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    n_examples: Count | None
+    node_layers: Annotated[list[str], Field(min_length=2)] | None
+    integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
+    n_points: Count | None
+    truncation_rule: Literal["relative", "absolute"]
+    truncation: NotNegative | None
+    estimator: Literal["auto", "closed_form", "exact"]
+    memory_budget: str | int
+    ablation_dtype: Literal["float32", "float64"]
+    tolerances: Annotated[list[NotNegative], Field(min_length=1)]
+    communities: CommunitiesConfig
+
+    @field_validator("memory_budget")
+    @classmethod
+    def is_a_size(cls, budget: str | int) -> str | int:
+        """A number of bytes, or one with a unit; at least a megabyte."""
+        if bytes_of(budget) < BYTES["MB"]:
+            raise ValueError("expected a size of at least 1MB, such as 128MB")
+        return budget
+
+    @model_validator(mode="after")
+    def makes_sense(self) -> AnalysisConfig:
+        """Combinations that mean nothing are refused."""
+        if "edges" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: edges are edges between features; expected basis among the stages")
+        if "ablation" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: ablation removes features; expected basis among the stages")
+        if self.integration == "gradient" and self.n_points not in (None, 1):
+            raise ValueError(
+                f"n_points={self.n_points}: integration=gradient has one point; expected trapezoidal or gauss_legendre"
+            )
+        if self.communities.edge_weight == "log" and not {"edges", "ablation"} <= set(self.stages):
+            raise ValueError(
+                "communities.edge_weight=log takes its smallest edge from the ablation; expected edges and ablation among the stages, or sqrt"
+            )
+        if self.truncation_rule == "relative" and self.truncation is not None and self.truncation >= 1:
+            raise ValueError(f"truncation={self.truncation}: expected a share of the largest eigenvalue, under 1")
+        return self
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory budget in bytes."""
+        return bytes_of(self.memory_budget)
+
+
+class TrackingConfig(Strict):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"]
+    project: Annotated[str, Field(min_length=1)]
+    group: str | None
+    tags: list[str]
+
+
+class RunConfig(Strict):
+    """One run."""
+
+    model: ModularAdditionConfig
+    method: Annotated[LibConfig | PcaConfig, Field(discriminator="name")]
+    analysis: AnalysisConfig
+    tracking: TrackingConfig
+    seed: Annotated[int, Field(ge=0)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    dtype: Literal["float64", "float32"]
+    output_directory: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def makes_sense(self) -> RunConfig:
+        """Combinations across groups that mean nothing are refused."""
+        if (
+            isinstance(self.method, LibConfig)
+            and self.method.jacobian == "path"
+            and self.analysis.integration == "gradient"
+        ):
+            raise ValueError(
+                "method.jacobian=path with analysis.integration=gradient has no path; expected trapezoidal or gauss_legendre"
+            )
+        return self
+
+
+def bytes_of(size: str | int) -> int:
+    """`128MB`, `1.5 GB` or a number of bytes; -1 for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B)?\s*", str(size), flags=re.IGNORECASE)
+    return int(float(match[1]) * BYTES[(match[2] or "B").upper()]) if match else -1

@@ -1,0 +1,45 @@
+"""Files written whole: under a temporary name beside the place they belong, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; renamed to `path` if the block succeeds, removed if it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON, indented; numbers that JSON has no word for (NaN) become null."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, content: str) -> None:
+    """A text file in UTF-8."""
+    with written_whole(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def finite(content: Any) -> Any:
+    """The same content with NaN and infinities as None."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and content != content or content in (float("inf"), float("-inf")):
+        return None
+    return content

@@ -1,0 +1,219 @@
+"""The one pipeline: model, statistics, bases, edges, ablations, measures, files, figures, tracker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.ablations import Ablations, ablation_stage, ablations_to_json
+from experiments.cache import FinishedStage, StageCache
+from experiments.config import RunConfig
+from experiments.features import FeatureTable
+from experiments.files import write_json, write_text, written_whole
+from experiments.metrics import (
+    Metrics,
+    ablation_metrics,
+    community_metrics,
+    feature_metrics,
+    resource_metrics,
+    sparsity_metrics,
+)
+from experiments.models import MODELS
+from experiments.preflight import check_model, resolve_device
+from experiments.resources import Resources, measured
+from experiments.run_figures import draw_figures
+from experiments.stages import basis_stage, edges_stage, model_stage, statistics_stage
+from experiments.tracking import TrackedRun, track
+from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.graph import InteractionGraph
+from libcore.modularity import Communities, find_communities
+from models.analysed import AnalysedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunResults:
+    """What a run has found so far; stages that were not asked for stay empty."""
+
+    graph: InteractionGraph
+    ablations: Ablations | None = None
+    communities: Communities | None = None
+    table: FeatureTable | None = None
+    metrics: Metrics = field(default_factory=dict)
+
+
+def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metrics:
+    """Carry out one run and leave its files in `directory` (CONTRACT.md). Returns the metrics.
+
+    Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
+    """
+    write_text(directory / "config.yaml", to_yaml(config))
+    device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
+    torch.set_flush_denormal(True)
+    cache = StageCache(Path(config.output_directory) / "cache", device)
+    stages: dict[str, FinishedStage] = {}
+    others: dict[str, Resources] = {}
+
+    stages["model"] = model_stage(cache, config)
+    log.info("model: %s", stages["model"].result.values["summary"])
+    if not stages["model"].result.values["reached_target"]:
+        log.warning("training stopped at max_steps before it met its criterion")
+    model = MODELS[config.model.kind].analysed(config.model, stages["model"].result.tensors, device)
+    check_model(config, model)
+    chain = model.chain(dtype)
+    chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
+
+    results = analyse(config, cache, stages, model, chain)
+    results.metrics |= {
+        "score/train": score_of(chain, model.train, config),
+        "score/test": score_of(chain, model.test, config),
+    }
+    if results.ablations is not None:
+        results.metrics |= ablation_metrics(results.ablations)
+    write_results(directory, results, stages["model"])
+    figures: dict[str, Path] = {}
+    if "figures" in config.analysis.stages and results.table is not None:
+        with measured(device) as others["figures"]:
+            figures = draw_figures(
+                directory / "figures", config, results.graph, results.table, results.ablations, results.metrics
+            )
+    results.metrics |= resource_metrics(stages, others)
+    write_json(directory / "timings.json", timings(stages, others))
+    write_json(directory / "metrics.json", results.metrics)
+    tracked = track(config.tracking, tracked_run(config, results, figures, sweep), directory)
+    log.info("tracking: %s", tracked)
+    return results.metrics
+
+
+def analyse(
+    config: RunConfig, cache: StageCache, stages: dict[str, FinishedStage], model: AnalysedModel, chain: Chain
+) -> RunResults:
+    """Statistics, bases, edges, ablations, communities and labels, as far as they are asked for."""
+    wanted, inputs = config.analysis.stages, model.fit_inputs(config.analysis.n_examples)
+    stages["statistics"], statistics = statistics_stage(cache, config, stages["model"].key, chain, inputs)
+    if "basis" not in wanted:
+        return RunResults(InteractionGraph(chain.node_layers, statistics, {}, {}, header(config)))
+    stages["basis"], bases = basis_stage(cache, config, stages["statistics"].key, chain, inputs, statistics)
+    edges: dict[str, torch.Tensor] = {}
+    if "edges" in wanted:
+        stages["edges"], edges = edges_stage(cache, config, stages["basis"].key, chain, inputs, bases)
+    results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header(config))))
+    results.metrics |= feature_metrics(bases)
+    if "ablation" in wanted:
+        features_key = stages["edges" if edges else "basis"].key
+        stages["ablation"], results.ablations = ablation_stage(cache, config, features_key, model, bases, edges)
+    labels = model.label_features(chain, bases)
+    membership = {layer: [-1] * basis.n_features for layer, basis in bases.items()}
+    if edges:
+        results.metrics |= sparsity_metrics(results.graph)
+        results.communities = communities_of(config, results.graph, results.ablations)
+        results.metrics |= community_metrics(results.communities)
+        membership = results.communities.membership
+    results.table = FeatureTable(labels, membership)
+    return results
+
+
+def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablations | None) -> Communities:
+    """Leiden with the configured edge weight; `auto` is `log` where an ablation says which edges were needed."""
+    settings = config.analysis.communities
+    weight = settings.edge_weight
+    if weight == "auto":
+        weight = "log" if ablations is not None else "sqrt"
+    smallest: dict[str, float] = {}
+    if weight == "log" and ablations is not None:
+        tightest = min(config.analysis.tolerances)
+        for layer, curve in ablations.edges.items():
+            kept, constant = curve.needed[tightest], graph.bases[layer].has_constant
+            smallest[layer] = smallest_kept_edge(graph.edges[layer], kept, constant)
+    return find_communities(graph, weight, smallest, settings.resolution, settings.seed)
+
+
+def score_of(chain: Chain, data: EvaluationData, config: RunConfig) -> float:
+    """The model's own score, in the run's dtype."""
+    return unablated_score(chain, data, config.analysis.memory_bytes)
+
+
+def write_results(directory: Path, results: RunResults, model: FinishedStage) -> None:
+    """Graph, ablations, features and the analysed weights."""
+    from safetensors.torch import save_file
+
+    with written_whole(directory / "model.safetensors") as path:
+        save_file(model.result.tensors, path)
+    if results.graph.bases:
+        with written_whole(directory / "graph.safetensors") as path:
+            results.graph.save(path)
+    if results.ablations is not None:
+        write_json(directory / "ablations.json", ablations_to_json(results.ablations))
+    if results.table is not None:
+        write_json(
+            directory / "features.json", {"labels": results.table.labels, "communities": results.table.communities}
+        )
+
+
+def timings(stages: dict[str, FinishedStage], others: dict[str, Resources]) -> dict[str, Any]:
+    """Seconds and peak memory of every stage when it was computed, and whether this run found it done."""
+    computed = {name: vars(stage.resources) | {"reused": stage.reused} for name, stage in stages.items()}
+    return computed | {name: vars(resources) | {"reused": False} for name, resources in others.items()}
+
+
+def tracked_run(config: RunConfig, results: RunResults, figures: dict[str, Path], sweep: str | None) -> TrackedRun:
+    """What the tracker is told."""
+    curves: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    if results.ablations is not None:
+        for kind, by_layer in (("node_ablation", results.ablations.nodes), ("edge_ablation", results.ablations.edges)):
+            rows = [
+                [layer, n, score]
+                for layer, curve in by_layer.items()
+                for n, score in sorted(curve.score_by_kept.items())
+            ]
+            curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
+    return TrackedRun(
+        name=f"{config.model.kind}-{config.method.name}-seed{config.seed}",
+        tags=[config.model.kind, config.method.name, *config.tracking.tags],
+        group=config.tracking.group or sweep,
+        config=config.model_dump(),
+        metrics=results.metrics,
+        curves=curves,
+        figures={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".png"},
+        pages={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".html"},
+    )
+
+
+def header(config: RunConfig) -> dict[str, str]:
+    """What `graph.safetensors` says of itself."""
+    versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
+    return {
+        "method": config.method.name,
+        "config": json.dumps(config.model_dump(), sort_keys=True),
+        "versions": json.dumps(versions),
+    }
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as Hydra would print it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
+
+
+def on_cpu(graph: InteractionGraph) -> InteractionGraph:
+    """The graph for files, figures and communities."""
+    from libcore.statistics import LayerStatistics
+
+    cpu = torch.device("cpu")
+    return InteractionGraph(
+        graph.node_layers,
+        {name: LayerStatistics(one.mean.cpu(), one.gram.cpu(), one.count) for name, one in graph.statistics.items()},
+        {name: basis.to(device=cpu) for name, basis in graph.bases.items()},
+        {name: strength.cpu() for name, strength in graph.edges.items()},
+        graph.metadata,
+    )

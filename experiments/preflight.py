@@ -1,0 +1,73 @@
+"""What a configuration can only be checked against with the models at hand: before any run starts, leaving nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from experiments.config import RunConfig
+from experiments.errors import UserError, nearest
+from experiments.models import MODELS
+from experiments.tracking import check_tracking
+from libcore.estimators import use_closed_form
+from models.analysed import AnalysedModel
+from models.weights import CheckpointError
+
+
+def check_runs(configs: list[RunConfig]) -> None:
+    """Raises UserError for the first run that could not be carried out."""
+    for config in configs:
+        check_tracking(config.tracking)
+        resolve_device(config.device)
+        check_node_layers(config)
+        if config.model.checkpoint is not None:
+            load_checkpoint(config)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device by name; `auto` is the first GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; expected cpu or auto"
+        )
+    return device
+
+
+def check_node_layers(config: RunConfig) -> None:
+    """Names in `analysis.node_layers` exist, in the model's order."""
+    chosen, known = config.analysis.node_layers, MODELS[config.model.kind].node_layers
+    if chosen is None:
+        return
+    for layer in chosen:
+        if layer not in known:
+            raise UserError(
+                f"analysis.node_layers={layer}: no such node layer{nearest(layer, known)}; expected some of {', '.join(known)}"
+            )
+    if [layer for layer in known if layer in chosen] != chosen:
+        raise UserError(f"analysis.node_layers={chosen}: expected each once, in the model's order: {', '.join(known)}")
+
+
+def load_checkpoint(config: RunConfig) -> dict[str, torch.Tensor]:
+    """Weights of `model.checkpoint`, the error as one line that names the key."""
+    assert config.model.checkpoint is not None
+    try:
+        return MODELS[config.model.kind].load(config.model, Path(config.model.checkpoint))
+    except CheckpointError as error:
+        raise UserError(f"model.checkpoint={error}") from error
+
+
+def check_model(config: RunConfig, model: AnalysedModel) -> None:
+    """What needs the model's sections and data: the estimator, and how many examples there are."""
+    n_examples, available = config.analysis.n_examples, len(model.train.inputs)
+    if n_examples is not None and n_examples > available:
+        raise UserError(f"analysis.n_examples={n_examples}: the training split has {available}; expected at most that")
+    chain = model.chain(torch.float32)
+    for section in chain.restricted_to(config.analysis.node_layers or chain.node_layers).sections:
+        try:
+            use_closed_form(section, config.analysis.estimator)
+        except ValueError as error:
+            raise UserError(f"analysis.estimator={config.analysis.estimator}: {error}") from error

@@ -1,0 +1,57 @@
+"""Seconds and peak memory of a stage."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Resources:
+    """What a stage took: wall seconds, and the process's peak memory during it in bytes (of the GPU, where one is used)."""
+
+    seconds: float = 0.0
+    peak_memory: int = 0
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Resources]:
+    """Measure the block; the numbers are there when it ends."""
+    taken, start = Resources(), time.perf_counter()
+    reset_peak_memory(device)
+    try:
+        yield taken
+    finally:
+        taken.seconds = time.perf_counter() - start
+        taken.peak_memory = peak_memory(device)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak: exact on a GPU and on Linux; elsewhere the process's peak since it started goes on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak since the last reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    high_water_mark = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(high_water_mark.split()[1]) * 1024

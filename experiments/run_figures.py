@@ -1,0 +1,91 @@
+"""A run's figures and its `graph.html`; the choices of what is shown that the report shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.ablations import Ablations
+from experiments.config import RunConfig
+from experiments.features import FeatureTable
+from experiments.metrics import Metrics
+from libcore.graph import InteractionGraph
+
+EDGES_WITHOUT_ABLATION = 100
+"""Strongest edges of a layer pair that are shown at first when no ablation says how many are needed."""
+
+
+def draw_figures(
+    folder: Path,
+    config: RunConfig,
+    graph: InteractionGraph,
+    table: FeatureTable,
+    ablations: Ablations | None,
+    metrics: Metrics,
+) -> dict[str, Path]:
+    """Write everything that the finished stages allow; paths by file name."""
+    # matplotlib takes half a second to import, which a run without figures need not spend.
+    from experiments.figures.ablation_curves import ablation_figure
+    from experiments.figures.importance_spectrum import importance_figure, spectra_of
+    from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
+    from experiments.figures.saving import save_figure
+
+    method, run = config.method.name, f"seed {config.seed}"
+    paths = save_figure(importance_figure(spectra_of(graph, method, run)), folder, "importance_spectrum")
+    if ablations is not None:
+        curves = ablation_curves(ablations, method, run)
+        for kind, of_kind in curves.items():
+            if of_kind:
+                paths += save_figure(ablation_figure(of_kind, kind), folder, f"{kind}_ablation")
+    if graph.edges:
+        shown = shown_edges(graph, ablations)
+        title = f"{config.model.kind}, {method.upper()}, {run}"
+        panel = GraphPanel(title, graph, table, shown)
+        paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
+        paths.append(write_page(folder, config, graph, table, shown, metrics))
+    return {path.name: path for path in paths}
+
+
+def write_page(
+    folder: Path,
+    config: RunConfig,
+    graph: InteractionGraph,
+    table: FeatureTable,
+    shown: dict[str, int],
+    metrics: Metrics,
+) -> Path:
+    """`graph.html`."""
+    from experiments.graph_page import write_graph_page
+
+    summary = {"model": config.model.kind, "method": config.method.name, "seed": str(config.seed)}
+    summary |= {name: f"{metrics[key]:.4f}" for name, key in SUMMARY.items() if key in metrics}
+    path = folder / "graph.html"
+    write_graph_page(path, graph, table, shown, f"{config.model.kind}: {config.method.name.upper()}", summary)
+    return path
+
+
+SUMMARY = {"test score": "score/test", "modularity": "graph/modularity"}
+"""Metrics at the top of `graph.html`."""
+
+
+def shown_edges(graph: InteractionGraph, ablations: Ablations | None) -> dict[str, int]:
+    """Edges shown of each layer pair: as many as the model needs at the tightest tolerance."""
+    shown: dict[str, int] = {}
+    for layer in graph.edges:
+        n_edges = graph.variable_edges(layer).numel()
+        curve = ablations.edges.get(layer) if ablations is not None else None
+        needed = curve.needed[min(curve.needed)] if curve is not None else EDGES_WITHOUT_ABLATION
+        shown[layer] = min(needed, n_edges)
+    return shown
+
+
+def ablation_curves(ablations: Ablations, group: str, run: str) -> dict:
+    """Curves as the figures take them, by kind."""
+    from experiments.figures.ablation_curves import Curve
+
+    return {
+        kind: [
+            Curve(group, run, layer, curve.score_by_kept, ablations.test_score, curve.needed)
+            for layer, curve in by_layer.items()
+        ]
+        for kind, by_layer in (("node", ablations.nodes), ("edge", ablations.edges))
+    }

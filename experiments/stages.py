@@ -1,0 +1,145 @@
+"""The pipeline's stages: model, statistics, basis, edges (ablation: `ablations.py`).
+
+Each is a function with a typed result that can be called by hand, and is kept under a key of its content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experiments.cache import FinishedStage, StageCache, StageResult, file_hash, stage_key
+from experiments.config import LibConfig, RunConfig
+from experiments.models import MODELS
+from experiments.preflight import load_checkpoint
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.eigen import Truncation
+from libcore.graph import interaction_edges
+from libcore.methods import METHODS, FitSettings
+from libcore.quadrature import GRADIENT, Quadrature
+from libcore.statistics import LayerStatistics, chain_statistics
+
+DEFAULT_POINTS = 10
+
+
+def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
+    """Train, or load the checkpoint; weights by name."""
+    family = MODELS[config.model.kind]
+    if config.model.checkpoint is not None:
+        key = stage_key(
+            {"checkpoint": file_hash_of(config), "model": family.training_config(config.model)}, family.training_code
+        )
+        weights = load_checkpoint(config)
+        return cache.finish(
+            "model",
+            key,
+            lambda: StageResult(weights, {"summary": f"from {config.model.checkpoint}", "reached_target": True}),
+        )
+    depends_on = {"model": family.training_config(config.model), "seed": config.seed, "device": cache.device.type}
+    key = stage_key(depends_on, family.training_code)
+    return cache.finish("model", key, lambda: StageResult(*family.train(config.model, config.seed, cache.device)))
+
+
+def file_hash_of(config: RunConfig) -> str:
+    """Content of the checkpoint, so that another file of the same name is another model."""
+    assert config.model.checkpoint is not None
+    return file_hash(Path(config.model.checkpoint))
+
+
+def statistics_stage(
+    cache: StageCache, config: RunConfig, model_key: str, chain: Chain, inputs: Tensor
+) -> tuple[FinishedStage, dict[str, LayerStatistics]]:
+    """Means and Grams of every node layer."""
+    depends_on = {
+        "model": model_key,
+        "n_examples": config.analysis.n_examples,
+        "node_layers": chain.node_layers,
+        "dtype": config.dtype,
+    }
+
+    def compute() -> StageResult:
+        statistics = chain_statistics(chain, inputs, config.analysis.memory_bytes)
+        tensors = {f"mean/{layer}": moments.mean for layer, moments in statistics.items()}
+        tensors |= {f"gram/{layer}": moments.gram for layer, moments in statistics.items()}
+        return StageResult(tensors, {"count": {layer: moments.count for layer, moments in statistics.items()}})
+
+    stage = cache.finish("statistics", stage_key(depends_on, ("libcore", "models")), compute)
+    tensors, count = on_device(stage, cache.device), stage.result.values["count"]
+    return stage, {
+        layer: LayerStatistics(tensors[f"mean/{layer}"], tensors[f"gram/{layer}"], count[layer])
+        for layer in chain.node_layers
+    }
+
+
+def basis_stage(
+    cache: StageCache,
+    config: RunConfig,
+    statistics_key: str,
+    chain: Chain,
+    inputs: Tensor,
+    statistics: dict[str, LayerStatistics],
+) -> tuple[FinishedStage, dict[str, Basis]]:
+    """The method's basis of every node layer."""
+    analysis = config.analysis
+    on_path = isinstance(config.method, LibConfig) and config.method.jacobian == "path"
+    settings = FitSettings(
+        Truncation(analysis.truncation_rule, analysis.truncation),
+        quadrature_of(config) if on_path else GRADIENT,
+        analysis.estimator,
+        analysis.memory_bytes,
+    )
+    depends_on = {
+        "statistics": statistics_key,
+        "method": config.method.model_dump(),
+        "truncation": asdict(settings.truncation),
+        "jacobian": asdict(settings.jacobian),
+        "estimator": analysis.estimator,
+    }
+
+    def compute() -> StageResult:
+        tensors: dict[str, Tensor] = {}
+        for layer, basis in METHODS[config.method.name](chain, inputs, statistics, settings).items():
+            tensors |= {f"to_basis/{layer}": basis.to_basis, f"from_basis/{layer}": basis.from_basis}
+            tensors[f"importance/{layer}"] = basis.importance
+        return StageResult(tensors)
+
+    stage = cache.finish("basis", stage_key(depends_on, ("libcore",)), compute)
+    tensors = on_device(stage, cache.device)
+    return stage, {
+        layer: Basis(
+            tensors[f"to_basis/{layer}"],
+            tensors[f"from_basis/{layer}"],
+            tensors[f"importance/{layer}"],
+            chain.has_constant(layer),
+        )
+        for layer in chain.node_layers
+    }
+
+
+def edges_stage(
+    cache: StageCache, config: RunConfig, basis_key: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
+) -> tuple[FinishedStage, dict[str, Tensor]]:
+    """Squared interaction strengths of every layer pair."""
+    quadrature, estimator = quadrature_of(config), config.analysis.estimator
+    depends_on = {"basis": basis_key, "quadrature": asdict(quadrature), "estimator": estimator}
+
+    def compute() -> StageResult:
+        edges = interaction_edges(chain, inputs, bases, quadrature, estimator, config.analysis.memory_bytes)
+        return StageResult(edges)
+
+    stage = cache.finish("edges", stage_key(depends_on, ("libcore",)), compute)
+    return stage, on_device(stage, cache.device)
+
+
+def quadrature_of(config: RunConfig) -> Quadrature:
+    """The configured integration rule."""
+    return Quadrature.of(config.analysis.integration, config.analysis.n_points or DEFAULT_POINTS)
+
+
+def on_device(stage: FinishedStage, device: torch.device) -> dict[str, Tensor]:
+    """A stage's tensors where the next stage wants them."""
+    return {name: tensor.to(device) for name, tensor in stage.result.tensors.items()}

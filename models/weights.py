@@ -1,0 +1,59 @@
+"""Reading and checking weights that come from outside."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the model."""
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a `.safetensors` file or of a PyTorch state dict (read without unpickling code).
+
+    Raises CheckpointError for a missing, damaged or unsafe file, or one that holds anything but named tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a state dict (.pt) or a .safetensors file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not readable as named tensors: {reason}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"{path}: holds {type(loaded).__name__}; expected named tensors")
+    return loaded
+
+
+def check_shapes(
+    weights: dict[str, Tensor], expected: dict[str, tuple[int, ...]], ignored_suffixes: tuple[str, ...], source: Path
+) -> dict[str, Tensor]:
+    """The expected weights, in float32 or as they are; buffers with an ignored suffix are left out.
+
+    Raises CheckpointError with the first mismatch: a missing name, another shape, or a name that does not belong.
+    """
+    found = {name: tensor for name, tensor in weights.items() if not name.endswith(ignored_suffixes)}
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(
+                f"{source}: weight {name} is missing; expected shape {shape}, found {sorted(found)[:3]} …"
+            )
+        if tuple(found[name].shape) != shape:
+            raise CheckpointError(
+                f"{source}: weight {name} has another shape; expected {shape}, found {tuple(found[name].shape)}"
+            )
+    for name in found:
+        if name not in expected:
+            raise CheckpointError(
+                f"{source}: weight {name} does not belong to this model; expected {list(expected)[:3]} …"
+            )
+    return {name: found[name] for name in expected}
