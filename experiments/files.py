@@ -40,6 +40,6 @@ def finite(content: Any) -> Any:
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [finite(value) for value in content]
-    if isinstance(content, float) and content != content or content in (float("inf"), float("-inf")):
+    if (isinstance(content, float) and content != content) or content in (float("inf"), float("-inf")):
         return None
     return content

@@ -1,11 +1,10 @@
 """The interactive interaction graph of one run: `figures/graph.html`, one file that needs nothing else.
 
-What the page shows and how it behaves is in `templates/graph.html`; here the graph is turned into the numbers it embeds.
+What the page shows and how it behaves is in `templates/graph.html`; here the graph becomes the numbers it embeds.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from torch import Tensor
 
 from experiments.features import FeatureTable
+from experiments.files import write_text
 from libcore.graph import InteractionGraph
 
 MAX_EDGES_PER_PAIR = 15_000
@@ -34,17 +34,17 @@ def write_graph_page(
     """Write the page that shows `graph`; the file appears whole or not at all.
 
     Args:
-        path: where to; its folder has to exist.
+        path: where to; its folder is made if it is missing.
         graph: features and edges. Of each layer pair the page holds the `MAX_EDGES_PER_PAIR` strongest edges above zero
             and says out of how many.
         table: label and community of every feature.
-        shown_edges: by node layer, the last one excepted: how many of the strongest edges from it to the next node layer,
-            constant features apart, are drawn at first.
+        shown_edges: by node layer, the last one excepted: how many of the strongest edges from it to the next node
+            layer, constant features apart, are drawn at first.
         title: heading.
         summary: lines under the heading, such as model, method and score.
 
-    Raises ValueError if a node layer has not one label and one community per feature, if `shown_edges` lacks a layer, or
-    if an importance or edge is not finite.
+    Raises ValueError if a node layer has not one label and one community per feature, if `shown_edges` lacks a layer,
+    or if an importance or edge is not finite.
     """
     data = {
         "layers": [embedded_layer(graph, table, layer) for layer in graph.node_layers],
@@ -57,12 +57,7 @@ def write_graph_page(
         # Every `<`, `>`, `&` and `'` leaves as \uXXXX, so no label can close the script element it is embedded in.
         data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, page)
 
 
 def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> Embedded:
@@ -123,7 +118,7 @@ def rounded(values: Float[Tensor, " n"]) -> list[float]:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def refuse_non_finite(values: Float[Tensor, "..."], name: str) -> None:
+def refuse_non_finite(values: Float[Tensor, ...], name: str) -> None:
     """JSON has no infinity, and a page that quietly left such an edge out would mislead."""
     if not torch.isfinite(values).all():
         raise ValueError(f"{name} holds a number that is not finite; expected finite numbers only")

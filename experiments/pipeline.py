@@ -31,7 +31,6 @@ from experiments.run_figures import draw_figures
 from experiments.stages import basis_stage, edges_stage, model_stage, statistics_stage
 from experiments.tracking import TrackedRun, track
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
-from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities

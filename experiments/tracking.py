@@ -73,7 +73,7 @@ def track(config: TrackingConfig, run: TrackedRun, directory: Path) -> str:
 
 def log_to_wandb(config: TrackingConfig, run: TrackedRun, directory: Path) -> None:
     """One W&B run with summary, tables, figures and pages."""
-    import wandb  # noqa: PLC0415 - half a second that a disabled tracker does not spend
+    import wandb
 
     settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True)
     wandb_run = wandb.init(

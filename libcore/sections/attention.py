@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.chunking import ActivationStream
+from libcore.quadrature import Quadrature
+from libcore.sections.attention_jacobian import attention_edges, attention_jacobian_gram
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.masked import evaluate_mask_by_mask
 from libcore.sections.masked_attention import masked_attention_evaluation
 
 
 class AttentionSection(Section):
-    """`f -> f_t @ residual + sum_h softmax(q_t k_s^T / sqrt(d_head)) v_s @ W_O^h`, differentiated where Jacobians are needed.
+    """`f -> f_t @ residual + sum_h softmax(q_t k_s^T / sqrt(d_head)) v_s @ W_O^h`.
 
     Args:
         residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
@@ -54,20 +57,40 @@ class AttentionSection(Section):
         """Key positions that output position `query` attends to."""
         return list(range(query + 1 if self.causal else n_positions))
 
-    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
+    def attend(self, activation: Float[Tensor, "batch position d_in"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries `[batch, head, query, d_head]`, keys and values `[batch, head, position, ...]`, and the pattern."""
         n_positions = activation.shape[1]
         queries = self.queries_of(n_positions)
-        at_queries = activation[:, queries]
-        query, key, value = (
-            split_heads(stream, weight)
-            for stream, weight in ((at_queries, self.W_Q), (activation, self.W_K), (activation, self.W_V))
-        )
+        query = split_heads(activation[:, queries], self.W_Q)
+        key, value = split_heads(activation, self.W_K), split_heads(activation, self.W_V)
         scores = query @ key.transpose(-1, -2) / self.scale
         if self.causal:
             future = torch.arange(n_positions)[None, :] > torch.tensor(queries)[:, None]
             scores = scores.masked_fill(future.to(scores.device), -torch.inf)
-        mixed = scores.softmax(-1) @ value
-        return at_queries @ self.residual + mixed.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+        return query, key, value, scores.softmax(-1)
+
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
+        """The next node layer's activation at the query positions."""
+        _, _, value, pattern = self.attend(activation)
+        mixed = (pattern @ value).transpose(1, 2).flatten(2)
+        return activation[:, self.queries_of(activation.shape[1])] @ self.residual + mixed @ self.W_O.flatten(0, 1)
+
+    def closed_form_jacobian_gram(
+        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+    ) -> Float[Tensor, "d_in d_in"]:
+        """Eq. 10 squared and summed; see `attention_jacobian.py`."""
+        return attention_jacobian_gram(self, stream, to_basis_next, quadrature)
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Tensor,
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """Eq. 10 into eq. 7; see `attention_jacobian.py`."""
+        return attention_edges(self, stream, to_basis, from_basis, to_basis_next, quadrature)
 
     def masked_evaluation(
         self,

@@ -13,7 +13,6 @@ from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.masks import distinct_masks
 
-
 VALUES_IN_CACHE = 2**19
 """Numbers of a working set that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
 
@@ -97,8 +96,9 @@ class ResidualElementwiseSection(Section):
         square_sum, count = float64_zeros(n_in, n_out, like=linear), 0
         attribution_values = stream.example().shape[1] * n_in * (d_hidden + 2 * n_out)
         for activation in stream.chunks(attribution_values + self._values_per_example(stream)):
-            derivative = self.path_derivative(activation, quadrature).double().flatten(0, 1)
-            features = (activation @ to_basis).double().flatten(0, 1)
+            features = activation @ to_basis
+            derivative = self.path_derivative(features @ from_basis, quadrature).double().flatten(0, 1)
+            features = features.double().flatten(0, 1)
             # Scaling the features into the factors keeps the attribution itself the only [input, in, out] array.
             scaled = features[:, :, None] * (derivative[:, None, :] * weight_in)
             attribution = scaled.flatten(0, 1) @ weight_out

@@ -1,4 +1,4 @@
-"""Names for features of modular addition: their largest terms in the 2-D Fourier series over all pairs (METHOD.md 4)."""
+"""Names for features of modular addition: largest terms of their 2-D Fourier series over all pairs (METHOD.md 4)."""
 
 from __future__ import annotations
 

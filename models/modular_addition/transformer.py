@@ -61,7 +61,7 @@ def initial_weights(architecture: Architecture, seed: int) -> dict[str, nn.Param
         if ".b_" in name:
             weights[name] = nn.Parameter(torch.zeros(shape))
         else:
-            # W_E and W_pos are added to a stream of width d_model; all others read `shape[-2]` numbers (W_O: all heads).
+            # W_E and W_pos write a stream of width d_model; all others read `shape[-2]` numbers (W_O: all heads').
             fan_in = architecture.d_model if "embed.W_E" in name or "W_pos" in name else shape[-2]
             fan_in *= architecture.n_heads if name.endswith("W_O") else 1
             weights[name] = nn.Parameter(torch.randn(shape, generator=generator) / sqrt(fan_in))
