@@ -1,7 +1,8 @@
 """Finished stages by content: what another run has computed from the same inputs is found again, never half of it.
 
-A stage's key is a hash of everything it depends on: its part of the configuration, the keys of the stages before it, the
-source of the code it runs and the versions of the libraries. A result is one folder, renamed into place when it is whole.
+A stage's key is a hash of everything it depends on: its part of the configuration, the keys of the stages before it,
+the source of the code it runs and the versions of the libraries. A result is one folder, renamed into place when it is
+whole.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ def stage_key(depends_on: dict[str, Any], code: Sequence[str]) -> str:
 def source_hash(name: str) -> str:
     """Hash of a module's source, or of all modules of a package."""
     spec = find_spec(name)
-    assert spec is not None and spec.origin is not None, f"{name} is one of the project's own modules"
-    origin = Path(spec.origin)
+    assert spec is not None, f"{name} is one of the project's own modules"
+    origin = Path(spec.origin or "")
     files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
     digest = hashlib.sha256()
     for file in files:

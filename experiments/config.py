@@ -120,7 +120,8 @@ class AnalysisConfig(Strict):
             )
         if self.communities.edge_weight == "log" and not {"edges", "ablation"} <= set(self.stages):
             raise ValueError(
-                "communities.edge_weight=log takes its smallest edge from the ablation; expected edges and ablation among the stages, or sqrt"
+                "communities.edge_weight=log takes its smallest edge from the edge ablation; "
+                "expected edges and ablation among the stages, or sqrt"
             )
         if self.truncation_rule == "relative" and self.truncation is not None and self.truncation >= 1:
             raise ValueError(f"truncation={self.truncation}: expected a share of the largest eigenvalue, under 1")
@@ -162,7 +163,8 @@ class RunConfig(Strict):
             and self.analysis.integration == "gradient"
         ):
             raise ValueError(
-                "method.jacobian=path with analysis.integration=gradient has no path; expected trapezoidal or gauss_legendre"
+                "method.jacobian=path with analysis.integration=gradient has no path; "
+                "expected trapezoidal or gauss_legendre"
             )
         return self
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_COMMUNITY = -1
+from libcore.modularity import NO_COMMUNITY
+
+__all__ = ["NO_COMMUNITY", "FeatureTable"]
 
 
 @dataclass(frozen=True)

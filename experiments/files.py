@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,6 @@ def finite(content: Any) -> Any:
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [finite(value) for value in content]
-    if (isinstance(content, float) and content != content) or content in (float("inf"), float("-inf")):
+    if isinstance(content, float) and not math.isfinite(content):
         return None
     return content

@@ -40,7 +40,7 @@ class FinishedRun:
         return self.config["seed"]
 
     def setting(self) -> str:
-        """Everything in the configuration but method and seed: runs are averaged over seeds only where this is equal."""
+        """All of the configuration but method and seed: runs are averaged over seeds only where this is equal."""
         rest = {
             key: value
             for key, value in self.config.items()

@@ -14,7 +14,7 @@ import torch
 from experiments.ablations import Ablations, ablation_stage, ablations_to_json
 from experiments.cache import FinishedStage, StageCache
 from experiments.config import RunConfig
-from experiments.features import FeatureTable
+from experiments.features import NO_COMMUNITY, FeatureTable
 from experiments.files import write_json, write_text, written_whole
 from experiments.metrics import (
     Metrics,
@@ -111,7 +111,7 @@ def analyse(
         features_key = stages["edges" if edges else "basis"].key
         stages["ablation"], results.ablations = ablation_stage(cache, config, features_key, model, bases, edges)
     labels = model.label_features(chain, bases)
-    membership = {layer: [-1] * basis.n_features for layer, basis in bases.items()}
+    membership = {layer: [NO_COMMUNITY] * basis.n_features for layer, basis in bases.items()}
     if edges:
         results.metrics |= sparsity_metrics(results.graph)
         results.communities = communities_of(config, results.graph, results.ablations)

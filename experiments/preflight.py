@@ -45,7 +45,8 @@ def check_node_layers(config: RunConfig) -> None:
     for layer in chosen:
         if layer not in known:
             raise UserError(
-                f"analysis.node_layers={layer}: no such node layer{nearest(layer, known)}; expected some of {', '.join(known)}"
+                f"analysis.node_layers={layer}: no such node layer{nearest(layer, known)}; "
+                f"expected some of {', '.join(known)}"
             )
     if [layer for layer in known if layer in chosen] != chosen:
         raise UserError(f"analysis.node_layers={chosen}: expected each once, in the model's order: {', '.join(known)}")

@@ -91,8 +91,8 @@ def short_table(comparison: Comparison) -> list[list[str]]:
 
 
 def draw(runs: Sequence[FinishedRun], folder: Path, stem: str) -> dict[str, str]:
-    """Graphs of the first seed side by side, curves and spectra of all runs; paths by caption, relative to the report."""
-    from experiments.figures.ablation_curves import ablation_figure
+    """Graphs of the first seed side by side, curves and spectra of all runs; relative paths by caption."""
+    from experiments.figures.ablation_curves import AblationKind, ablation_figure
     from experiments.figures.importance_spectrum import importance_figure, spectra_of
     from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
     from experiments.figures.saving import save_figure
@@ -112,7 +112,8 @@ def draw(runs: Sequence[FinishedRun], folder: Path, stem: str) -> dict[str, str]
             )
     if panels:
         keep(interaction_graph_figure(panels), "interaction_graph", "Interaction graphs")
-    for kind, caption in (("node", "Score against kept features"), ("edge", "Score against kept edges")):
+    captions: dict[AblationKind, str] = {"node": "Score against kept features", "edge": "Score against kept edges"}
+    for kind, caption in captions.items():
         curves = [
             curve
             for run in runs

@@ -15,7 +15,7 @@ import torch
 
 @dataclass
 class Resources:
-    """What a stage took: wall seconds, and the process's peak memory during it in bytes (of the GPU, where one is used)."""
+    """What a stage took: wall seconds, and the process's peak memory in bytes (of the GPU, where one is used)."""
 
     seconds: float = 0.0
     peak_memory: int = 0

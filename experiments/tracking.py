@@ -40,7 +40,7 @@ class TrackedRun:
     group: str | None
     config: dict[str, Any]
     metrics: dict[str, float | int]
-    curves: dict[str, tuple[list[str], list[list[Any]]]]
+    curves: dict[str, tuple[list[Any], list[Any]]]
     figures: dict[str, Path]
     pages: dict[str, Path]
 

@@ -154,7 +154,8 @@ def check_writable(directory: Path) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise UserError(
-            f"{directory}: cannot be written: {existing}: {reason}; expected a directory (output_directory=, hydra.run.dir=)"
+            f"{directory}: cannot be written: {existing}: {reason}; "
+            "expected a directory that can (output_directory=, hydra.run.dir=)"
         ) from error
 
 

@@ -182,7 +182,7 @@ def smallest_kept_edge(edges: Float[Tensor, "feature_out feature_in"], kept: int
 
 
 def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -> list[int]:
-    """Numbers of features at which a node-ablation curve is drawn: all small ones, then geometric, then all features."""
+    """Numbers of features at which a node-ablation curve is drawn: all small ones, then geometric, then all."""
     schedule, step = list(range(min(n_features, dense_until) + 1)), float(dense_until)
     while (step := max(step * ratio, step + 1)) < n_features:
         schedule.append(int(step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -34,7 +35,7 @@ class Chain:
     def __post_init__(self) -> None:
         if len(self.sections) != len(self.node_layers) - 1:
             raise ValueError(
-                f"{len(self.node_layers)} node layers need {len(self.node_layers) - 1} sections, got {len(self.sections)}"
+                f"{len(self.node_layers)} node layers; expected one section less, got {len(self.sections)}"
             )
 
     def has_constant(self, layer: str) -> bool:
@@ -76,14 +77,14 @@ class Chain:
                 f"{unknown[0]!r} is no node layer of this model; expected some of {list(self.node_layers)}"
             )
         indices = [self.node_layers.index(name) for name in node_layers]
-        if len(indices) < 2 or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+        if len(indices) < 2 or any(a >= b for a, b in pairwise(indices)):
             raise ValueError(f"{list(node_layers)}: expected two or more node layers in the model's order")
         before, after = self.sections[: indices[0]], self.sections[indices[-1] :]
         tail = (*after, self.tail) if self.tail is not None else after
         return replace(
             self,
             node_layers=tuple(node_layers),
-            sections=tuple(compose(self.sections[a:b]) for a, b in zip(indices, indices[1:], strict=False)),
+            sections=tuple(compose(self.sections[a:b]) for a, b in pairwise(indices)),
             head=(lambda inputs: compose(before)(self.head(inputs))) if before else self.head,
             tail=compose(tail) if tail else None,
         )

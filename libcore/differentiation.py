@@ -104,7 +104,7 @@ class JacobianRows:
             position = number // per_position
             average: Tensor | None = None
             for alpha, weight in quadrature:
-                _, pull_back = vjp(self.function, alpha * activation)
+                pull_back = vjp(self.function, alpha * activation)[1]
                 cotangent = self._cotangent(activation, position, start, stop)
                 (row,) = vmap(pull_back)(cotangent)
                 average = weight * row if average is None else average.add_(row, alpha=weight)

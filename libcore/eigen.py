@@ -19,7 +19,7 @@ class Truncation:
     `relative` drops eigenvalues at or below `threshold` times the largest. Without a threshold that is `eps` of the
     dtype the activations were computed in: a Gram's entries are stored to a relative `eps`, and by Weyl's inequality no
     eigenvalue moves further than the norm of that perturbation, so a direction below it cannot be told from zero. The
-    null directions of a Gram summed as in `statistics.py` come out at 3e-17 of the largest eigenvalue, eight times less.
+    null directions of a Gram summed as in `statistics.py` come out at 3e-17 of the largest, eight times less.
     `absolute` drops eigenvalues at or below `threshold` itself (the published code: 1e-15, the default here), whatever
     the scale of the activations.
     """
@@ -33,6 +33,10 @@ class Truncation:
             return 1e-15 if self.threshold is None else self.threshold
         threshold = torch.finfo(dtype).eps if self.threshold is None else self.threshold
         return max(0.0, threshold * largest)
+
+
+RELATIVE = Truncation()
+"""The default: machine epsilon of the largest eigenvalue."""
 
 
 def descending_eigh(

@@ -42,7 +42,7 @@ class InteractionGraph:
         return list(zip(self.node_layers, self.node_layers[1:], strict=False))
 
     def variable_edges(self, layer: str) -> Float[Tensor, "feature_out feature_in"]:
-        """Edges from `layer` without those that leave or enter a constant feature: what interactions are counted among."""
+        """Edges from `layer` without those that leave or enter a constant feature."""
         next_layer = self.node_layers[self.node_layers.index(layer) + 1]
         first_row = int(self.bases[next_layer].has_constant)
         first_column = int(self.bases[layer].has_constant)

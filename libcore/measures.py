@@ -1,7 +1,7 @@
 """How sparse the interactions of one layer pair are, without ablating anything (METHOD.md 4).
 
-All take squared strengths `[k_next, k]` without the constant's row and column; all are 0-d results as floats, independent
-of the edges' scale. An edge matrix of zeros has no sparsity: NaN.
+All take squared strengths `[k_next, k]` without the constant's row and column, and do not depend on the edges' scale.
+An edge matrix of zeros has no sparsity: NaN.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
-from libcore.eigen import Truncation
+from libcore.eigen import RELATIVE, Truncation
 from libcore.estimators import Estimator, jacobian_gram
 from libcore.lib import lib_basis
 from libcore.pca import pca_basis
@@ -29,7 +29,7 @@ class FitSettings:
         memory_budget: bytes that one chunk's working set may take.
     """
 
-    truncation: Truncation = Truncation()
+    truncation: Truncation = RELATIVE
     jacobian: Quadrature = GRADIENT
     estimator: Estimator = "auto"
     memory_budget: int = 512 * 2**20

@@ -24,8 +24,8 @@ class Communities:
 
     Attributes:
         modularity: score Q of the weighted graph at `resolution`; NaN for a graph without edges.
-        membership: by node layer, one entry per kept feature: the community, numbered by size, or `NO_COMMUNITY` for the
-            constant and for features without an edge that counts.
+        membership: by node layer, one entry per kept feature: the community, numbered by size, or `NO_COMMUNITY` for
+            the constant and for features without an edge that counts.
         count: communities of two or more features.
     """
 
@@ -43,8 +43,8 @@ def find_communities(
 ) -> Communities:
     """Leiden on the whole graph, all layer pairs together.
 
-    `weight="log"` takes `log10(E / E_min)` of the edges above `E_min = smallest_edges[layer]`, the smallest edge that the
-    ablation of that layer pair needed; `weight="sqrt"` takes `sqrt(E)` of all edges. Deterministic by `seed`.
+    `weight="log"` takes `log10(E / E_min)` of the edges above `E_min = smallest_edges[layer]`, the smallest edge that
+    the ablation of that layer pair needed; `weight="sqrt"` takes `sqrt(E)` of all edges. Deterministic by `seed`.
     """
     first_vertex, n_vertices = {}, 0
     for layer in graph.node_layers:
@@ -65,13 +65,14 @@ def find_communities(
     partition = network.community_leiden(
         objective_function="modularity", weights=edge_weight, resolution=resolution, n_iterations=-1
     )
-    modularity = network.modularity(partition.membership, weights=edge_weight, resolution=resolution)
+    # igraph's own annotation says int where its documentation and its code take any number.
+    score = network.modularity(partition.membership, weights=edge_weight, resolution=resolution)  # pyright: ignore[reportArgumentType]
     numbered, count = number_by_size(partition.membership, network.degree())
     membership = {
         layer: numbered[first_vertex[layer] : first_vertex[layer] + graph.bases[layer].n_features]
         for layer in graph.node_layers
     }
-    return Communities(modularity, membership, count)
+    return Communities(score, membership, count)
 
 
 def edge_weights(

@@ -26,7 +26,7 @@ class Quadrature:
         """The rule by name.
 
         `gradient` is the single point α = 1 (what the paper's modular-addition runs use) and ignores `n_points`;
-        `trapezoidal` has `n_points` intervals, hence `n_points + 1` evaluations; `gauss_legendre` has `n_points` points.
+        `trapezoidal` has `n_points` intervals, hence one evaluation more; `gauss_legendre` has `n_points` points.
 
         Raises ValueError for another name or for `n_points < 1`.
         """

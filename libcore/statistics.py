@@ -38,7 +38,7 @@ class LayerStatistics:
 
 
 ROWS_PER_SUM = 512
-"""Activations per Gram product. Short sums lose less: in products over this few rows, merged, the round-off of a Gram is
+"""Activations per Gram product. Short sums lose less: in products over this few rows, merged, a Gram's round-off is
 3e-17 of its largest eigenvalue, where one product over 11,490 rows has 3e-15 (measured on the null directions of
 `blocks.0.hook_resid_pre` in modular addition). That level decides which directions can be told from zero."""
 

@@ -21,8 +21,9 @@ class AttentionSection(Section):
 
     Args:
         residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
-        W_Q, W_K, W_V: `[head, d_in, d_head]`, biases in the last row.
-        W_O: `[head, d_head, d_out]`.
+        W_Q, W_K: `[head, d_in, d_head]`, biases in the last row.
+        W_V: `[head, d_in, d_value]`, likewise.
+        W_O: `[head, d_value, d_out]`.
         query_positions: the output positions to compute, None for all. What no later computation reads is left out.
         causal: position `t` attends to positions `s <= t` only.
     """
@@ -32,8 +33,8 @@ class AttentionSection(Section):
         residual: Float[Tensor, "d_in d_out"],
         W_Q: Float[Tensor, "head d_in d_head"],
         W_K: Float[Tensor, "head d_in d_head"],
-        W_V: Float[Tensor, "head d_in d_head"],
-        W_O: Float[Tensor, "head d_head d_out"],
+        W_V: Float[Tensor, "head d_in d_value"],
+        W_O: Float[Tensor, "head d_value d_out"],
         query_positions: tuple[int, ...] | None = None,
         causal: bool = True,
     ) -> None:

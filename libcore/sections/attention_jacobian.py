@@ -4,9 +4,9 @@
     T_{h,ts} = a_{h,ts} W_V^h + W_K^h q_{h,t}^T u_{h,ts} + δ_ts W_Q^h X_{h,t}
 
 with `u_{h,ts} = a_{h,ts} (v_{h,s} - z_{h,t}) / sqrt(d_head)` and `X_{h,t} = sum_s k_{h,s}^T u_{h,ts}`. Averaged along a
-path, `a` and `X` are averages and the key term is one product `q^T u` per integration point. The Gram needs sums over inputs of
-products of these small factors in coordinates of the heads' outputs (`d_head` per head, or fewer); the number of output features does not
-enter, and no array is as large as a Jacobian.
+path, `a` and `X` are averages and the key term is one product `q^T u` per integration point. The Gram needs sums over
+inputs of products of these small factors, in coordinates of what the heads write (`d_head` per head, or fewer); the
+number of output features does not enter, and no array is as large as a Jacobian.
 """
 
 from __future__ import annotations
@@ -46,18 +46,21 @@ def path_coefficients(
     section: AttentionSection, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
 ) -> PathCoefficients:
     """One forward pass per integration point."""
-    pattern, through_query = 0.0, 0.0
-    queries, pulls = [], []
+    patterns, queries, pulls, through_queries = [], [], [], []
     for alpha, weight in quadrature:
         query, key, value, at_point = section.attend(alpha * activation)
         centred = (value[:, :, None] - (at_point @ value)[:, :, :, None]) / section.scale
         pull = (at_point[..., None] * centred).double()
-        pattern = pattern + weight * at_point.double()
-        through_query = through_query + weight * torch.einsum("bhse,bhtsd->bthed", key.double(), pull)
+        patterns.append(weight * at_point.double().permute(0, 2, 3, 1))
+        through_queries.append(weight * torch.einsum("bhse,bhtsd->bthed", key.double(), pull))
         queries.append(weight * query.double().transpose(1, 2))
         pulls.append(pull.permute(0, 2, 3, 1, 4))
-    assert isinstance(pattern, Tensor) and isinstance(through_query, Tensor), "a quadrature has at least one point"
-    return PathCoefficients(pattern.permute(0, 2, 3, 1), torch.stack(queries, 2), torch.stack(pulls, 3), through_query)
+    return PathCoefficients(
+        torch.stack(patterns).sum(0),
+        torch.stack(queries, 2),
+        torch.stack(pulls, 3),
+        torch.stack(through_queries).sum(0),
+    )
 
 
 def attention_jacobian_gram(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,14 +29,19 @@ class Section(ABC):
         """A copy of this section with its tensors moved; sections are never changed in place."""
         moved = object.__new__(type(self))
         for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-            elif isinstance(value, Section):
-                value = value.to(device=device, dtype=dtype)
-            elif isinstance(value, tuple) and value and isinstance(value[0], Section):
-                value = tuple(section.to(device=device, dtype=dtype) for section in value)
-            setattr(moved, name, value)
+            setattr(moved, name, moved_to(value, device, dtype))
         return moved
+
+
+def moved_to(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    """Tensors and sections on the other device, in the other dtype; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    if isinstance(value, Section):
+        return value.to(device=device, dtype=dtype)
+    if isinstance(value, tuple):
+        return tuple(moved_to(entry, device, dtype) for entry in value)
+    return value
 
 
 @runtime_checkable
@@ -65,7 +70,7 @@ class ClosedForm(Protocol):
 
 
 MaskedEvaluation = Callable[[Tensor], Tensor]
-"""`mask [feature_out, feature_in] -> [batch, position_out, feature_out]`: output feature `i` from the inputs `mask[i]`."""
+"""`mask [feature_out, feature_in] -> [batch, position_out, feature_out]`: output `i` from the inputs `mask[i]`."""
 
 
 @runtime_checkable

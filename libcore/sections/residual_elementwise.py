@@ -14,7 +14,7 @@ from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.masks import distinct_masks
 
 VALUES_IN_CACHE = 2**19
-"""Numbers of a working set that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
+"""Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
 
 
 class ResidualElementwiseSection(Section):

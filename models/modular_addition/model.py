@@ -41,6 +41,6 @@ def evaluation_data(examples: Examples) -> EvaluationData:
     """Accuracy: whether the largest logit at "=" is the label's."""
 
     def correct(outputs: Tensor, start: int, stop: int) -> float:
-        return (outputs[:, -1].argmax(-1) == examples.labels[start:stop]).sum().item()
+        return float((outputs[:, -1].argmax(-1) == examples.labels[start:stop]).sum())
 
     return EvaluationData(examples.tokens, correct)

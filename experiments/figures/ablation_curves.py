@@ -1,0 +1,162 @@
+"""Score against how many features, or edges, of one node layer are kept (METHOD.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import offset_copy
+
+from experiments.figures.layers import layer_grid
+from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_label, group_styles, lightened, styled
+
+AblationKind = Literal["node", "edge"]
+MARK_SIZE, MARK_SPACING = 4.0, 5.5
+"""Points: of a mark, and from row to row of them."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's ablation of one node layer.
+
+    Attributes:
+        group: what is averaged over and drawn in one colour, such as the method's name.
+        run: which of the group's runs, such as its seed.
+        layer: node layer; for edges, the one they leave.
+        score_by_kept: score on the test split by number of features or edges kept.
+        test_score: score of the unablated model.
+        needed: smallest number kept whose score is within the tolerance, by tolerance.
+    """
+
+    group: str
+    run: str
+    layer: str
+    score_by_kept: dict[int, float]
+    test_score: float
+    needed: dict[float, int]
+
+    def points(self) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+        """Numbers kept, ascending, and their scores; without zero, which a logarithmic axis has no place for."""
+        kept = sorted(n for n in self.score_by_kept if n > 0)
+        return np.array(kept, dtype=float), np.array([self.score_by_kept[n] for n in kept], dtype=float)
+
+    def scores_at(self, kept: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Score interpolated linearly in the logarithm of the number kept."""
+        numbers, scores = self.points()
+        return np.interp(np.log(kept), np.log(numbers), scores)
+
+
+@styled
+def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score_name: str = "accuracy") -> Figure:
+    """One Axes per node layer in the order of the curves, one colour per group.
+
+    A group of several runs is drawn as thin lines and their mean; each run's needed count at the tightest tolerance is
+    marked above the Axes. Raises ValueError without curves.
+    """
+    if not curves:
+        raise ValueError("no ablation curve to draw; expected at least one")
+    layers = list(dict.fromkeys(curve.layer for curve in curves))
+    styles = group_styles([curve.group for curve in curves])
+    tolerances = {tolerance for curve in curves for tolerance in curve.needed}
+    tolerance = min(tolerances, default=None)
+    figure, grid = layer_grid(layers, "edges from " if kind == "edge" else "")
+    for layer, axes in grid.items():
+        plot_ablation([curve for curve in curves if curve.layer == layer], styles, tolerance, axes)
+    figure.supxlabel(f"{'features' if kind == 'node' else 'edges'} kept", fontsize=TEXT_SIZE)
+    figure.supylabel(score_name, fontsize=TEXT_SIZE)
+    figure.legend(handles=key_of(curves, tolerance), loc="outside upper center", ncols=4)
+    return figure
+
+
+def plot_ablation(curves: Sequence[Curve], styles: dict[str, GroupStyle], tolerance: float | None, axes: Axes) -> Axes:
+    """The curves of one node layer; needed counts at `tolerance` stand above the Axes and in its legend."""
+    count_axis(curves, axes)
+    axes.axhline(float(np.mean([curve.test_score for curve in curves])), color="black", linestyle="--", linewidth=0.7)
+    groups = [group for group in styles if any(curve.group == group for curve in curves)]
+    handles = []
+    for row, group in zip(range(len(groups), 0, -1), groups, strict=True):
+        style = styles[group]
+        members = [curve for curve in curves if curve.group == group]
+        plot_group(members, style, axes)
+        mark_needed(members, tolerance, style, row, axes)
+        text = f"{group_label(group)}  {needed_text(members, tolerance)}".strip()
+        look = {"color": style.colour, "linewidth": style.width, "marker": style.marker}
+        handles.append(Line2D([], [], markersize=MARK_SIZE, label=text, **look))
+    axes.set_title(axes.get_title(), pad=6 + MARK_SPACING * len(groups))
+    axes.legend(handles=handles, loc="best")
+    return axes
+
+
+def plot_group(curves: Sequence[Curve], style: GroupStyle, axes: Axes) -> None:
+    """One group's runs at one node layer: a line, or thin lines and their mean."""
+    if len(curves) == 1:
+        axes.plot(*curves[0].points(), color=style.colour, linewidth=style.width, label=f"{curves[0].group} run")
+        return
+    for curve in curves:
+        axes.plot(*curve.points(), color=style.pale, linewidth=0.6, label=f"{curve.group} run")
+    axes.plot(*mean_curve(curves), color=style.colour, linewidth=style.width, label=f"{curves[0].group} mean", zorder=3)
+
+
+def mark_needed(curves: Sequence[Curve], tolerance: float | None, style: GroupStyle, row: int, axes: Axes) -> None:
+    """Each run's needed count as a mark above the Axes, a row per group: on the curves they would hide each other."""
+    needed = [curve.needed[tolerance] for curve in curves if tolerance in curve.needed]
+    at_top = axes.get_xaxis_transform()
+    axes.plot(
+        needed,
+        np.ones(len(needed)),
+        style.marker,
+        color=style.colour,
+        markersize=MARK_SIZE,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        transform=offset_copy(at_top, axes.get_figure(root=True), y=row * MARK_SPACING, units="points"),
+        clip_on=False,
+        label=f"{curves[0].group} needed",
+    )
+
+
+def count_axis(curves: Sequence[Curve], axes: Axes) -> None:
+    """A logarithmic axis of plain numbers, with ticks between the powers of ten where few of those are in range."""
+    kept = np.concatenate([curve.points()[0] for curve in curves])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if kept.max() / kept.min() > 50 else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """Mean score over runs at every number that any of them kept, where all of them were measured."""
+    numbers = [curve.points()[0] for curve in curves]
+    lowest, highest = max(n[0] for n in numbers), min(n[-1] for n in numbers)
+    kept = np.unique(np.concatenate(numbers))
+    kept = kept[(kept >= lowest) & (kept <= highest)]
+    return kept, np.mean([curve.scores_at(kept) for curve in curves], axis=0)
+
+
+def needed_text(curves: Sequence[Curve], tolerance: float | None) -> str:
+    """Needed count of one run, or mean and standard deviation over several, and over how many if not over all."""
+    needed = [curve.needed[tolerance] for curve in curves if tolerance in curve.needed]
+    if len(needed) < 2:
+        return "".join(map(str, needed))
+    of_how_many = f" ({len(needed)} of {len(curves)} runs)" if len(needed) < len(curves) else ""
+    return f"{np.mean(needed):.0f} ± {np.std(needed, ddof=1):.0f}{of_how_many}"
+
+
+def key_of(curves: Sequence[Curve], tolerance: float | None) -> list[Line2D]:
+    """What the kinds of lines and marks mean."""
+    key = [Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="unablated")]
+    if tolerance is not None:
+        text = f"needed to stay within {tolerance:g} of it"
+        key.append(Line2D([], [], color=NEUTRAL, marker="o", linestyle="none", markersize=MARK_SIZE, label=text))
+    per_group = [(curve.group, curve.layer) for curve in curves]
+    if len(set(per_group)) < len(per_group):
+        key.append(Line2D([], [], color=lightened(NEUTRAL, 0.45), linewidth=0.6, label="one run"))
+        key.append(Line2D([], [], color=NEUTRAL, linewidth=1.8, label="mean of runs"))
+    return key

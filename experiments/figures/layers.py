@@ -1,0 +1,42 @@
+"""Node layers in a figure: their names in short, and a grid with one Axes for each."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.figures.style import new_figure
+
+MAXIMUM_COLUMNS = 3
+ROW_HEIGHT = 2.1
+
+
+def short_layer_names(layers: Sequence[str]) -> dict[str, str]:
+    """Names without what all of them share: `blocks.0.hook_resid_pre` becomes `resid_pre`.
+
+    Where there is more than one block the name keeps its block's number, on a line of its own before it.
+    """
+    parts = {layer: re.fullmatch(r"blocks\.(\d+)\.(.+)", layer.replace("hook_", "")) for layer in layers}
+    blocks = {match[1] for match in parts.values() if match}
+    return {
+        layer: layer if match is None else (match[2] if len(blocks) == 1 else f"block {match[1]}\n{match[2]}")
+        for layer, match in parts.items()
+    }
+
+
+def layer_grid(layers: Sequence[str], prefix: str = "") -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one titled Axes per node layer, at most three in a row, sharing the vertical axis."""
+    n_columns = min(MAXIMUM_COLUMNS, len(layers))
+    n_rows = math.ceil(len(layers) / n_columns)
+    figure = new_figure(ROW_HEIGHT * n_rows + 0.4, layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flatten()
+    for unused in axes[len(layers) :]:
+        unused.remove()
+    grid = dict(zip(layers, axes, strict=False))
+    for layer, name in short_layer_names(layers).items():
+        grid[layer].set_title(prefix + name.replace("\n", " "))
+    return figure, grid

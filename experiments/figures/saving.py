@@ -1,0 +1,27 @@
+"""Figures as files: a PNG to look at and a PDF to print, each written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from experiments.figures.style import styled
+from experiments.files import written_whole
+
+DOTS_PER_INCH = 200
+
+
+@styled
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<folder>/<name>.png` and `.pdf`, under a temporary name first, and return both paths.
+
+    No date is written, so that equal figures give equal files. The folder is made if it is missing.
+    """
+    paths = []
+    for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+        path = folder / f"{name}.{suffix}"
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+        paths.append(path)
+    return paths
