@@ -109,8 +109,9 @@ def edge_ablation(
 ) -> AblationCurve:
     """Keep the `n` strongest edges of one layer pair; every output feature is recomputed from its own masked inputs.
 
-    The needed count comes from bisection between 0 and `d_in * d_out`, the bracket of the published code. Holds the
-    features of all of `data` at `layer`: `examples * positions * features` numbers.
+    The needed count comes from bisection between 0 and `d_in * d_out`, the bracket of the published code; below it the
+    curve goes on by halves, down to one edge. Holds the features of all of `data` at `layer`: `examples * positions *
+    features` numbers.
     """
     basis, next_basis = bases
     name, section = chain.node_layers[layer], chain.sections[layer]
@@ -145,6 +146,9 @@ def edge_ablation(
             lambda kept, enough=test_score - tolerance: score(kept) >= enough - ROUND_OFF, width_in * width_out
         )
         curve.needed[tolerance] = min(needed, n_edges)
+    kept = min(curve.needed.values(), default=0)
+    while kept := kept // 2:
+        score(kept)
     return curve
 
 

@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import igraph
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,6 +45,9 @@ def find_communities(
     `weight="log"` takes `log10(E / E_min)` of the edges above `E_min = smallest_edges[layer]`, the smallest edge that
     the ablation of that layer pair needed; `weight="sqrt"` takes `sqrt(E)` of all edges. Deterministic by `seed`.
     """
+    # igraph takes a second to import and brings a plotting library: only this function needs it.
+    import igraph
+
     first_vertex, n_vertices = {}, 0
     for layer in graph.node_layers:
         first_vertex[layer] = n_vertices

@@ -17,7 +17,7 @@ from experiments.figures.style import STYLE, TEXT_SIZE
 ROW_HEIGHT = 10.5
 """A label of `TEXT_SIZE` with its box and the space to the next."""
 DOT_SIZE, DOT_PITCH = 2.2, 2.5
-SMALLEST_GAP = 28.0
+SMALLEST_GAP = 20.0
 LABEL_MARGIN = 3.0
 SHORTEST_LABEL = 18.0
 """Below this (about four characters) a label says nothing: dots are drawn instead."""
@@ -119,8 +119,12 @@ def text_width(text: str) -> float:
 
 
 def fitted(label: str, width: float) -> str:
-    """The label, its end replaced by an ellipsis where it is wider than `width`."""
+    """The label, its end replaced by an ellipsis where it is wider than `width`: whole terms of a sum, if one fits."""
     if text_width(label) <= width:
         return label
+    terms = label.split(" + ")
+    for n in range(len(terms) - 1, 0, -1):
+        if text_width(shorter := " + ".join(terms[:n]) + "…") <= width:
+            return shorter
     length = bisect_right(range(1, len(label)), width, key=lambda n: text_width(label[:n] + "…"))
     return label[:length].rstrip() + "…"
