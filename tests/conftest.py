@@ -1,0 +1,19 @@
+"""What all tests share: seeded randomness."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The same examples in every run, so that a new failure is a change of the code.
+# `--hypothesis-profile=explore` draws others.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A random generator in the same state at the start of every test."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,115 @@
+"""Every option of every group is a valid configuration, and every named experiment runs."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from running import TOY_MODELS
+
+from experiments.config import RunConfig
+from experiments.files import write_json
+from experiments.models import MODELS
+from experiments.pipeline import run_pipeline
+from experiments.report_files import write_report
+from experiments.validation import CONFIG_DIRECTORY, check_command_line
+from libcore.methods import METHODS
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIRECTORY / group).glob("*.yaml"))
+
+
+EXPERIMENTS = options("experiment")
+
+
+def models_within(annotation) -> set[type[BaseModel]]:
+    """Every pydantic model that a type mentions, through unions, lists and annotations."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.values()
+        return {annotation}.union(*(models_within(field.annotation) for field in fields))
+    return set().union(*(models_within(argument) for argument in get_args(annotation)))
+
+
+@pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
+@pytest.mark.parametrize(("model", "method"), list(product(options("model"), options("method"))))
+def test_every_model_with_every_method_in_every_experiment(model, method, experiment):
+    overrides = [f"model={model}", f"method={method}", *([f"experiment={experiment}"] if experiment else [])]
+    configs = check_command_line(overrides, multirun=False)
+    assert {(config.model.kind, config.method.name) for config in configs} == {(model, method)}
+    # All runs of an experiment differ, in its seed or in what else it sweeps over.
+    assert len({config.model_dump_json() for config in configs}) == len(configs)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group in ("analysis", "tracking") for option in options(group)]
+)
+def test_every_other_option(group, option):
+    assert len(check_command_line([f"{group}={option}"], multirun=False)) == 1
+
+
+def test_options_are_called_as_what_they_choose():
+    assert set(options("model")) == set(MODELS)
+    assert set(options("method")) == set(METHODS)
+    for group, key in (("model", "kind"), ("method", "name")):
+        for option in options(group):
+            assert yaml.safe_load((CONFIG_DIRECTORY / group / f"{option}.yaml").read_text())[key] == option
+
+
+def test_the_schema_has_no_defaults_of_its_own():
+    """A key that the YAML files leave out is then refused, as is one that the schema does not know."""
+    optional = [
+        f"{model.__name__}.{name}"
+        for model in models_within(RunConfig)
+        for name, field in model.model_fields.items()
+        if not field.is_required()
+    ]
+    assert optional == []
+    assert {model.model_config.get("extra") for model in models_within(RunConfig)} == {"forbid"}
+
+
+def test_validation_changes_no_value():
+    (config,) = check_command_line([], multirun=False)
+    top = yaml.safe_load((CONFIG_DIRECTORY / "config.yaml").read_text())
+    written = {key: value for key, value in top.items() if key not in ("defaults", "hydra")}
+    chosen = {group: option for entry in top["defaults"] if entry != "_self_" for group, option in entry.items()}
+    assert chosen.pop("experiment") is None
+    for group, option in chosen.items():
+        written[group] = yaml.safe_load((CONFIG_DIRECTORY / group / f"{option}.yaml").read_text())
+    assert config.model_dump() == written
+
+
+def test_the_defaults_are_the_paper_s():
+    (config,) = check_command_line([], multirun=False)
+    model, analysis = config.model, config.analysis
+    assert (model.modulus, model.d_model, model.n_heads, model.d_head, model.d_mlp) == (113, 128, 4, 32, 512)
+    assert (model.train_fraction, model.split_seed, model.checkpoint) == (0.3, 0, None)
+    assert (analysis.integration, analysis.n_points, analysis.n_examples) == ("gradient", None, None)
+    assert (config.dtype, analysis.ablation_dtype) == ("float64", "float32")
+    assert 0.001 in analysis.tolerances
+    assert config.tracking.mode == "offline"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_s_file_says_how_to_run_it(experiment):
+    text = (CONFIG_DIRECTORY / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"python -m experiments.run experiment={experiment}\n" in text
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_at_toy_size_and_its_runs_are_comparable(experiment, tmp_path):
+    (kind,) = {config.model.kind for config in check_command_line([f"experiment={experiment}"], multirun=False)}
+    small = (*TOY_MODELS[kind], "analysis.stages=[basis]", "tracking.mode=disabled", f"output_directory={tmp_path}")
+    planned = check_command_line([f"experiment={experiment}", *small], multirun=False)
+    for number, config in enumerate(planned):
+        directory = tmp_path / "runs" / str(number)
+        run_pipeline(config, directory, sweep=None)
+        write_json(directory / "status.json", {"status": "finished"})
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert report.unfinished == []
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for config in planned:
+        assert f"| {config.method.name} | {config.seed} |" in text

@@ -1,0 +1,365 @@
+"""The interaction graph's page: what it embeds, and what it does in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chromium import Page, chromium_path, open_browser
+
+from experiments import graph_page
+from experiments.features import NO_COMMUNITY, FeatureTable
+from experiments.graph_page import write_graph_page
+from libcore.basis import Basis
+from libcore.graph import InteractionGraph
+from libcore.statistics import LayerStatistics
+
+SIZES = {"layers.0": 9, "layers.1": 7, "output": 4}
+SHOWN = {"layers.0": 12, "layers.1": 5}
+HOSTILE = "</script><script>window.broken = true</script><!-- & ' \" \u2028"
+
+needs_chromium = pytest.mark.skipif(chromium_path() is None, reason="no Chromium here; install it or set CHROMIUM")
+
+
+def small_graph() -> InteractionGraph:
+    generator = torch.Generator().manual_seed(0)
+    layers = tuple(SIZES)
+    bases, statistics = {}, {}
+    for layer, k in SIZES.items():
+        importance = torch.rand(k, generator=generator, dtype=torch.float64).sort(descending=True).values
+        bases[layer] = Basis(torch.eye(k).double(), torch.eye(k).double(), importance, has_constant=layer != "output")
+        statistics[layer] = LayerStatistics(torch.zeros(k).double(), torch.eye(k).double(), count=1)
+    edges = {
+        layer: torch.randn(SIZES[after], SIZES[layer], generator=generator, dtype=torch.float64).exp()
+        for layer, after in pairwise(layers)
+    }
+    edges["layers.0"][3, 4] = 0.0
+    return InteractionGraph(layers, statistics, bases, edges)
+
+
+def small_table() -> FeatureTable:
+    labels = {layer: [f"{layer[-1]}-feature {'abcdefghij'[i]}" for i in range(k)] for layer, k in SIZES.items()}
+    labels["layers.0"][0] = labels["layers.1"][0] = "constant"
+    labels["layers.1"][2] = HOSTILE
+    communities = {layer: [i % 3 for i in range(k)] for layer, k in SIZES.items()}
+    communities["layers.0"][0] = communities["layers.1"][0] = communities["layers.1"][5] = NO_COMMUNITY
+    return FeatureTable(labels, communities)
+
+
+def write(path: Path, graph: InteractionGraph | None = None) -> None:
+    write_graph_page(path, graph or small_graph(), small_table(), SHOWN, f"A graph {HOSTILE}", {"method": "lib"})
+
+
+def embedded(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="graph-data">(.*?)</script>', path.read_text("utf-8"), re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def ranked(layer: str) -> list[tuple[int, int, float]]:
+    """All edges above zero between features that are not constant, strongest first: target, source, strength."""
+    strengths = small_graph().edges[layer]
+    first_row = 0 if layer == "layers.1" else 1
+    rows = [
+        (target, source, float(strengths[target, source]))
+        for target in range(first_row, strengths.shape[0])
+        for source in range(1, strengths.shape[1])
+    ]
+    return sorted((row for row in rows if row[2] > 0), key=lambda row: -row[2])
+
+
+def test_embeds_all_edges_strongest_first_to_six_digits(tmp_path: Path) -> None:
+    write(tmp_path / "graph.html")
+    data = embedded(tmp_path / "graph.html")
+    for layer, pair in zip(SHOWN, data["pairs"], strict=True):
+        targets, sources, strengths = zip(*ranked(layer), strict=True)
+        assert pair["edges"]["targets"] == list(targets)
+        assert pair["edges"]["sources"] == list(sources)
+        assert pair["edges"]["strengths"] == pytest.approx(list(strengths), rel=5e-6)
+        assert max(len(str(strength)) for strength in pair["edges"]["strengths"]) <= 8
+    assert data["pairs"][0]["total"] == 6 * 8
+    assert len(data["pairs"][0]["edges"]["strengths"]) == 6 * 8 - 1, "the edge of strength zero is left out"
+    assert data["layers"][1]["labels"][2] == HOSTILE
+
+
+def test_edges_of_constants_are_embedded_apart(tmp_path: Path) -> None:
+    write(tmp_path / "graph.html")
+    first, last = (pair["constantEdges"] for pair in embedded(tmp_path / "graph.html")["pairs"])
+    assert all(0 in ends for ends in zip(first["sources"], first["targets"], strict=True))
+    assert len(first["sources"]) == 7 + 9 - 1
+    assert last["sources"] == [0] * 4, (
+        "the last node layer has no constant feature: its feature 0 is one like any other"
+    )
+
+
+def test_keeps_only_the_strongest_of_many_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_page, "MAX_EDGES_PER_PAIR", 10)
+    write(tmp_path / "graph.html")
+    pair = embedded(tmp_path / "graph.html")["pairs"][0]
+    assert pair["total"] == 48
+    assert pair["edges"]["targets"] == [target for target, _, _ in ranked("layers.0")[:10]]
+
+
+def test_a_failed_write_leaves_the_old_page_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "graph.html"
+    path.write_text("old")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", refuse)
+        with pytest.raises(OSError, match="disk full"):
+            write(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    write(path)
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
+    path, graph, table = tmp_path / "graph.html", small_graph(), small_table()
+    with pytest.raises(ValueError, match=r"shown_edges has no 'layers.1'"):
+        write_graph_page(path, graph, table, {"layers.0": 3}, "title")
+    shorter = FeatureTable(table.labels | {"output": ["a"]}, table.communities)
+    with pytest.raises(ValueError, match="output: 1 labels and 4 communities for 4 features"):
+        write_graph_page(path, graph, shorter, SHOWN, "title")
+    graph.edges["layers.1"][1, 1] = torch.inf
+    with pytest.raises(ValueError, match=r"edges/layers.1 holds a number that is not finite"):
+        write_graph_page(path, graph, table, SHOWN, "title")
+    assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    path = chromium_path()
+    assert path is not None
+    with open_browser(path, tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, tmp_path: Path) -> Iterator[Page]:
+    """The small graph's page, freshly opened; whatever is done to it must raise no error and ask for nothing."""
+    write(tmp_path / "graph.html")
+    browser.open(tmp_path / "graph.html")
+    yield browser
+    next_frame(browser)
+    assert browser.errors == []
+    assert browser.requests == []
+    assert browser.run("window.broken === undefined")
+
+
+def node(layer: str, feature: int) -> str:
+    return f'document.querySelector(\'.node[data-layer="{layer}"][data-feature="{feature}"]\')'
+
+
+def next_frame(page: Page) -> None:
+    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def centre(page: Page, element: str) -> tuple[float, float]:
+    script = f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({element}.getBoundingClientRect())"
+    x, y = page.run(script)
+    return x, y
+
+
+def text(page: Page, selector: str) -> str:
+    return page.run(f"document.querySelector({selector!r}).textContent")
+
+
+def names(page: Page, selector: str) -> list[str]:
+    """The features that a selector finds, as "layer index"."""
+    found = f"[...document.querySelectorAll({selector!r})]"
+    return page.run(f"{found}.map((node) => node.dataset.layer + ' ' + node.dataset.feature)")
+
+
+def enter(page: Page, selector: str, value: float | str) -> None:
+    page.run(f"field = document.querySelector({selector!r}); field.value = {value!r};")
+    page.run("field.dispatchEvent(new Event('input', {bubbles: true}))")
+
+
+def drawn(page: Page) -> list[int]:
+    return page.run("[...document.querySelectorAll('.pair-head')].map((head) => Number(head.dataset.drawn))")
+
+
+def assert_panel_shows(page: Page, layer: str, feature: int) -> None:
+    graph, table = small_graph(), small_table()
+    assert text(page, "#panel-label") == table.labels[layer][feature]
+    assert text(page, "#panel-layer") == layer
+    assert text(page, "#panel-feature") == str(feature)
+    assert float(text(page, "#panel-importance")) == pytest.approx(
+        float(graph.bases[layer].importance[feature]), rel=1e-3
+    )
+    community = table.communities[layer][feature]
+    assert text(page, "#panel-community") == ("none" if community == NO_COMMUNITY else str(community))
+
+
+def assert_first_partner(page: Page, listed: str, layer: str, expected: tuple[int, float]) -> None:
+    partner, strength = expected
+    first = f"#panel-{listed} li:first-child"
+    assert page.run(f"document.querySelector('{first}').dataset.layer") == layer
+    assert page.run(f"document.querySelector('{first}').dataset.feature") == str(partner)
+    assert text(page, f"{first} button") == small_table().labels[layer][partner]
+    assert float(text(page, f"{first} .strength")) == pytest.approx(strength, rel=1e-3)
+
+
+@needs_chromium
+def test_hovering_shows_a_feature_and_its_strongest_edges(page: Page) -> None:
+    page.mouse("mouseMoved", *centre(page, f"{node('layers.1', 2)}.querySelector('circle')"))
+    assert_panel_shows(page, "layers.1", 2)
+    assert_first_partner(page, "incoming", "layers.0", next((s, e) for t, s, e in ranked("layers.0") if t == 2))
+    assert_first_partner(page, "outgoing", "output", next((t, e) for t, s, e in ranked("layers.1") if s == 2))
+    incoming = {f"layers.0 {s}" for t, s, _ in ranked("layers.0")[: SHOWN["layers.0"]] if t == 2}
+    outgoing = {f"output {t}" for t, s, _ in ranked("layers.1")[: SHOWN["layers.1"]] if s == 2}
+    assert set(names(page, ".node.lit")) == {"layers.1 2"} | incoming | outgoing
+    page.mouse("mouseMoved", 2, 2)
+    assert page.run("document.querySelector('#panel-label') === null")
+
+
+@needs_chromium
+def test_keyboard_moves_between_features_and_pins(page: Page) -> None:
+    page.run("document.querySelector('#only-connected').click()")
+    page.run(f"{node('layers.0', 1)}.focus()")
+    assert_panel_shows(page, "layers.0", 1)
+    page.key("ArrowDown")
+    assert_panel_shows(page, "layers.0", 2)
+    page.key("ArrowRight")
+    assert text(page, "#panel-layer") == "layers.1"
+    page.key("ArrowLeft")
+    page.key("Enter")
+    pinned = text(page, "#panel-label")
+    page.mouse("mouseMoved", *centre(page, f"{node('output', 0)}.querySelector('circle')"))
+    assert text(page, "#panel-label") == pinned
+    page.key("Escape")
+    assert text(page, "#panel-label") == small_table().labels["output"][0]
+
+
+@needs_chromium
+def test_clicking_pins_and_a_partner_can_be_followed(page: Page) -> None:
+    target, source, _ = ranked("layers.1")[0]
+    x, y = centre(page, f"{node('layers.1', source)}.querySelector('circle')")
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        page.mouse(kind, x, y)
+    page.mouse("mouseMoved", 2, 2)
+    assert_panel_shows(page, "layers.1", source)
+    page.run("document.querySelector('#panel-outgoing li button').click()")
+    assert_panel_shows(page, "output", target)
+
+
+@needs_chromium
+def test_sliders_set_how_many_edges_are_drawn(page: Page) -> None:
+    def painted() -> int:
+        next_frame(page)
+        script = (
+            "((c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v))"
+        )
+        return page.run(f"{script}(document.querySelector('#edges')).length")
+
+    assert drawn(page) == list(SHOWN.values())
+    few = painted()
+    enter(page, "#multiple", log(3))
+    assert drawn(page) == [36, 15]
+    assert text(page, "#edge-total") == "× 3: 51 of 71 drawn"
+    assert painted() > few > 0
+    enter(page, "#multiple", 100)
+    assert drawn(page) == [len(ranked("layers.0")), len(ranked("layers.1"))]
+    enter(page, ".pair-head[data-layer='layers.1'] input", 1000 * log(10 + 1) / log(24 + 1))
+    assert drawn(page) == [47, 10]
+    enter(page, ".pair-head[data-layer='layers.0'] input", 0)
+    assert drawn(page) == [0, 10]
+    page.run("document.querySelector('#reset').click()")
+    assert drawn(page) == list(SHOWN.values())
+    assert exp(float(page.run("document.querySelector('#multiple').value"))) == 1
+
+
+@needs_chromium
+def test_features_without_drawn_edges_come_and_go(page: Page) -> None:
+    def visible() -> set[str]:
+        return set(names(page, ".node:not([hidden])"))
+
+    connected = {f"{layer} {i}" for layer in SHOWN for _, i, _ in ranked(layer)[: SHOWN[layer]]}
+    connected |= {f"layers.1 {i}" for i, _, _ in ranked("layers.0")[: SHOWN["layers.0"]]}
+    connected |= {f"output {i}" for i, _, _ in ranked("layers.1")[: SHOWN["layers.1"]]}
+    assert visible() == connected
+    page.run("document.querySelector('#only-connected').click()")
+    variable = {f"{layer} {i}" for layer, k in SIZES.items() for i in range(layer != "output", k)}
+    assert connected < variable, "the test graph has features without drawn edges"
+    assert visible() == variable
+    page.run("document.querySelector('#show-constant').click()")
+    assert visible() == variable | {"layers.0 0", "layers.1 0"}
+    assert drawn(page) == list(SHOWN.values()), "edges of constants are not counted"
+    page.run(f"{node('layers.1', 0)}.focus()")
+    strengths = small_graph().edges["layers.1"][:, 0]
+    assert_first_partner(page, "outgoing", "output", (int(strengths.argmax()), float(strengths.max())))
+
+
+@needs_chromium
+def test_search_finds_labels_and_layer_with_index(page: Page) -> None:
+    def found() -> list[str]:
+        return names(page, ".node.match")
+
+    enter(page, "#search", "FEATURE d")
+    assert found() == ["layers.0 3", "layers.1 3", "output 3"]
+    assert text(page, "#match-count") == "3 found"
+    enter(page, "#search", "layers.1 2")
+    assert found() == ["layers.1 2"]
+    enter(page, "#search", "</script>")
+    assert found() == ["layers.1 2"]
+    enter(page, "#search", "nothing like it")
+    assert found() == []
+    assert page.run("document.querySelector('#graph').classList.contains('focused')")
+    enter(page, "#search", "")
+    assert text(page, "#match-count") == ""
+    assert not page.run("document.querySelector('#graph').classList.contains('focused')")
+
+
+@needs_chromium
+def test_page_says_what_it_holds_and_shows_text_as_text(page: Page) -> None:
+    assert text(page, "h1") == f"A graph {HOSTILE}"
+    assert text(page, "#summary") == "methodlib"
+    lines = page.run("[...document.querySelectorAll('#kept li')].map((line) => line.textContent)")
+    assert lines[0] == "layers.0 → layers.1: 12 drawn at first; the page holds the strongest 47 of 48"
+    colours = page.run(
+        f"[1, 4, 2, 5].map((i) => getComputedStyle({node('layers.1', 0)}.parentNode"
+        '.querySelector(`.node[data-layer="layers.1"][data-feature="${i}"] circle`)).fill)'
+    )
+    assert colours[0] == colours[1], "one community, one colour"
+    assert len(set(colours)) == 3, "another community and none have others"
+
+
+@needs_chromium
+def test_dark_scheme_turns_page_and_edges(page: Page) -> None:
+    def look(scheme: str) -> tuple[str, str]:
+        page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        next_frame(page)
+        canvas = page.run("document.querySelector('#edges').toDataURL()")
+        return page.run("getComputedStyle(document.body).backgroundColor"), canvas
+
+    light, dark, light_again = (look(scheme) for scheme in ("light", "dark", "light"))
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    assert light == light_again
+
+
+@needs_chromium
+def test_driver_notices_errors_and_requests(browser: Page, tmp_path: Path) -> None:
+    careless = tmp_path / "careless.html"
+    careless.write_text(
+        "<!doctype html><img src='http://localhost:9/picture.png'><script>throw new Error('oh')</script>"
+    )
+    try:
+        browser.open(careless)
+        assert any("oh" in error for error in browser.errors)
+        assert browser.requests == ["http://localhost:9/picture.png"]
+    finally:
+        browser.errors.clear()
+        browser.requests.clear()

@@ -1,0 +1,268 @@
+"""Ablation: what is kept, what is scored, and how many features and edges are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import slow_reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import AMPLE, BUDGETS, random_activation, random_chain
+from torch import Generator, Tensor
+
+from libcore.ablation import (
+    AblationCurve,
+    EvaluationData,
+    bisect,
+    edge_ablation,
+    kept_schedule,
+    node_ablation,
+    smallest_kept_edge,
+    strongest_edges,
+    unablated_score,
+)
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.graph import interaction_edges
+from libcore.methods import FitSettings, fit_lib
+from libcore.statistics import chain_statistics
+
+TOLERANCES = (0.05, 0.25, 0.5)
+
+
+class Setting:
+    """A chain with its LIB, and held-out inputs scored by agreement with labels that the model mostly gets right."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.chain: Chain = random_chain(generator)
+        fitted_on = random_activation(generator, 12, 3, 4)
+        self.inputs = random_activation(generator, 40, 3, 4)
+        output = self.chain.activation(self.inputs, 3)
+        self.labels = output.argmax(-1)
+        self.labels[:4] = (self.labels[:4] + 1) % output.shape[-1]
+        statistics = chain_statistics(self.chain, fitted_on, AMPLE)
+        self.bases: dict[str, Basis] = fit_lib(self.chain, fitted_on, statistics, FitSettings())
+        self.edges = interaction_edges(self.chain, fitted_on, self.bases)
+        self.data = EvaluationData(self.inputs, self.score_sum)
+
+    def score_sum(self, output: Tensor, start: int, stop: int) -> float:
+        """Share of positions right, summed over examples."""
+        return (output.argmax(-1) == self.labels[start:stop]).double().mean(1).sum().item()
+
+    def score(self, output: Tensor) -> float:
+        """Mean score of outputs on all inputs."""
+        return sum(self.score_sum(output[x : x + 1], x, x + 1) for x in range(len(output))) / len(output)
+
+    def score_of_kept_features(self, layer: int, kept: int) -> float:
+        """One example at a time through feature space."""
+        basis = self.bases[self.chain.node_layers[layer]]
+        outputs = []
+        for x in range(len(self.inputs)):
+            features = self.chain.activation(self.inputs[x : x + 1], layer) @ basis.to_basis
+            features[..., kept:] = 0.0
+            outputs.append(self.chain.output_from(features @ basis.from_basis, layer))
+        return self.score(torch.cat(outputs))
+
+    def score_of_mask(self, layer: int, mask: Tensor) -> float:
+        """Every output feature from its own masked inputs, one at a time."""
+        basis, next_basis = (self.bases[self.chain.node_layers[index]] for index in (layer, layer + 1))
+        features = self.chain.activation(self.inputs, layer) @ basis.to_basis
+        masked = slow_reference.masked_outputs(
+            self.chain.sections[layer], features, basis.from_basis, next_basis.to_basis, mask
+        )
+        return self.score(self.chain.output_from(masked @ next_basis.from_basis, layer + 1))
+
+    def node_ablation(self, layer: int, memory_budget: int = AMPLE) -> AblationCurve:
+        basis = self.bases[self.chain.node_layers[layer]]
+        schedule = range(basis.n_features + 1)
+        return node_ablation(self.chain, self.data, layer, basis, schedule, TOLERANCES, self.test_score, memory_budget)
+
+    def edge_ablation(self, layer: int, memory_budget: int = AMPLE) -> AblationCurve:
+        names = self.chain.node_layers[layer : layer + 2]
+        bases = (self.bases[names[0]], self.bases[names[1]])
+        return edge_ablation(
+            self.chain, self.data, layer, bases, self.edges[names[0]], TOLERANCES, self.test_score, memory_budget
+        )
+
+    @property
+    def test_score(self) -> float:
+        return unablated_score(self.chain, self.data, AMPLE)
+
+
+@pytest.fixture
+def setting(generator: Generator) -> Setting:
+    return Setting(generator)
+
+
+def naive_mask(edges: Tensor, kept: int, has_constant: bool) -> Tensor:
+    """Sort the edges that do not leave the constant; keep all that are as strong as number `kept`."""
+    first = int(has_constant)
+    counted = sorted(
+        (edges[i, j].item() for i in range(len(edges)) for j in range(first, edges.shape[1])), reverse=True
+    )
+    mask = torch.zeros_like(edges, dtype=torch.bool)
+    for i in range(len(edges)):
+        for j in range(edges.shape[1]):
+            strong = kept > 0 and edges[i, j].item() >= counted[min(kept, len(counted)) - 1]
+            mask[i, j] = j < first or strong
+    return mask
+
+
+@pytest.mark.parametrize("memory_budget", BUDGETS)
+def test_unablated_score_is_the_models(setting: Setting, memory_budget: int) -> None:
+    expected = setting.score(setting.chain.activation(setting.inputs, 3))
+    assert 0.9 <= expected < 1.0
+    assert unablated_score(setting.chain, setting.data, memory_budget) == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("memory_budget", [1, 5000, AMPLE])
+@pytest.mark.parametrize("layer", range(4))
+def test_node_ablation_is_one_example_at_a_time(setting: Setting, layer: int, memory_budget: int) -> None:
+    curve = setting.node_ablation(layer, memory_budget)
+    assert sorted(curve.score_by_kept) == list(range(setting.bases[setting.chain.node_layers[layer]].n_features + 1))
+    for kept, score in curve.score_by_kept.items():
+        assert score == pytest.approx(setting.score_of_kept_features(layer, kept), abs=1e-12)
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_needed_features_are_the_fewest_within_tolerance(setting: Setting, layer: int) -> None:
+    curve = setting.node_ablation(layer)
+    assert set(curve.needed) == set(TOLERANCES)
+    for tolerance, needed in curve.needed.items():
+        enough = [kept for kept, score in curve.score_by_kept.items() if score >= setting.test_score - tolerance - 1e-9]
+        assert needed == min(enough)
+
+
+def test_keeping_all_features_is_the_model(setting: Setting) -> None:
+    for layer in range(4):
+        curve = setting.node_ablation(layer)
+        assert curve.score_by_kept[max(curve.score_by_kept)] == pytest.approx(setting.test_score, abs=1e-12)
+
+
+def test_node_ablation_follows_its_schedule_and_tells_what_it_scored(setting: Setting) -> None:
+    seen: list[tuple[str, int, float]] = []
+    curve = node_ablation(
+        setting.chain,
+        setting.data,
+        1,
+        setting.bases["middle"],
+        [0, 2],
+        [],
+        setting.test_score,
+        AMPLE,
+        lambda layer, kept, score: seen.append((layer, kept, score)),
+    )
+    assert list(curve.score_by_kept) == [0, 2]
+    assert seen == [("middle", kept, score) for kept, score in curve.score_by_kept.items()]
+
+
+@pytest.mark.parametrize("memory_budget", [1, 5000, AMPLE])
+@pytest.mark.parametrize("layer", range(3))
+def test_edge_ablation_is_one_output_feature_at_a_time(setting: Setting, layer: int, memory_budget: int) -> None:
+    edges = setting.edges[setting.chain.node_layers[layer]]
+    curve = setting.edge_ablation(layer, memory_budget)
+    assert curve.score_by_kept
+    for kept, score in curve.score_by_kept.items():
+        mask = naive_mask(edges, kept, has_constant=True)
+        assert score == pytest.approx(setting.score_of_mask(layer, mask), abs=1e-12)
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_needed_edges_are_within_tolerance_and_one_fewer_was_not(setting: Setting, layer: int) -> None:
+    curve = setting.edge_ablation(layer)
+    edges = setting.edges[setting.chain.node_layers[layer]]
+    n_edges = edges[:, 1:].numel()
+    for tolerance, needed in curve.needed.items():
+        enough = setting.test_score - tolerance - 1e-9
+        assert 1 <= needed <= n_edges
+        assert setting.score_of_mask(layer, naive_mask(edges, needed, True)) >= enough
+        if needed > 1:
+            assert setting.score_of_mask(layer, naive_mask(edges, needed - 1, True)) < enough
+
+
+def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
+    assert setting.node_ablation(1, 1).needed == setting.node_ablation(1).needed
+    assert setting.edge_ablation(1, 1).needed == setting.edge_ablation(1).needed
+
+
+edge_matrices = st.integers(1, 4).flatmap(
+    lambda width: st.lists(
+        st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, 0.5]), min_size=width, max_size=width), min_size=1, max_size=4
+    )
+).map(lambda rows: torch.tensor(rows, dtype=torch.float64))  # fmt: skip
+
+
+@given(edges=edge_matrices, kept=st.integers(0, 20), has_constant=st.booleans())
+def test_strongest_edges_keep_ties_and_the_constant(edges: Tensor, kept: int, has_constant: bool) -> None:
+    counted = edges[:, int(has_constant) :].numel()
+    mask = strongest_edges(edges, kept, has_constant)
+    if counted:
+        assert torch.equal(mask, naive_mask(edges, kept, has_constant))
+    assert mask[:, : int(has_constant)].all()
+    assert mask[:, int(has_constant) :].sum() >= min(kept, counted)
+
+
+def test_ties_at_the_threshold_are_kept() -> None:
+    edges = torch.tensor([[9.0, 2.0, 1.0], [9.0, 2.0, 3.0]], dtype=torch.float64)
+    expected = torch.tensor([[True, True, False], [True, True, True]])
+    assert torch.equal(strongest_edges(edges, 2, has_constant=True), expected)
+    assert torch.equal(strongest_edges(edges, 3, has_constant=True), expected)
+    without_constant = torch.tensor([[True, False, False], [True, False, False]])
+    assert torch.equal(strongest_edges(edges, 1, has_constant=False), without_constant)
+
+
+@given(edges=edge_matrices, kept=st.integers(1, 20))
+def test_smallest_kept_edge_is_the_threshold(edges: Tensor, kept: int) -> None:
+    smallest = smallest_kept_edge(edges, kept, has_constant=False)
+    assert smallest == edges[strongest_edges(edges, kept, has_constant=False)].min().item()
+
+
+def test_keeping_no_edges_has_no_smallest_one() -> None:
+    assert smallest_kept_edge(torch.ones(2, 2, dtype=torch.float64), 0, has_constant=True) == 0.0
+
+
+@given(upper=st.integers(1, 300), threshold=st.integers(0, 300))
+def test_bisection_finds_the_step_of_a_monotone_score(upper: int, threshold: int) -> None:
+    tried: list[int] = []
+
+    def is_enough(kept: int) -> bool:
+        tried.append(kept)
+        return kept >= threshold
+
+    assert bisect(is_enough, upper) == min(max(threshold, 1), upper)
+    assert len(tried) <= upper.bit_length()
+
+
+@given(n=st.integers(1, 3000), dense=st.integers(1, 40))
+def test_schedule_has_all_small_numbers_and_the_end(n: int, dense: int) -> None:
+    schedule = kept_schedule(n, dense_until=dense)
+    assert schedule == sorted(set(schedule))
+    assert schedule[0] == 0
+    assert schedule[-1] == n
+    assert set(range(min(n, dense) + 1)) <= set(schedule)
+
+
+def test_schedule_steps_grow_with_the_ratio() -> None:
+    schedule = [kept for kept in kept_schedule(10_000, ratio=1.1, dense_until=50) if kept >= 100]
+    steps = [after / before for before, after in pairwise(schedule)]
+    assert max(steps) < 1.11
+    assert len(kept_schedule(10_000, ratio=1.1, dense_until=50)) < 120
+
+
+@pytest.mark.parametrize(
+    "score", [lambda output, start, stop: float(stop - start), lambda output, start, stop: float(start)]
+)
+def test_mean_score_sums_over_chunks(score: Callable[[Tensor, int, int], float]) -> None:
+    data = EvaluationData(torch.zeros(10, 1), score)
+    chunks: list[tuple[int, int]] = []
+
+    def output_of(start: int, stop: int) -> Tensor:
+        chunks.append((start, stop))
+        return torch.zeros(stop - start, 1)
+
+    mean = data.mean_score(output_of, chunk=4)
+    assert chunks == [(0, 4), (4, 8), (8, 10)]
+    assert mean == sum(score(torch.zeros(0), start, stop) for start, stop in chunks) / 10

@@ -1,0 +1,115 @@
+"""A chain is its model, however many of its node layers are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import BUDGETS, affine, largest_difference, random_activation, random_chain
+from torch import Generator
+
+from libcore.chain import Chain
+from libcore.sections import ComposedSection
+
+LAYERS = ("before", "middle", "after", "output")
+
+
+def test_activations_are_the_sections_applied_in_order(generator: Generator) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 3, 3, 4)
+    expected = inputs
+    assert torch.equal(chain.activation(inputs, 0), expected)
+    for index, section in enumerate(chain.sections):
+        expected = section(expected)
+        assert torch.equal(chain.activation(inputs, index + 1), expected)
+
+
+def test_the_output_is_the_same_from_every_layer(generator: Generator) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 3, 3, 4)
+    output = chain.activation(inputs, 3)
+    for index in range(4):
+        assert torch.equal(chain.output_from(chain.activation(inputs, index), index), output)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        LAYERS,
+        ("middle", "after", "output"),
+        ("before", "after", "output"),
+        ("before", "middle", "after"),
+        ("before", "output"),
+        ("middle", "after"),
+    ],
+    ids="-".join,
+)
+def test_fewer_node_layers_are_the_same_model(generator: Generator, kept: tuple[str, ...]) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 3, 3, 4)
+    fewer = chain.restricted_to(kept)
+    assert fewer.node_layers == kept
+    for index, layer in enumerate(kept):
+        activation = chain.activation(inputs, LAYERS.index(layer))
+        assert torch.equal(fewer.activation(inputs, index), activation)
+        assert torch.equal(fewer.output_from(activation, index), chain.activation(inputs, 3))
+        assert fewer.has_constant(layer) == chain.has_constant(layer)
+
+
+def test_restricting_twice_is_restricting_once(generator: Generator) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 3, 3, 4)
+    twice = chain.restricted_to(["before", "middle", "after"]).restricted_to(["before", "middle"])
+    activation = twice.activation(inputs, 1)
+    assert torch.equal(activation, chain.activation(inputs, 1))
+    assert torch.equal(twice.output_from(activation, 1), chain.activation(inputs, 3))
+
+
+def test_a_tail_comes_after_the_dropped_last_layers(generator: Generator) -> None:
+    chain = replace(random_chain(generator), tail=affine(generator, 5, 2, constant_out=False))
+    inputs = random_activation(generator, 3, 3, 4)
+    output = chain.output_from(chain.activation(inputs, 0), 0)
+    assert output.shape == (3, 2, 2)
+    fewer = chain.restricted_to(["before", "after"])
+    assert torch.equal(fewer.output_from(fewer.activation(inputs, 1), 1), output)
+
+
+def test_sections_between_kept_neighbours_stay_as_they_are(generator: Generator) -> None:
+    chain = random_chain(generator)
+    fewer = chain.restricted_to(["before", "after", "output"])
+    assert isinstance(fewer.sections[0], ComposedSection)
+    assert fewer.sections[1] is chain.sections[2]
+
+
+@pytest.mark.parametrize(
+    ("node_layers", "message"),
+    [
+        (["before", "logits"], "'logits' is no node layer.*'before', 'middle', 'after', 'output'"),
+        (["before"], "two or more"),
+        ([], "two or more"),
+        (["after", "before"], "in the model's order"),
+        (["before", "before"], "in the model's order"),
+    ],
+)
+def test_impossible_restrictions_are_refused(generator: Generator, node_layers: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        random_chain(generator).restricted_to(node_layers)
+
+
+def test_a_chain_has_one_section_between_two_node_layers(generator: Generator) -> None:
+    section = affine(generator, 3, 3)
+    with pytest.raises(ValueError, match=r"3 node layers.*got 1"):
+        Chain(("a", "b", "c"), (section,), head=lambda inputs: inputs)
+
+
+def test_only_the_output_has_no_constant_unless_said_otherwise(generator: Generator) -> None:
+    chain = random_chain(generator)
+    assert [chain.has_constant(layer) for layer in LAYERS] == [True, True, True, False]
+    assert replace(chain, layers_without_constant=frozenset()).has_constant("output")
+
+
+@pytest.mark.parametrize("memory_budget", BUDGETS)
+def test_a_stream_is_the_layers_activations_without_gradients(generator: Generator, memory_budget: int) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 7, 3, 4).requires_grad_()
+    stream = chain.stream(inputs, 2, memory_budget)
+    assert stream.n_examples == 7
+    streamed = torch.cat(list(stream.chunks(10)))
+    assert not streamed.requires_grad
+    assert largest_difference(streamed, chain.activation(inputs, 2).detach()) < 1e-14

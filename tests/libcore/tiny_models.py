@@ -1,0 +1,110 @@
+"""Random sections, activations and chains small enough to differentiate one number at a time. All float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from libcore.chain import Chain
+from libcore.chunking import ActivationStream
+from libcore.sections import AffineSection, AttentionSection, ResidualElementwiseSection
+
+AMPLE = 2**24
+BUDGETS = (1, 700, 20_000, AMPLE)
+"""Memory budgets in bytes: from one example and the smallest block at a time to everything at once."""
+
+
+def random(generator: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def random_activation(generator: Generator, n: int, positions: int, d: int) -> Tensor:
+    """`[n, positions, d]` of correlated coordinates with means far from zero, the constant coordinate last."""
+    activation = random(generator, n, positions, d) @ random(generator, d, d) + 2 * random(generator, d)
+    activation[..., -1] = 1.0
+    return activation
+
+
+def random_orthogonal(generator: Generator, d: int) -> Tensor:
+    """An orthogonal matrix."""
+    return torch.linalg.qr(random(generator, d, d)).Q
+
+
+def stream_of(activation: Tensor, memory_budget: int = AMPLE) -> ActivationStream:
+    """Activations held in memory, as a stream."""
+    return ActivationStream(lambda start, stop: activation[start:stop], len(activation), memory_budget)
+
+
+def keeping_constant(weight: Tensor) -> Tensor:
+    """The weight `[d_in, d_out]` with a last column that copies the constant coordinate."""
+    weight = weight.clone()
+    weight[:, -1] = 0.0
+    weight[-1, -1] = 1.0
+    return weight
+
+
+def affine(generator: Generator, d_in: int, d_out: int, constant_out: bool = True) -> AffineSection:
+    """A random affine section."""
+    weight = random(generator, d_in, d_out)
+    return AffineSection(keeping_constant(weight) if constant_out else weight)
+
+
+def residual_elementwise(
+    generator: Generator, d_in: int, d_hidden: int, d_out: int, activation_function: Callable[[Tensor], Tensor]
+) -> ResidualElementwiseSection:
+    """A random MLP block that keeps the constant coordinate."""
+    weight_out = random(generator, d_hidden, d_out)
+    weight_out[:, -1] = 0.0
+    return ResidualElementwiseSection(
+        keeping_constant(random(generator, d_in, d_out)),
+        random(generator, d_in, d_hidden),
+        weight_out,
+        activation_function,
+    )
+
+
+def attention(
+    generator: Generator,
+    d_in: int,
+    d_out: int,
+    *,
+    query_positions: tuple[int, ...] | None = None,
+    causal: bool = True,
+    d_value: int = 2,
+) -> AttentionSection:
+    """A random two-head attention block that keeps the constant coordinate; queries and keys have two coordinates."""
+    n_heads, d_head = 2, 2
+    w_o = random(generator, n_heads, d_value, d_out)
+    w_o[..., -1] = 0.0
+    return AttentionSection(
+        keeping_constant(random(generator, d_in, d_out)),
+        random(generator, n_heads, d_in, d_head) / 2,
+        random(generator, n_heads, d_in, d_head) / 2,
+        random(generator, n_heads, d_in, d_value),
+        w_o,
+        query_positions,
+        causal,
+    )
+
+
+def random_chain(generator: Generator, d: int = 4, n_logits: int = 5) -> Chain:
+    """Attention read at two of three positions, an MLP block, logits; the inputs are the first activation itself."""
+    return Chain(
+        node_layers=("before", "middle", "after", "output"),
+        sections=(
+            attention(generator, d, d, query_positions=(0, -1)),
+            residual_elementwise(generator, d, 6, d, functional.gelu),
+            affine(generator, d, n_logits, constant_out=False),
+        ),
+        head=lambda inputs: inputs,
+    )
+
+
+def largest_difference(value: Tensor, expected: Tensor) -> float:
+    """Largest difference of any entry, relative to the largest expected entry."""
+    assert value.shape == expected.shape, f"{tuple(value.shape)} instead of {tuple(expected.shape)}"
+    return ((value - expected).abs().max() / expected.abs().max()).item()
