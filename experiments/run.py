@@ -84,8 +84,11 @@ def check_before_start(arguments: list[str]) -> list[RunConfig]:
         from experiments.preflight import check_runs
 
         check_runs(configs)
-        # An option given on the command line replaces the experiment's own sweep over it.
-        sys.argv += [f"~hydra.sweeper.params.{key}" for key in sweep_given_twice(parsed.overrides)]
+        # An option given on the command line replaces the experiment's own sweep over it, and may be a sweep itself.
+        given_twice = sweep_given_twice(parsed.overrides)
+        sys.argv += [f"~hydra.sweeper.params.{key}" for key in given_twice]
+        if given_twice and not parsed.multirun:
+            sys.argv.append("--multirun")
     return configs
 
 

@@ -29,9 +29,11 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[RunConfig]:
     except HydraException as error:
         raise UserError(f"{' '.join(overrides)}: not of the form key=value: {first_line(error)}") from error
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        first = compose_checked(swept_overrides(parsed)[0] if multirun else overrides)
-        sweeps = multirun or "MULTIRUN" in str(first.hydra.mode)
-        if not sweeps:
+        first = compose_checked(swept_overrides(parsed)[0])
+        if not (multirun or is_multirun(first)):
+            several = [override.input_line for override in parsed if override.is_sweep_override()]
+            if several:
+                raise UserError(f"{several[0]}: several values are a sweep; expected -m before it, or one value")
             check_writable(Path(first.hydra.run.dir))
             return [parse_config(first)]
         given = {override.key_or_group for override in parsed}
@@ -41,6 +43,11 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[RunConfig]:
         check_writable(Path(first.hydra.sweep.dir))
         everything = parsed + OverridesParser.create().parse_overrides(from_config)
         return [parse_config(compose_checked(one_run)) for one_run in swept_overrides(everything)]
+
+
+def is_multirun(composed: DictConfig) -> bool:
+    """Whether the composition itself asks for a sweep, as an experiment may."""
+    return "MULTIRUN" in str(composed.hydra.mode)
 
 
 def sweep_given_twice(overrides: list[str]) -> list[str]:
@@ -75,8 +82,6 @@ def compose_checked(overrides: list[str]) -> DictConfig:
 def explain_composition(error: Exception) -> str:
     """What Hydra says, in one line."""
     text = str(error)
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]}: several values are a sweep; expected -m before the overrides, or one value"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         return f"unknown configuration key {key}{nearest(key, known_keys())}; --help lists all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -10,11 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from experiments import run as run_module
 from experiments.config import RunConfig
 from experiments.pipeline import run_pipeline
+from experiments.report_files import write_report
 from experiments.validation import check_command_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,6 +30,7 @@ PRE, MID, POST, OUTPUT = NODE_LAYERS = (
     "output",
 )
 TRAIN_EXAMPLES, TEST_EXAMPLES = 39, 10
+TOLERANCES = {"0.001", "0.01", "0.05"}
 TOY_MODELS = {
     "modular_addition": (
         "model.modulus=7",
@@ -60,7 +66,7 @@ def run_here(outputs: Path, name: str, *overrides: str) -> Path:
 
 @cache
 def full_run(base: Path) -> Path:
-    """One run with everything: all stages, figures, offline tracker. Once for all tests below `base`; not to be changed."""
+    """One run with all stages, figures and offline tracker; once for all tests below `base`, not to be changed."""
     return run_here(base / "full", "full", *TOY, "tracking.tags=[toy]", "tracking.group=together")
 
 
@@ -81,6 +87,36 @@ def command(cwd: Path, *arguments: str, program: tuple[str, ...] = ("-m", "exper
         timeout=300,
         check=False,
     )
+
+
+def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Call the command in `folder`: it must refuse its arguments before any run starts. The one line that it says."""
+    monkeypatch.chdir(folder)
+    leave_no_account(folder, monkeypatch)
+    monkeypatch.setattr(run_module, "run", lambda: pytest.fail("a run was started"))
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    before = files_below(folder)
+    with pytest.raises(SystemExit) as ended:
+        run_module.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert out == ""
+    assert files_below(folder) == before
+    (line,) = err.splitlines()
+    return line
+
+
+def assert_says(line: str, *expected: str) -> None:
+    """Every expected part is in the line."""
+    missing = [part for part in expected if part not in line]
+    assert not missing, f"{missing} not in {line!r}"
+
+
+def leave_no_account(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place is left where a W&B account could be logged in."""
+    for variable in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(home))
 
 
 def clean_environment() -> dict[str, str]:
@@ -115,3 +151,49 @@ def assert_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torc
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype, name
         assert torch.equal(found[name], tensor), name
+
+
+FEW_METRICS = {
+    "score/train": 1.0,
+    "score/test": 0.5,
+    f"features/needed_0.001/{PRE}": 12,
+    f"features/needed_0.01/{PRE}": 9,
+    f"edges/hoyer/{PRE}": 0.75,
+    "time/model": 3.0,
+}
+
+
+def few_settings(method: str, seed: int, **model: Any) -> dict[str, Any]:
+    """As much of a configuration as a report needs."""
+    return {
+        "model": {"kind": "modular_addition", "checkpoint": None} | model,
+        "method": {"name": method},
+        "analysis": {"n_examples": None},
+        "tracking": {"mode": "disabled", "group": None},
+        "seed": seed,
+        "output_directory": "outputs",
+    }
+
+
+def write_run(
+    directory: Path,
+    config: dict[str, Any],
+    metrics: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+) -> Path:
+    """A run's directory by hand; without more words a finished run with `FEW_METRICS`."""
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    (directory / "metrics.json").write_text(json.dumps(FEW_METRICS if metrics is None else metrics))
+    (directory / "status.json").write_text(json.dumps(status or {"status": "finished"}))
+    return directory
+
+
+def report_of(tmp_path: Path) -> tuple[str, list[dict[str, dict[str, str]]], list[str]]:
+    """Report on the runs below `tmp_path/runs`: Markdown, rows of every CSV by metric, lines about unfinished runs."""
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    tables = [
+        {row["metric"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+        for path in sorted((tmp_path / "report").glob("*.csv"))
+    ]
+    return (tmp_path / "report" / "report.md").read_text(encoding="utf-8"), tables, report.unfinished

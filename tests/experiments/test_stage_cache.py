@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from running import MID, OUTPUT, PRE, QUICK, clean_environment, files_below, quick_run, reused, run_here
+from running import MID, OUTPUT, PRE, QUICK, clean_environment, files_below, reused, run_here
 
 from experiments.cache import StageCache, StageResult, file_hash, source_hash, stage_key
 
@@ -24,12 +26,12 @@ def not_called() -> StageResult:
 
 class TestFinish:
     @pytest.fixture
-    def cache(self, tmp_path):
+    def stages(self, tmp_path):
         return StageCache(tmp_path / "cache", CPU)
 
-    def test_a_finished_stage_is_read_and_not_computed(self, cache):
-        first = cache.finish("stage", "key", lambda: RESULT)
-        second = cache.finish("stage", "key", not_called)
+    def test_a_finished_stage_is_read_and_not_computed(self, stages):
+        first = stages.finish("stage", "key", lambda: RESULT)
+        second = stages.finish("stage", "key", not_called)
         assert (first.reused, second.reused) == (False, True)
         assert first.key == second.key == "key"
         assert second.result.values == RESULT.values
@@ -40,39 +42,39 @@ class TestFinish:
         assert second.resources == first.resources
         assert first.resources.seconds > 0
 
-    def test_what_was_computed_and_what_is_read_are_the_same_in_memory(self, cache):
+    def test_what_was_computed_and_what_is_read_are_the_same_in_memory(self, stages):
         """A sum runs over a tensor in memory order: another layout is another last digit."""
-        first = cache.finish("stage", "key", lambda: RESULT).result.tensors
-        second = cache.finish("stage", "key", not_called).result.tensors
+        first = stages.finish("stage", "key", lambda: RESULT).result.tensors
+        second = stages.finish("stage", "key", not_called).result.tensors
         assert {name: tensor.stride() for name, tensor in first.items()} == {
             name: tensor.stride() for name, tensor in second.items()
         }
 
-    def test_stages_and_keys_are_apart(self, cache):
+    def test_stages_and_keys_are_apart(self, stages):
         for stage, key, value in (("one", "key", 1), ("one", "other", 2), ("two", "key", 3)):
-            cache.finish(stage, key, lambda value=value: StageResult(values={"value": value}))
+            stages.finish(stage, key, lambda value=value: StageResult(values={"value": value}))
         found = [
-            cache.finish(stage, key, not_called).result.values["value"]
+            stages.finish(stage, key, not_called).result.values["value"]
             for stage, key in (("one", "key"), ("one", "other"), ("two", "key"))
         ]
         assert found == [1, 2, 3]
 
     @pytest.mark.parametrize("error", [RuntimeError("no luck"), KeyboardInterrupt()])
-    def test_a_computation_that_fails_leaves_nothing(self, cache, error):
+    def test_a_computation_that_fails_leaves_nothing(self, stages, error):
         def fail() -> StageResult:
             raise error
 
         with pytest.raises(type(error)):
-            cache.finish("stage", "key", fail)
-        assert files_below(cache.directory) == {"stage", "stage/key.lock"}
-        assert cache.finish("stage", "key", lambda: RESULT).reused is False
+            stages.finish("stage", "key", fail)
+        assert files_below(stages.directory) == {"stage", "stage/key.lock"}
+        assert stages.finish("stage", "key", lambda: RESULT).reused is False
 
-    def test_a_result_that_cannot_be_written_leaves_no_entry(self, cache):
+    def test_a_result_that_cannot_be_written_leaves_no_entry(self, stages):
         with pytest.raises(TypeError):
-            cache.finish("stage", "key", lambda: StageResult(values={"no json": object()}))
-        assert not (cache.directory / "stage" / "key").exists()
-        assert cache.finish("stage", "key", lambda: RESULT).reused is False
-        assert cache.finish("stage", "key", not_called).reused is True
+            stages.finish("stage", "key", lambda: StageResult(values={"no json": object()}))
+        assert not (stages.directory / "stage" / "key").exists()
+        assert stages.finish("stage", "key", lambda: RESULT).reused is False
+        assert stages.finish("stage", "key", not_called).reused is True
 
     @pytest.mark.parametrize(
         "damage",
@@ -88,14 +90,23 @@ class TestFinish:
                 (folder / "tensors.safetensors").read_bytes()[:-4]
             ),
         ],
-        ids=["no values", "no tensors", "cut values", "other values", "empty values", "no text", "empty", "cut tensors"],
+        ids=[
+            "no values",
+            "no tensors",
+            "cut values",
+            "other values",
+            "empty values",
+            "no text",
+            "empty",
+            "cut tensors",
+        ],
     )
-    def test_a_damaged_entry_is_computed_again_and_mended(self, cache, damage):
-        cache.finish("stage", "key", lambda: RESULT)
-        damage(cache.directory / "stage" / "key")
-        again = cache.finish("stage", "key", lambda: RESULT)
+    def test_a_damaged_entry_is_computed_again_and_mended(self, stages, damage):
+        stages.finish("stage", "key", lambda: RESULT)
+        damage(stages.directory / "stage" / "key")
+        again = stages.finish("stage", "key", lambda: RESULT)
         assert again.reused is False
-        assert cache.finish("stage", "key", not_called).result.values == RESULT.values
+        assert stages.finish("stage", "key", not_called).result.values == RESULT.values
 
 
 COMPUTE_SLOWLY = """
@@ -165,7 +176,7 @@ class TestKeys:
             lambda: None,
             lambda: (package / "inner" / "code.py").write_text("a = 2\n"),
             lambda: (package / "inner" / "code.py").rename(package / "inner" / "other.py"),
-            lambda: (package / "more.py").touch(),
+            (package / "more.py").touch,
         ):
             change()
             hashes.append(source_hash.__wrapped__("hashed_package"))
@@ -178,6 +189,13 @@ class TestKeys:
             (tmp_path / name).write_bytes(content)
         a, b, c = (file_hash(tmp_path / name) for name in "abc")
         assert a == b != c
+
+
+@cache
+def finished_stages(base: Path) -> Path:
+    """A cache that holds the stages of the quick run and no others."""
+    run_here(base / "finished_stages", "quick", *QUICK)
+    return base / "finished_stages" / "cache"
 
 
 class TestStagesOfARun:
@@ -210,7 +228,7 @@ class TestStagesOfARun:
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,
     )
     def test_only_what_depends_on_it(self, tmp_path_factory, tmp_path, overrides, first_new):
-        outputs = quick_run(tmp_path_factory.getbasetemp()).parents[1]
-        run = run_here(outputs, f"cache_{tmp_path.name}", *QUICK, *overrides)
+        shutil.copytree(finished_stages(tmp_path_factory.getbasetemp()), tmp_path / "cache")
+        run = run_here(tmp_path, "changed", *QUICK, *overrides)
         n_found = self.STAGES.index(first_new) if first_new else len(self.STAGES)
         assert reused(run) == {stage: index < n_found for index, stage in enumerate(self.STAGES)}

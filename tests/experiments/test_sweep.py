@@ -49,7 +49,7 @@ finally:
 
 @cache
 def failing(base: Path) -> tuple[Path, CompletedProcess[str]]:
-    """One method of an experiment that sweeps over two, on three seeds of which the second fails, in a place of our own."""
+    """One method of an experiment that has two, three seeds of which the second fails, a place of our own."""
     (base / "failing").mkdir()
     place = ("hydra.sweep.dir=one/two/three/sweep", "hydra.sweep.subdir=run${hydra.job.num}")
     arguments = ("-m", "experiment=demo", "method=pca", "seed=0,1,2", *QUICK, "analysis.stages=[basis]", *place)
@@ -68,7 +68,9 @@ def runs(sweep) -> dict[tuple[str, int], Path]:
     """The sweep's directories by method and seed."""
     directories = sorted(path.parent for path in sweep[0].glob("outputs/*/*/*/*/status.json"))
     configs = [yaml.safe_load((directory / "config.yaml").read_text()) for directory in directories]
-    found = {(config["method"]["name"], config["seed"]): path for config, path in zip(configs, directories, strict=True)}
+    found = {
+        (config["method"]["name"], config["seed"]): path for config, path in zip(configs, directories, strict=True)
+    }
     assert len(found) == len(directories)
     return found
 

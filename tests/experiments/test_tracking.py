@@ -61,9 +61,7 @@ class TestOffline:
             table = read_json(logged_file(full, logged, f"curves/{kind}", "table-file"))
             assert table["columns"] == ["layer", "kept", "score"]
             expected = {
-                (layer, int(kept), score)
-                for layer, scores in ablations[kind].items()
-                for kept, score in scores.items()
+                (layer, int(kept), score) for layer, scores in ablations[kind].items() for kept, score in scores.items()
             }
             assert {tuple(row) for row in table["data"]} == expected
             assert len(table["data"]) == len(expected)

@@ -1,0 +1,158 @@
+"""The report over run directories made by hand: every run is in it, or named with the reason why not."""
+
+from __future__ import annotations
+
+
+import pytest
+from running import FEW_METRICS, PRE, few_settings, files_below, report_of, write_run
+
+from experiments.errors import UserError
+from experiments.finished_runs import find_runs
+from experiments.report import main
+
+
+class TestReport:
+    def test_methods_side_by_side_over_seeds(self, tmp_path):
+        for method, seed, score in (("lib", 0, 0.5), ("lib", 1, 0.75), ("pca", 0, 0.25)):
+            write_run(
+                tmp_path / "runs" / f"{method}{seed}", few_settings(method, seed), FEW_METRICS | {"score/test": score}
+            )
+        text, (table,), unfinished = report_of(tmp_path)
+        assert "| metric | LIB (n = 2) | PCA (n = 1) |" in text
+        assert "| `score/test` | 0.625 ± 0.1768 | 0.25 |" in text
+        assert table.keys() == FEW_METRICS.keys() - {"score/train", "time/model"}
+        assert unfinished == []
+        assert "without results" not in text
+        for method, seed, score in (("lib", 0, 0.5), ("lib", 1, 0.75), ("pca", 0, 0.25)):
+            assert f"| `{tmp_path}/runs/{method}{seed}` | {method} | {seed} | {score:.4f} |" in text
+
+    def test_a_missing_metric_is_a_dash(self, tmp_path):
+        write_run(tmp_path / "runs" / "lib", few_settings("lib", 0), {"score/test": 0.5, "graph/modularity": 0.1})
+        write_run(tmp_path / "runs" / "pca", few_settings("pca", 0), {"score/test": 0.5, "graph/modularity": None})
+        text, _, _ = report_of(tmp_path)
+        assert "| `graph/modularity` | 0.1 | – |" in text
+
+    @pytest.mark.parametrize(
+        ("status", "reason"),
+        [
+            ({"status": "failed", "reason": "RuntimeError: no luck"}, "failed: RuntimeError: no luck"),
+            ({"status": "running"}, "running"),
+        ],
+    )
+    def test_runs_that_did_not_finish_are_named_with_the_reason(self, tmp_path, status, reason):
+        write_run(tmp_path / "runs" / "good", few_settings("lib", 0))
+        bad = write_run(tmp_path / "runs" / "bad", few_settings("lib", 1), FEW_METRICS | {"score/test": 0.0}, status)
+        text, (table,), (line,) = report_of(tmp_path)
+        assert line.startswith(f"{bad}: {reason}")
+        assert line in text
+        assert table["score/test"]["lib_n"] == "1"
+
+    def test_a_directory_that_a_run_never_wrote_its_status_to_is_named(self, tmp_path):
+        write_run(tmp_path / "runs" / "good", few_settings("lib", 0))
+        bad = write_run(tmp_path / "runs" / "bad", few_settings("lib", 1))
+        (bad / "status.json").unlink()
+        (bad / "run.log").touch()
+        _, _, (line,) = report_of(tmp_path)
+        assert line.startswith(f"{bad}: ")
+
+    @pytest.mark.parametrize(
+        ("file", "content"),
+        [
+            ("metrics.json", '{"score/te'),
+            ("metrics.json", None),
+            ("config.yaml", None),
+            ("config.yaml", ""),
+            ("config.yaml", "model: {"),
+            ("status.json", "{}"),
+        ],
+    )
+    def test_a_damaged_run_is_named_and_the_others_are_reported(self, tmp_path, file, content):
+        write_run(tmp_path / "runs" / "good", few_settings("lib", 0))
+        bad = write_run(tmp_path / "runs" / "bad", few_settings("lib", 1))
+        (bad / file).unlink() if content is None else (bad / file).write_text(content)
+        _, (table,), (line,) = report_of(tmp_path)
+        assert line.startswith(f"{bad}: ")
+        assert table["score/test"]["lib_n"] == "1"
+
+    def test_a_run_that_is_found_twice_counts_once(self, tmp_path):
+        run = write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
+        (tmp_path / "link").symlink_to(run)
+        finished, unfinished = find_runs([tmp_path / "runs", run, tmp_path / "runs", tmp_path / "link"])
+        assert ([one.directory for one in finished], unfinished) == ([run], [])
+
+    def test_of_runs_that_are_equal_in_everything_the_latest_counts(self, tmp_path):
+        for name, score in (("20260101", 0.25), ("20260103", 0.75), ("20260102", 0.5)):
+            write_run(tmp_path / "runs" / name, few_settings("lib", 0), {"score/test": score})
+        _, (table,), _ = report_of(tmp_path)
+        assert (table["score/test"]["lib_mean"], table["score/test"]["lib_n"]) == ("0.75", "1")
+
+    def test_where_a_run_was_tracked_or_kept_makes_no_difference(self, tmp_path):
+        elsewhere = {"tracking": {"mode": "offline", "group": "g"}, "output_directory": "elsewhere"}
+        write_run(tmp_path / "runs" / "one", few_settings("lib", 0))
+        write_run(tmp_path / "runs" / "two", few_settings("lib", 1) | elsewhere)
+        _, (table,), _ = report_of(tmp_path)
+        assert table["score/test"]["lib_n"] == "2"
+
+
+class TestCommand:
+    def refused(self, arguments: list[str], capsys) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (2, "")
+        (line,) = err.splitlines()
+        return line
+
+    def test_no_runs(self, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        line = self.refused([str(tmp_path / "empty"), "--out", str(tmp_path / "report")], capsys)
+        assert f"{tmp_path / 'empty'}: no runs here" in line
+        assert files_below(tmp_path) == {"empty"}
+
+    def test_no_folder(self, tmp_path, capsys):
+        line = self.refused([str(tmp_path / "nowhere"), "--out", str(tmp_path / "report")], capsys)
+        assert f"{tmp_path / 'nowhere'}: no such folder" in line
+
+    def test_no_run_that_finished(self, tmp_path, capsys):
+        bad = write_run(
+            tmp_path / "runs" / "bad", few_settings("lib", 0), status={"status": "failed", "reason": "no luck"}
+        )
+        line = self.refused([str(tmp_path / "runs"), "--out", str(tmp_path / "report")], capsys)
+        assert "no finished run" in line
+        assert f"{bad}: failed: no luck" in line
+        assert not (tmp_path / "report").exists()
+
+    def test_no_place_to_write(self, tmp_path, capsys):
+        write_run(tmp_path / "runs" / "good", few_settings("lib", 0))
+        (tmp_path / "file").touch()
+        line = self.refused([str(tmp_path / "runs"), "--out", str(tmp_path / "file" / "report")], capsys)
+        assert "file/report: cannot be written" in line
+        assert "--out" in line
+
+    def test_tables_and_the_report_s_path_are_printed(self, tmp_path, capsys):
+        write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
+        bad = write_run(
+            tmp_path / "runs" / "bad", few_settings("lib", 1), status={"status": "failed", "reason": "no luck"}
+        )
+        main([str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
+        out, err = capsys.readouterr()
+        assert err == ""
+        lines = out.splitlines()
+        assert lines[-2:] == [f"{bad}: failed: no luck", f"report: {tmp_path / 'report' / 'report.md'}"]
+        printed = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in lines if line.startswith("│")}
+        # Needed counts at the tightest tolerance only.
+        assert printed == {"score/test": "0.5", f"features/needed_0.001/{PRE}": "12", f"edges/hoyer/{PRE}": "0.75"}
+
+    def test_without_a_place_it_is_below_outputs(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
+        main(["runs"])
+        (report,) = tmp_path.glob("outputs/reports/*/report.md")
+        assert capsys.readouterr().out.splitlines()[-1] == f"report: {report.relative_to(tmp_path)}"
+
+
+def test_a_folder_without_runs_is_an_error_even_beside_one_with(tmp_path):
+    run = write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no runs here"):
+        find_runs([run, tmp_path / "empty"])
