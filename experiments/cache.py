@@ -68,7 +68,11 @@ class StageCache:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
                 return FinishedStage(found[0], key, found[1], reused=True)
             with measured(self.device) as resources:
-                result = compute()
+                computed = compute()
+            # As it will be read back: strides decide the last bit of sums over a tensor.
+            result = StageResult(
+                {name: tensor.contiguous() for name, tensor in computed.tensors.items()}, computed.values
+            )
             self._write(folder, result, resources)
             log.info("%s: %.1f s", stage, resources.seconds)
             return FinishedStage(result, key, resources, reused=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -28,7 +29,7 @@ SECTIONS = (
 class Cell:
     """One metric of one method over its runs."""
 
-    values: tuple[float, ...]
+    values: tuple[float | int, ...]
 
     @property
     def mean(self) -> float:
@@ -65,7 +66,8 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     for name in ordered:
         rows[name] = {}
         for method in methods:
-            values = [run.metrics[name] for run in runs if run.method == method and run.metrics.get(name) is not None]
+            measured = (run.metrics.get(name) for run in runs if run.method == method)
+            values = [value for value in measured if value is not None]
             rows[name][method] = Cell(tuple(values)) if values else None
     return Comparison(methods, {method: sum(run.method == method for run in runs) for method in methods}, rows)
 
@@ -85,7 +87,8 @@ def layer_order(name: str) -> tuple[str, int, str]:
     layer = name.rpartition("/")[2]
     places = ("resid_pre", "resid_mid", "resid_post", "output")
     place = next((index for index, part in enumerate(places) if layer.endswith(part)), len(places))
-    return layer.rpartition(".")[0] if place < 3 else "~", place, layer
+    block = re.sub(r"\d+", lambda digits: digits[0].zfill(6), layer.rpartition(".")[0] if place < 3 else layer)
+    return ("~" if place == 3 else block), place, layer
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -116,6 +119,6 @@ def to_csv(comparison: Comparison) -> str:
     return buffer.getvalue()
 
 
-def number(value: float) -> str:
+def number(value: float | int) -> str:
     """Whole numbers as they are, others with four significant digits."""
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"

@@ -112,6 +112,8 @@ class AnalysisConfig(Strict):
         """Combinations that mean nothing are refused."""
         if "edges" in self.stages and "basis" not in self.stages:
             raise ValueError(f"stages={self.stages}: edges are edges between features; expected basis among the stages")
+        if "figures" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: there is nothing to draw; expected basis among the stages")
         if "ablation" in self.stages and "basis" not in self.stages:
             raise ValueError(f"stages={self.stages}: ablation removes features; expected basis among the stages")
         if self.integration == "gradient" and self.n_points not in (None, 1):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from experiments.ablations import Ablations, ablations_from_json
 from experiments.errors import UserError
@@ -22,7 +23,7 @@ class FinishedRun:
 
     directory: Path
     config: dict[str, Any]
-    metrics: dict[str, float]
+    metrics: dict[str, float | int | None]
 
     @property
     def model(self) -> str:
@@ -31,8 +32,9 @@ class FinishedRun:
 
     @property
     def method(self) -> str:
-        """The method's name."""
-        return self.config["method"]["name"]
+        """The method's name; a variant that is not the method's default is named with it, as a method of its own."""
+        jacobian = self.config["method"].get("jacobian", "point")
+        return self.config["method"]["name"] + ("" if jacobian == "point" else f" ({jacobian})")
 
     @property
     def seed(self) -> int:
@@ -106,6 +108,8 @@ def read_run(directory: Path) -> FinishedRun | UnfinishedRun:
         config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
         metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         assert isinstance(config, dict)
+        if missing := [key for key in ("model", "method", "seed") if key not in config]:
+            return UnfinishedRun(directory, f"not readable: config.yaml has no {missing[0]}")
         return FinishedRun(directory, {str(key): value for key, value in config.items()}, metrics)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, YAMLError) as error:
         return UnfinishedRun(directory, f"not readable: {error}")

@@ -18,7 +18,7 @@ from models.analysed import AnalysedModel
 from models.modular_addition import model as modular_addition
 from models.modular_addition.data import split_pairs
 from models.modular_addition.training import TrainingSettings, TrainingState, train
-from models.modular_addition.transformer import NODE_LAYERS, Architecture, Weights
+from models.modular_addition.transformer import NODE_LAYERS, Architecture, Weights, initial_weights
 
 Training = tuple[Weights, dict[str, Any]]
 """Trained weights, and what is worth recording of the training, as JSON."""
@@ -34,6 +34,7 @@ class ModelFamily:
         train: from scratch with a seed.
         training_config: the part of the configuration that trained weights depend on.
         training_code: modules whose change makes trained weights stale.
+        initial: untrained weights, for checks before training.
         analysed: the model with its data, ready for the pipeline.
     """
 
@@ -42,6 +43,7 @@ class ModelFamily:
     train: Callable[[ModularAdditionConfig, int, torch.device], Training]
     training_config: Callable[[ModularAdditionConfig], dict[str, Any]]
     training_code: tuple[str, ...]
+    initial: Callable[[ModularAdditionConfig, int], Weights]
     analysed: Callable[[ModularAdditionConfig, Weights, torch.device], AnalysedModel]
 
 
@@ -87,6 +89,9 @@ MODELS: dict[str, ModelFamily] = {
             "models.modular_addition.training",
             "models.modular_addition.transformer",
         ),
+        initial=lambda config, seed: {
+            name: weight.detach() for name, weight in initial_weights(architecture_of(config), seed).items()
+        },
         analysed=lambda config, weights, device: modular_addition.analysed(
             weights, architecture_of(config), config.train_fraction, config.split_seed, device
         ),

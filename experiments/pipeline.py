@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from experiments.metrics import (
     sparsity_metrics,
 )
 from experiments.models import MODELS
-from experiments.preflight import check_model, resolve_device
+from experiments.preflight import resolve_device
 from experiments.resources import Resources, measured
 from experiments.run_figures import draw_figures
 from experiments.stages import basis_stage, edges_stage, model_stage, statistics_stage
@@ -55,6 +56,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
 
     Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
     """
+    clear(directory)
     write_text(directory / "config.yaml", to_yaml(config))
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_flush_denormal(True)
@@ -67,7 +69,6 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     if not stages["model"].result.values["reached_target"]:
         log.warning("training stopped at max_steps before it met its criterion")
     model = MODELS[config.model.kind].analysed(config.model, stages["model"].result.tensors, device)
-    check_model(config, model)
     chain = model.chain(dtype)
     chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
 
@@ -91,6 +92,16 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     tracked = track(config.tracking, tracked_run(config, results, figures, sweep), directory)
     log.info("tracking: %s", tracked)
     return results.metrics
+
+
+RESULTS = ("metrics.json", "graph.safetensors", "ablations.json", "features.json", "timings.json", "model.safetensors")
+
+
+def clear(directory: Path) -> None:
+    """A directory that is used again keeps nothing of the run before, whose results would be taken for this one's."""
+    for name in RESULTS:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "figures", ignore_errors=True)
 
 
 def analyse(

@@ -23,18 +23,20 @@ def check_runs(configs: list[RunConfig]) -> None:
         check_node_layers(config)
         if config.model.checkpoint is not None:
             load_checkpoint(config)
+        family = MODELS[config.model.kind]
+        untrained = family.initial(config.model, config.seed)
+        check_model(config, family.analysed(config.model, untrained, torch.device("cpu")))
 
 
 def resolve_device(name: str) -> torch.device:
     """The device by name; `auto` is the first GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; expected cpu or auto"
         )
-    return device
+    return torch.device(name)
 
 
 def check_node_layers(config: RunConfig) -> None:

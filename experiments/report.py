@@ -22,17 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
-        check_writable(out)
+        check_writable(out, "--out")
         write_and_print(parsed.folders, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def report_sweep(directories: Sequence[Path]) -> None:
-    """The report that a sweep ends with, over its own runs: beside them, below `reports/`."""
-    root = directories[0].parents[3] if len(directories[0].parents) > 3 else directories[0].parent
-    write_and_print(directories, root / "reports" / directories[0].name.rpartition("-")[0])
 
 
 def write_and_print(folders: Sequence[Path], out: Path) -> None:

@@ -50,7 +50,7 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     """Runs that differ in method and seed only, together; of runs that are equal in everything, the latest."""
     latest: dict[tuple[str, str, int, str], FinishedRun] = {}
     for run in sorted(runs, key=lambda run: run.directory.name):
-        latest[run.setting(), run.method, run.seed, str(run.config["method"])] = run
+        latest[run.setting(), run.method, run.seed, str(run.config["model"].get("checkpoint"))] = run
     groups: dict[str, list[FinishedRun]] = {}
     for run in latest.values():
         groups.setdefault(run.setting(), []).append(run)

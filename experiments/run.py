@@ -33,10 +33,12 @@ class Outcome:
 
     directories: list[Path]
     status: int
-    multirun: bool
+    sweep_directory: Path | None
+    sweep: str
 
     def __init__(self) -> None:
-        self.directories, self.status, self.multirun = [], OK, False
+        self.directories, self.status, self.sweep_directory = [], OK, None
+        self.sweep = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 outcome = Outcome()
@@ -46,10 +48,11 @@ outcome = Outcome()
 def run(composed: DictConfig) -> None:
     """One job: its directory says whether it is running, finished or failed, and why."""
     job = HydraConfig.get()
-    outcome.multirun = job.mode == RunMode.MULTIRUN
+    if job.mode == RunMode.MULTIRUN:
+        outcome.sweep_directory = Path(job.sweep.dir).absolute()
     directory = Path(job.runtime.output_dir)
     outcome.directories.append(directory)
-    sweep = Path(job.sweep.subdir).name.rpartition("-")[0] if outcome.multirun else None
+    sweep = outcome.sweep if outcome.sweep_directory is not None else None
     started = datetime.now(UTC).isoformat(timespec="seconds")
     status = {"status": "running", "started": started}
     write_json(directory / "status.json", status)
@@ -78,7 +81,7 @@ def run(composed: DictConfig) -> None:
 
 def check_before_start(arguments: list[str]) -> list[RunConfig]:
     """Every run's configuration, checked before any of them starts."""
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = get_args_parser().parse_intermixed_args(arguments)
     configs = check_command_line(parsed.overrides, parsed.multirun)
     if parsed.cfg is None:
         from experiments.preflight import check_runs
@@ -86,9 +89,11 @@ def check_before_start(arguments: list[str]) -> list[RunConfig]:
         check_runs(configs)
         # An option given on the command line replaces the experiment's own sweep over it, and may be a sweep itself.
         given_twice = sweep_given_twice(parsed.overrides)
-        sys.argv += [f"~hydra.sweeper.params.{key}" for key in given_twice]
+        options = [argument for argument in arguments if argument not in parsed.overrides]
         if given_twice and not parsed.multirun:
-            sys.argv.append("--multirun")
+            options.append("--multirun")
+        replaced = [f"~hydra.sweeper.params.{key}" for key in given_twice]
+        sys.argv[1:] = [*options, *parsed.overrides, *replaced]
     return configs
 
 
@@ -99,10 +104,10 @@ def main() -> None:
         if not is_plain_help(arguments):
             check_before_start(arguments)
         run()
-        if outcome.multirun and outcome.directories:
-            from experiments.report import report_sweep
+        if outcome.sweep_directory is not None:
+            from experiments.report import write_and_print
 
-            report_sweep(outcome.directories)
+            write_and_print(outcome.directories, outcome.sweep_directory / "reports" / outcome.sweep)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)

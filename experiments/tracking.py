@@ -52,11 +52,19 @@ def check_tracking(config: TrackingConfig) -> None:
     host = urlparse(os.environ.get("WANDB_BASE_URL", DEFAULT_HOST)).netloc
     for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         path = Path(file or "").expanduser()
-        if file and path.is_file() and netrc.netrc(path).authenticators(host):
+        if file and path.is_file() and has_account(path, host):
             return
     raise UserError(
         "tracking.mode=online: no W&B account is logged in; expected `wandb login` first, or tracking.mode=offline"
     )
+
+
+def has_account(path: Path, host: str) -> bool:
+    """Whether a netrc file has credentials for this host; one that cannot be read has none."""
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError, UnicodeDecodeError):
+        return False
 
 
 def track(config: TrackingConfig, run: TrackedRun, directory: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,25 +25,33 @@ CONFIG_DIRECTORY = Path(__file__).resolve().parent.parent / "conf"
 
 def check_command_line(overrides: list[str], multirun: bool) -> list[RunConfig]:
     """The configuration of every run these overrides ask for. Raises UserError for the first that cannot be run."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise UserError(f"{' '.join(overrides)}: not of the form key=value: {first_line(error)}") from error
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        parsed = parse_overrides(overrides)
         first = compose_checked(swept_overrides(parsed)[0])
+        config = parse_config(first)
+        check_writable(Path(config.output_directory), "output_directory=")
         if not (multirun or is_multirun(first)):
             several = [override.input_line for override in parsed if override.is_sweep_override()]
             if several:
                 raise UserError(f"{several[0]}: several values are a sweep; expected -m before it, or one value")
-            check_writable(Path(first.hydra.run.dir))
-            return [parse_config(first)]
+            check_writable(Path(first.hydra.run.dir), "hydra.run.dir=")
+            return [config]
         given = {override.key_or_group for override in parsed}
         from_config = [
             f"{key}={value}" for key, value in (first.hydra.sweeper.params or {}).items() if key not in given
         ]
-        check_writable(Path(first.hydra.sweep.dir))
-        everything = parsed + OverridesParser.create().parse_overrides(from_config)
+        check_writable(Path(first.hydra.sweep.dir), "hydra.sweep.dir=")
+        everything = parsed + parse_overrides(from_config)
         return [parse_config(compose_checked(one_run)) for one_run in swept_overrides(everything)]
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Hydra's grammar; `glob(*)` and the like look options up in `conf/`, so this needs an initialised Hydra."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        return parser.parse_overrides(overrides)
+    except (HydraException, ValueError) as error:
+        raise UserError(f"{' '.join(overrides)}: not of the form key=value: {first_line(error)}") from error
 
 
 def is_multirun(composed: DictConfig) -> bool:
@@ -52,8 +61,8 @@ def is_multirun(composed: DictConfig) -> bool:
 
 def sweep_given_twice(overrides: list[str]) -> list[str]:
     """Keys that an experiment sweeps over by itself and the command line sets as well: the command line decides."""
-    given = {override.key_or_group for override in OverridesParser.create().parse_overrides(overrides)}
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        given = {override.key_or_group for override in parse_overrides(overrides)}
         experiment = [override for override in overrides if override.startswith("experiment=") and "," not in override]
         swept = compose_checked(experiment).hydra.sweeper.params or {}
     return [key for key in swept if key in given]
@@ -77,6 +86,8 @@ def compose_checked(overrides: list[str]) -> DictConfig:
         return compose("config", overrides=overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain_composition(error)) from error
+    except ValueError as error:
+        raise UserError(f"{' '.join(overrides)}: {first_line(error)}") from error
 
 
 def explain_composition(error: Exception) -> str:
@@ -112,8 +123,8 @@ def known_keys() -> list[str]:
 
 def parse_config(composed: DictConfig) -> RunConfig:
     """The typed configuration. Raises UserError with the key, the value and what would be right."""
-    plain = {key: composed[key] for key in composed if key != "hydra"}
     try:
+        plain = {key: composed[key] for key in composed if key != "hydra"}
         return RunConfig.model_validate(OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from error
@@ -124,11 +135,12 @@ def parse_config(composed: DictConfig) -> RunConfig:
 def explain_validation(error: ValidationError) -> str:
     """The first thing that is wrong: key=value, expected what."""
     problem = error.errors()[0]
-    # A discriminated union puts the chosen variant's name into the path; it is no key.
+    # A union puts the chosen variant's name into the path; it is no key.
     path = [
         part
         for index, part in enumerate(problem["loc"])
         if not (index == 1 and problem["loc"][0] == "method" and len(problem["loc"]) > 2)
+        and not (index > 0 and part in ("str", "int"))
     ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     if problem["type"] == "extra_forbidden":
@@ -146,8 +158,8 @@ def explain_validation(error: ValidationError) -> str:
     return f"{key}={problem['input']}: {message}{suggestion}"
 
 
-def check_writable(directory: Path) -> None:
-    """Raise UserError where the directory can be neither written nor made; leaves nothing behind."""
+def check_writable(directory: Path, option: str) -> None:
+    """Raise UserError where the directory of `option` can be neither written nor made; leaves nothing behind."""
     existing = directory.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -159,8 +171,8 @@ def check_writable(directory: Path) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise UserError(
-            f"{directory}: cannot be written: {existing}: {reason}; "
-            "expected a directory that can (output_directory=, hydra.run.dir=)"
+            f"{option}{'' if option.endswith('=') else ' '}{directory}: cannot be written: {existing}: {reason}; "
+            "expected a directory that can"
         ) from error
 
 

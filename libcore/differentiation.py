@@ -84,7 +84,7 @@ class JacobianRows:
         self.function = function
         output = function(example)
         self.positions_out, self.n_out = output.shape[1:]
-        per_feature = saved_values(function, example) + 3 * example.numel()
+        per_feature = saved_values(function, example) + 3 * example.numel() + 2 * output.numel()
         whole = memory_budget // (8 * max(1, per_feature))
         self.block = min(self.n_out, max(self.MINIMUM_BLOCK, whole))
         self.values_per_example = per_feature * (self.block + 1)

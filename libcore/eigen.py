@@ -53,5 +53,12 @@ def descending_eigh(
 
 def fix_signs(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
     """The same columns, each with a positive entry of largest magnitude."""
+    if columns.numel() == 0:
+        return columns
     largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
     return torch.where(largest < 0, -columns, columns)
+
+
+def largest_of(descending: Float[Tensor, " k"]) -> float:
+    """The first entry; zero for a layer that nothing but its constant varies in."""
+    return descending[0].item() if len(descending) else 0.0

@@ -18,6 +18,9 @@ from libcore.estimators import Estimator, edges
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
 
+STORED = ("mean", "gram", "to_basis", "from_basis", "importance")
+"""What the file holds of every node layer; edges beside them, where they were computed."""
+
 
 @dataclass(frozen=True)
 class InteractionGraph:
@@ -74,6 +77,9 @@ class InteractionGraph:
         if "node_layers" not in metadata:
             raise ValueError(f"{path}: no node layers in the header; expected a graph.safetensors of a run")
         node_layers = tuple(json.loads(metadata.pop("node_layers")))
+        wanted = [f"{kind}/{name}" for name in node_layers for kind in STORED]
+        if missing := [key for key in wanted if key not in tensors]:
+            raise ValueError(f"{path}: {missing[0]} is missing; expected {', '.join(STORED)} of every node layer")
         constant = json.loads(metadata.pop("constant"))
         count = json.loads(metadata.pop("count"))
         return cls(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.eigen import Truncation, descending_eigh
+from libcore.eigen import Truncation, descending_eigh, largest_of
 from libcore.pca import principal_components
 from libcore.statistics import LayerStatistics
 
@@ -37,13 +37,10 @@ def lib_basis(
     importance, rotation = descending_eigh(alignment[1:, 1:])
     kept = importance > truncation.cut(largest_of(importance), dtype)
 
-    scale = torch.cat([alignment[:1, 0], importance[kept]]).sqrt()  # Λ^(1/2)
+    # The constant is a feature even where nothing depends on it; it then keeps its own scale.
+    constant = alignment[:1, 0].clamp(min=0.0)
+    scale = torch.cat([torch.where(constant > 0, constant, 1.0), importance[kept]]).sqrt()  # Λ^(1/2)
     align = rotation[:, kept]  # V
     to_basis = torch.cat([whiten[:, :1], whiten[:, 1:] @ align], dim=1) * scale
     from_basis = torch.cat([unwhiten[:1], align.T @ unwhiten[1:]]) / scale[:, None]
-    return Basis(to_basis, from_basis, torch.cat([alignment[:1, 0], importance]), has_constant=True)
-
-
-def largest_of(descending: Float[Tensor, " k"]) -> float:
-    """The first entry; zero for a layer that nothing but its constant varies in."""
-    return descending[0].item() if len(descending) else 0.0
+    return Basis(to_basis, from_basis, torch.cat([constant, importance]), has_constant=True)

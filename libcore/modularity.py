@@ -91,7 +91,7 @@ def edge_weights(
 
 
 def number_by_size(membership: list[int], degree: list[int]) -> tuple[list[int], int]:
-    """Communities renumbered from the largest; vertices without edges are in none. Also how many there are."""
+    """Communities renumbered from the largest; vertices without edges are in none. Also how many have two or more."""
     sizes: dict[int, int] = {}
     for community, edges in zip(membership, degree, strict=True):
         if edges:
@@ -101,4 +101,4 @@ def number_by_size(membership: list[int], degree: list[int]) -> tuple[list[int],
     numbered = [
         number[community] if edges else NO_COMMUNITY for community, edges in zip(membership, degree, strict=True)
     ]
-    return numbered, len(order)
+    return numbered, sum(size >= 2 for size in sizes.values())

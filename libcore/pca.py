@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.eigen import Truncation, descending_eigh
+from libcore.eigen import Truncation, descending_eigh, largest_of
 from libcore.statistics import LayerStatistics
 
 
@@ -46,12 +46,12 @@ def principal_components(
     """
     if not has_constant:
         variance, rotation = descending_eigh(statistics.gram)
-        kept = variance > truncation.cut(variance[0].item(), dtype)
+        kept = variance > truncation.cut(largest_of(variance), dtype)
         return PrincipalComponents(rotation[:, kept], rotation[:, kept].T, variance[kept], variance[~kept], False)
 
     mean, gram = statistics.mean[:-1], statistics.gram[:-1, :-1]
     variance, rotation = descending_eigh(gram)
-    kept = variance > truncation.cut(variance[0].item(), dtype)
+    kept = variance > truncation.cut(largest_of(variance), dtype)
     rotation = rotation[:, kept]
     d, k = len(statistics.mean), int(kept.sum())
     project = statistics.mean.new_zeros(d, k + 1)

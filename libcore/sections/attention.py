@@ -49,10 +49,10 @@ class AttentionSection(Section):
         return sqrt(self.W_Q.shape[-1])
 
     def queries_of(self, n_positions: int) -> list[int]:
-        """Indices of the output positions, negative ones counted from the end."""
+        """Indices of the output positions, negative ones counted from the end; IndexError for one that is not there."""
         if self.query_positions is None:
             return list(range(n_positions))
-        return [position % n_positions for position in self.query_positions]
+        return [range(n_positions)[position] for position in self.query_positions]
 
     def attended_by(self, query: int, n_positions: int) -> list[int]:
         """Key positions that output position `query` attends to."""

@@ -147,7 +147,9 @@ class ResidualElementwiseSection(Section):
 
         On a CPU they stay in cache: written to memory and read back, they would cost more than the products.
         """
-        d_hidden = self.weight_in.shape[1]
-        values = memory_budget // 8 if flat.is_cuda else min(memory_budget // 8, VALUES_IN_CACHE)
-        rows = max(1, min(len(flat), values // d_hidden))
-        return rows, max(1, values // (rows * d_hidden))
+        width, d_hidden = flat.shape[1], self.weight_in.shape[1]
+        budget = memory_budget // 8
+        in_cache = budget if flat.is_cuda else min(budget, VALUES_IN_CACHE)
+        rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
+        values_per_mask = width * d_hidden + rows * (width + d_hidden)
+        return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from running import FEW_METRICS, PRE, few_settings, files_below, report_of, write_run
 

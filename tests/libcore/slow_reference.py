@@ -179,3 +179,17 @@ def masked_outputs(
         masked = torch.where(mask[i], features, torch.zeros_like(features))
         columns.append(section(masked @ from_basis) @ to_basis_next[:, i])
     return torch.stack(columns, dim=-1)
+
+
+def strongest_edges(edges: Tensor, kept: int, has_constant: bool) -> Tensor:
+    """Sort the edges that do not leave the constant; keep all that are as strong as number `kept`."""
+    first = int(has_constant)
+    counted = sorted(
+        (edges[i, j].item() for i in range(len(edges)) for j in range(first, edges.shape[1])), reverse=True
+    )
+    mask = torch.zeros_like(edges, dtype=torch.bool)
+    for i in range(len(edges)):
+        for j in range(edges.shape[1]):
+            strong = kept > 0 and edges[i, j].item() >= counted[min(kept, len(counted)) - 1]
+            mask[i, j] = j < first or strong
+    return mask

@@ -21,7 +21,12 @@ def test_rows_fill_the_budget_with_at_least_one(values: int, budget: int) -> Non
 @given(n=st.integers(1, 30), values=st.integers(1, 100), budget=st.integers(1, 4000))
 def test_chunks_are_the_data_in_order(n: int, values: int, budget: int) -> None:
     activation = torch.arange(n, dtype=torch.float64).reshape(n, 1, 1)
-    stream = ActivationStream(lambda start, stop: activation[start:stop], n, budget)
+
+    def produce(start: int, stop: int) -> torch.Tensor:
+        assert 0 <= start < stop <= n
+        return activation[start:stop]
+
+    stream = ActivationStream(produce, n, budget)
     chunks = list(stream.chunks(values))
     assert torch.equal(torch.cat(chunks), activation)
     assert all(len(chunk) <= rows_per_chunk(values, budget) for chunk in chunks)

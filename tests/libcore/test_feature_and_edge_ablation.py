@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 import slow_reference
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_models import AMPLE, BUDGETS, random_activation, random_chain
 from torch import Generator, Tensor
 
-from libcore.ablation import (
-    AblationCurve,
-    EvaluationData,
-    bisect,
-    edge_ablation,
-    kept_schedule,
-    node_ablation,
-    smallest_kept_edge,
-    strongest_edges,
-    unablated_score,
-)
+from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import interaction_edges
@@ -97,20 +84,6 @@ def setting(generator: Generator) -> Setting:
     return Setting(generator)
 
 
-def naive_mask(edges: Tensor, kept: int, has_constant: bool) -> Tensor:
-    """Sort the edges that do not leave the constant; keep all that are as strong as number `kept`."""
-    first = int(has_constant)
-    counted = sorted(
-        (edges[i, j].item() for i in range(len(edges)) for j in range(first, edges.shape[1])), reverse=True
-    )
-    mask = torch.zeros_like(edges, dtype=torch.bool)
-    for i in range(len(edges)):
-        for j in range(edges.shape[1]):
-            strong = kept > 0 and edges[i, j].item() >= counted[min(kept, len(counted)) - 1]
-            mask[i, j] = j < first or strong
-    return mask
-
-
 @pytest.mark.parametrize("memory_budget", BUDGETS)
 def test_unablated_score_is_the_models(setting: Setting, memory_budget: int) -> None:
     expected = setting.score(setting.chain.activation(setting.inputs, 3))
@@ -166,7 +139,7 @@ def test_edge_ablation_is_one_output_feature_at_a_time(setting: Setting, layer: 
     curve = setting.edge_ablation(layer, memory_budget)
     assert curve.score_by_kept
     for kept, score in curve.score_by_kept.items():
-        mask = naive_mask(edges, kept, has_constant=True)
+        mask = slow_reference.strongest_edges(edges, kept, has_constant=True)
         assert score == pytest.approx(setting.score_of_mask(layer, mask), abs=1e-12)
 
 
@@ -178,78 +151,14 @@ def test_needed_edges_are_within_tolerance_and_one_fewer_was_not(setting: Settin
     for tolerance, needed in curve.needed.items():
         enough = setting.test_score - tolerance - 1e-9
         assert 1 <= needed <= n_edges
-        assert setting.score_of_mask(layer, naive_mask(edges, needed, True)) >= enough
+        assert setting.score_of_mask(layer, slow_reference.strongest_edges(edges, needed, True)) >= enough
         if needed > 1:
-            assert setting.score_of_mask(layer, naive_mask(edges, needed - 1, True)) < enough
+            assert setting.score_of_mask(layer, slow_reference.strongest_edges(edges, needed - 1, True)) < enough
 
 
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
     assert setting.node_ablation(1, 1).needed == setting.node_ablation(1).needed
     assert setting.edge_ablation(1, 1).needed == setting.edge_ablation(1).needed
-
-
-edge_matrices = st.integers(1, 4).flatmap(
-    lambda width: st.lists(
-        st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, 0.5]), min_size=width, max_size=width), min_size=1, max_size=4
-    )
-).map(lambda rows: torch.tensor(rows, dtype=torch.float64))  # fmt: skip
-
-
-@given(edges=edge_matrices, kept=st.integers(0, 20), has_constant=st.booleans())
-def test_strongest_edges_keep_ties_and_the_constant(edges: Tensor, kept: int, has_constant: bool) -> None:
-    counted = edges[:, int(has_constant) :].numel()
-    mask = strongest_edges(edges, kept, has_constant)
-    if counted:
-        assert torch.equal(mask, naive_mask(edges, kept, has_constant))
-    assert mask[:, : int(has_constant)].all()
-    assert mask[:, int(has_constant) :].sum() >= min(kept, counted)
-
-
-def test_ties_at_the_threshold_are_kept() -> None:
-    edges = torch.tensor([[9.0, 2.0, 1.0], [9.0, 2.0, 3.0]], dtype=torch.float64)
-    expected = torch.tensor([[True, True, False], [True, True, True]])
-    assert torch.equal(strongest_edges(edges, 2, has_constant=True), expected)
-    assert torch.equal(strongest_edges(edges, 3, has_constant=True), expected)
-    without_constant = torch.tensor([[True, False, False], [True, False, False]])
-    assert torch.equal(strongest_edges(edges, 1, has_constant=False), without_constant)
-
-
-@given(edges=edge_matrices, kept=st.integers(1, 20))
-def test_smallest_kept_edge_is_the_threshold(edges: Tensor, kept: int) -> None:
-    smallest = smallest_kept_edge(edges, kept, has_constant=False)
-    assert smallest == edges[strongest_edges(edges, kept, has_constant=False)].min().item()
-
-
-def test_keeping_no_edges_has_no_smallest_one() -> None:
-    assert smallest_kept_edge(torch.ones(2, 2, dtype=torch.float64), 0, has_constant=True) == 0.0
-
-
-@given(upper=st.integers(1, 300), threshold=st.integers(0, 300))
-def test_bisection_finds_the_step_of_a_monotone_score(upper: int, threshold: int) -> None:
-    tried: list[int] = []
-
-    def is_enough(kept: int) -> bool:
-        tried.append(kept)
-        return kept >= threshold
-
-    assert bisect(is_enough, upper) == min(max(threshold, 1), upper)
-    assert len(tried) <= upper.bit_length()
-
-
-@given(n=st.integers(1, 3000), dense=st.integers(1, 40))
-def test_schedule_has_all_small_numbers_and_the_end(n: int, dense: int) -> None:
-    schedule = kept_schedule(n, dense_until=dense)
-    assert schedule == sorted(set(schedule))
-    assert schedule[0] == 0
-    assert schedule[-1] == n
-    assert set(range(min(n, dense) + 1)) <= set(schedule)
-
-
-def test_schedule_steps_grow_with_the_ratio() -> None:
-    schedule = [kept for kept in kept_schedule(10_000, ratio=1.1, dense_until=50) if kept >= 100]
-    steps = [after / before for before, after in pairwise(schedule)]
-    assert max(steps) < 1.11
-    assert len(kept_schedule(10_000, ratio=1.1, dense_until=50)) < 120
 
 
 @pytest.mark.parametrize(

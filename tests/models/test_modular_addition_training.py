@@ -65,9 +65,7 @@ def test_stops_after_patience_and_says_whether_it_met_its_criterion() -> None:
 def test_it_generalises() -> None:
     """Modulus 31: the pairs held out are learnt too, which memorising would leave near 1/31."""
     architecture = Architecture(modulus=31, d_model=48, n_heads=4, d_head=12, d_mlp=192)
-    settings = replace(
-        SETTINGS, learning_rate=5e-3, max_steps=3000, evaluate_every=50, target_accuracy=0.9, patience=1
-    )
+    settings = replace(SETTINGS, learning_rate=5e-3, max_steps=3000, evaluate_every=50, target_accuracy=0.9, patience=1)
     result = train(architecture, settings, *split_pairs(31, 0.7, 0), 0, CPU)
     assert result.reached_target, result.history[-1]
 

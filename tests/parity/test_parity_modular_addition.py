@@ -98,7 +98,7 @@ def test_importances(seed: int, layer: str, above: float, tolerance: float) -> N
     ours, theirs = fit(seed, "lib").bases[layer].importance, published(seed, "lib")[f"importance/{layer}"]
     compared = int((theirs[1:] > above * theirs[1]).sum())
     assert compared >= 8
-    error = ((ours - theirs[: len(ours)]) / ours if len(ours) <= len(theirs) else (ours[: len(theirs)] - theirs) / theirs)
+    error = (ours - theirs[: len(ours)]) / ours if len(ours) <= len(theirs) else (ours[: len(theirs)] - theirs) / theirs
     assert error[1 : compared + 1].abs().max() <= tolerance
 
 
