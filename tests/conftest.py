@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
@@ -17,3 +19,10 @@ settings.load_profile("repeatable")
 def generator() -> torch.Generator:
     """A random generator in the same state at the start of every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def denormals_as_they_were() -> Iterator[None]:
+    """Training and runs flush denormals for the whole process; other tests draw numbers among them."""
+    yield
+    torch.set_flush_denormal(False)

@@ -163,8 +163,8 @@ def test_edges_needed(seed: int, method: str, layer: str) -> None:
     expected = reference["edges_needed"][layer]["0.001"]
     curve = ablation("edge", seed, method, layer)
     assert abs(curve.needed[0.001] - expected) <= 0.01 * expected
-    first_visited = [int(n) for n in reference["edge_ablation"][layer]][:6]
-    assert list(curve.score_by_kept)[:6] == first_visited
+    largest_visited = sorted((int(n) for n in reference["edge_ablation"][layer]), reverse=True)[:4]
+    assert list(curve.score_by_kept)[:4] == largest_visited
 
 
 @pytest.mark.parametrize("seed", [0, 1])
