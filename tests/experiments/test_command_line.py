@@ -82,8 +82,16 @@ class TestProcess:
 
     def test_an_interrupted_run_says_so_and_leaves_no_half_stage(self, tmp_path):
         arguments = (sys.executable, "-m", "experiments.run", "model.training.max_steps=1000000", "model.modulus=7")
+        # A job in the background of a script is started with interrupts ignored, which its children inherit.
+        heeding_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         with subprocess.Popen(
-            arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            arguments,
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heeding_interrupts,
         ) as process:
             deadline = time.monotonic() + 120
             while not list(tmp_path.glob("outputs/cache/model/*.lock")):
