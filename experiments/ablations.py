@@ -38,6 +38,7 @@ def ablation_stage(
         "features": features_key,
         "edges": sorted(edges),
         "dtype": config.analysis.ablation_dtype,
+        "n_test_examples": config.analysis.n_test_examples,
         "tolerances": config.analysis.tolerances,
     }
     stage = cache.finish(
@@ -59,8 +60,9 @@ def compute_ablations(
     )
     chain = model.chain(dtype)
     chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
+    test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
-    ablations = Ablations(unablated_score(chain, model.test, budget))
+    ablations = Ablations(unablated_score(chain, test, budget))
     with progress_bar("ablation", None) as advance:
         evaluations = 0
 
@@ -72,12 +74,12 @@ def compute_ablations(
         for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
             schedule = kept_schedule(bases[layer].n_features)
             ablations.nodes[layer] = node_ablation(
-                chain, model.test, index, bases[layer], schedule, tolerances, ablations.test_score, budget, show
+                chain, test, index, bases[layer], schedule, tolerances, ablations.test_score, budget, show
             )
             if layer in edges:
                 ablations.edges[layer] = edge_ablation(
                     chain,
-                    model.test,
+                    test,
                     index,
                     (bases[layer], bases[next_layer]),
                     edges[layer],

@@ -9,57 +9,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from experiments.model_configs import (
+    BlockDiagonalMlpConfig,
+    Cifar10CnnConfig,
+    Cifar10MlpConfig,
+    ModularAdditionConfig,
+)
+from experiments.strict import Count, NotNegative, Positive, Strict
 
 Stage = Literal["basis", "edges", "ablation", "figures"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
-
-
-class Strict(BaseModel):
-    """No unknown key, no silent conversion, no change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TrainingConfig(Strict):
-    """Full-batch AdamW, and when it stops."""
-
-    learning_rate: Positive
-    weight_decay: NotNegative
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-    warmup_steps: Count
-    max_steps: Count
-    evaluate_every: Count
-    target_accuracy: Annotated[float, Field(gt=0, le=1)]
-    patience: Count
-
-
-class ModularAdditionConfig(Strict):
-    """`model=modular_addition`."""
-
-    kind: Literal["modular_addition"]
-    checkpoint: str | None
-    modulus: Annotated[int, Field(ge=2)]
-    d_model: Count
-    n_heads: Count
-    d_head: Count
-    d_mlp: Count
-    train_fraction: Share
-    split_seed: Annotated[int, Field(ge=0)]
-    training: TrainingConfig
-
-    @model_validator(mode="after")
-    def both_splits_have_examples(self) -> ModularAdditionConfig:
-        """An empty split has no score."""
-        n_pairs = self.modulus**2
-        if not 0 < int(self.train_fraction * n_pairs) < n_pairs:
-            raise ValueError(f"train_fraction={self.train_fraction} leaves a split of the {n_pairs} pairs empty")
-        return self
 
 
 class LibConfig(Strict):
@@ -75,6 +36,31 @@ class PcaConfig(Strict):
     name: Literal["pca"]
 
 
+class SvdConfig(Strict):
+    """`method=svd`."""
+
+    name: Literal["svd"]
+
+
+class NeuronConfig(Strict):
+    """`method=neuron`."""
+
+    name: Literal["neuron"]
+
+
+class RandomConfig(Strict):
+    """`method=random`."""
+
+    name: Literal["random"]
+    seed: Annotated[int, Field(ge=0)] | None
+
+
+class DataConfig(Strict):
+    """Where data sets lie."""
+
+    root: Annotated[str, Field(min_length=1)]
+
+
 class CommunitiesConfig(Strict):
     """Leiden on the interaction graph."""
 
@@ -88,6 +74,7 @@ class AnalysisConfig(Strict):
 
     stages: Annotated[list[Stage], Field(min_length=1)]
     n_examples: Count | None
+    n_test_examples: Count | None
     node_layers: Annotated[list[str], Field(min_length=2)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
     n_points: Count | None
@@ -147,8 +134,12 @@ class TrackingConfig(Strict):
 class RunConfig(Strict):
     """One run."""
 
-    model: ModularAdditionConfig
-    method: Annotated[LibConfig | PcaConfig, Field(discriminator="name")]
+    model: Annotated[
+        ModularAdditionConfig | Cifar10MlpConfig | Cifar10CnnConfig | BlockDiagonalMlpConfig,
+        Field(discriminator="kind"),
+    ]
+    method: Annotated[LibConfig | PcaConfig | SvdConfig | NeuronConfig | RandomConfig, Field(discriminator="name")]
+    data: DataConfig
     analysis: AnalysisConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0)]

@@ -13,14 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from torch import Tensor
 
+from experiments.contact_sheet_images import Embedded, embedded_picture
 from experiments.features import FeatureTable
 from experiments.files import write_text
 from libcore.graph import InteractionGraph
+from models.analysed import FeaturePicture
 
 MAX_EDGES_PER_PAIR = 15_000
 """More are neither legible nor quick to redraw; enough for all edges between two layers of 122 features."""
-
-Embedded = dict[str, object]
 
 
 def write_graph_page(
@@ -30,6 +30,7 @@ def write_graph_page(
     shown_edges: dict[str, int],
     title: str,
     summary: dict[str, str] | None = None,
+    pictures: dict[str, list[FeaturePicture]] | None = None,
 ) -> None:
     """Write the page that shows `graph`; the file appears whole or not at all.
 
@@ -42,18 +43,24 @@ def write_graph_page(
             layer, constant features apart, are drawn at first.
         title: heading.
         summary: lines under the heading, such as model, method and score.
+        pictures: by node layer, of its first features in the basis's order; a feature's panel shows them.
 
-    Raises ValueError if a node layer has not one label and one community per feature, if `shown_edges` lacks a layer,
-    or if an importance or edge is not finite.
+    Raises ValueError if a node layer has not one label and one community per feature or has more pictures than
+    features, if `shown_edges` lacks a layer, or if an importance or edge is not finite.
     """
+    pictures = pictures or {}
     data = {
-        "layers": [embedded_layer(graph, table, layer) for layer in graph.node_layers],
+        "layers": [
+            embedded_layer(graph, table, layer) | {"pictures": embedded_pictures(graph, layer, pictures.get(layer, []))}
+            for layer in graph.node_layers
+        ],
         "pairs": [embedded_pair(graph, layer, shown_edges) for layer in graph.node_layers[:-1]],
     }
     environment = Environment(loader=PackageLoader("experiments"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("graph.html").render(
         title=title,
         summary=summary or {},
+        n_pictured=max(map(len, pictures.values()), default=0),
         # Every `<`, `>`, `&` and `'` leaves as \uXXXX, so no label can close the script element it is embedded in.
         data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
     )
@@ -78,6 +85,17 @@ def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> 
         "communities": communities,
         "importance": rounded(importance),
     }
+
+
+def embedded_pictures(graph: InteractionGraph, layer: str, pictures: list[FeaturePicture]) -> list[Embedded | None]:
+    """Contact sheets of a node layer's first features; None for one that has no image, such as the constant's."""
+    if len(pictures) > graph.bases[layer].n_features:
+        raise ValueError(
+            f"{layer}: {len(pictures)} pictures for {graph.bases[layer].n_features} features; expected one each at most"
+        )
+    return [
+        embedded_picture(picture) if picture.highest or picture.direction is not None else None for picture in pictures
+    ]
 
 
 def embedded_pair(graph: InteractionGraph, layer: str, shown_edges: dict[str, int]) -> Embedded:

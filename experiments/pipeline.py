@@ -25,7 +25,7 @@ from experiments.metrics import (
     resource_metrics,
     sparsity_metrics,
 )
-from experiments.models import MODELS
+from experiments.model_families import MODELS
 from experiments.preflight import resolve_device
 from experiments.resources import Resources, measured
 from experiments.run_figures import draw_figures
@@ -35,7 +35,7 @@ from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
-from models.analysed import AnalysedModel
+from models.analysed import AnalysedModel, FeaturePicture
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class RunResults:
     ablations: Ablations | None = None
     communities: Communities | None = None
     table: FeatureTable | None = None
+    pictures: dict[str, list[FeaturePicture]] | None = None
     metrics: Metrics = field(default_factory=dict)
 
 
@@ -68,7 +69,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     log.info("model: %s", stages["model"].result.values["summary"])
     if not stages["model"].result.values["reached_target"]:
         log.warning("training stopped at max_steps before it met its criterion")
-    model = MODELS[config.model.kind].analysed(config.model, stages["model"].result.tensors, device)
+    model = MODELS[config.model.kind].analysed(config, stages["model"].result.tensors, device)
     chain = model.chain(dtype)
     chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
 
@@ -84,7 +85,13 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     if "figures" in config.analysis.stages and results.table is not None:
         with measured(device) as others["figures"]:
             figures = draw_figures(
-                directory / "figures", config, results.graph, results.table, results.ablations, results.metrics
+                directory / "figures",
+                config,
+                results.graph,
+                results.table,
+                results.ablations,
+                results.metrics,
+                results.pictures,
             )
     results.metrics |= resource_metrics(stages, others)
     write_json(directory / "timings.json", timings(stages, others))
@@ -129,6 +136,8 @@ def analyse(
         results.metrics |= community_metrics(results.communities)
         membership = results.communities.membership
     results.table = FeatureTable(labels, membership)
+    if "figures" in wanted and model.picture_features is not None:
+        results.pictures = model.picture_features(chain, bases)
     return results
 
 

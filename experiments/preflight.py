@@ -8,10 +8,9 @@ import torch
 
 from experiments.config import RunConfig
 from experiments.errors import UserError, nearest
-from experiments.models import MODELS
+from experiments.model_families import MODELS
 from experiments.tracking import check_tracking
 from libcore.estimators import use_closed_form
-from models.analysed import AnalysedModel
 from models.weights import CheckpointError
 
 
@@ -23,9 +22,8 @@ def check_runs(configs: list[RunConfig]) -> None:
         check_node_layers(config)
         if config.model.checkpoint is not None:
             load_checkpoint(config)
-        family = MODELS[config.model.kind]
-        untrained = family.initial(config.model, config.seed)
-        check_model(config, family.analysed(config.model, untrained, torch.device("cpu")))
+        MODELS[config.model.kind].check_data(config)
+        check_model(config)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -41,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
 
 def check_node_layers(config: RunConfig) -> None:
     """Names in `analysis.node_layers` exist, in the model's order."""
-    chosen, known = config.analysis.node_layers, MODELS[config.model.kind].node_layers
+    chosen, known = config.analysis.node_layers, MODELS[config.model.kind].node_layers(config)
     if chosen is None:
         return
     for layer in chosen:
@@ -58,17 +56,21 @@ def load_checkpoint(config: RunConfig) -> dict[str, torch.Tensor]:
     """Weights of `model.checkpoint`, the error as one line that names the key."""
     assert config.model.checkpoint is not None
     try:
-        return MODELS[config.model.kind].load(config.model, Path(config.model.checkpoint))
+        return MODELS[config.model.kind].load(config, Path(config.model.checkpoint))
     except CheckpointError as error:
         raise UserError(f"model.checkpoint={error}") from error
 
 
-def check_model(config: RunConfig, model: AnalysedModel) -> None:
-    """What needs the model's sections and data: the estimator, and how many examples there are."""
-    n_examples, available = config.analysis.n_examples, len(model.train.inputs)
-    if n_examples is not None and n_examples > available:
-        raise UserError(f"analysis.n_examples={n_examples}: the training split has {available}; expected at most that")
-    chain = model.chain(torch.float32)
+def check_model(config: RunConfig) -> None:
+    """What needs the model's sections and the size of its data: the estimator, and how many examples there are."""
+    family = MODELS[config.model.kind]
+    n_train, n_test = family.split_sizes(config)
+    wanted = (("n_examples", "training", n_train), ("n_test_examples", "test", n_test))
+    for key, split, available in wanted:
+        n = getattr(config.analysis, key)
+        if n is not None and n > available:
+            raise UserError(f"analysis.{key}={n}: the {split} split has {available}; expected at most that")
+    chain = family.chain(config, family.initial(config), torch.float32, torch.device("cpu"))
     for section in chain.restricted_to(config.analysis.node_layers or chain.node_layers).sections:
         try:
             use_closed_form(section, config.analysis.estimator)

@@ -9,6 +9,7 @@ from experiments.config import RunConfig
 from experiments.features import FeatureTable
 from experiments.metrics import Metrics
 from libcore.graph import InteractionGraph
+from models.analysed import FeaturePicture
 
 EDGES_WITHOUT_ABLATION = 100
 """Strongest edges of a layer pair that are shown at first when no ablation says how many are needed."""
@@ -21,6 +22,7 @@ def draw_figures(
     table: FeatureTable,
     ablations: Ablations | None,
     metrics: Metrics,
+    pictures: dict[str, list[FeaturePicture]] | None,
 ) -> dict[str, Path]:
     """Write everything that the finished stages allow; paths by file name."""
     # matplotlib takes half a second to import, which a run without figures need not spend.
@@ -41,7 +43,8 @@ def draw_figures(
         title = f"{config.model.kind}, {method.upper()}, {run}"
         panel = GraphPanel(title, graph, table, shown)
         paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
-        paths.append(write_page(folder, config, graph, table, shown, metrics))
+        paths.append(write_page(folder, config, graph, table, shown, metrics, pictures))
+    paths += contact_sheets(folder, table, pictures or {})
     return {path.name: path for path in paths}
 
 
@@ -52,6 +55,7 @@ def write_page(
     table: FeatureTable,
     shown: dict[str, int],
     metrics: Metrics,
+    pictures: dict[str, list[FeaturePicture]] | None,
 ) -> Path:
     """`graph.html`."""
     from experiments.graph_page import write_graph_page
@@ -59,8 +63,22 @@ def write_page(
     summary = {"model": config.model.kind, "method": config.method.name, "seed": str(config.seed)}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in SUMMARY.items() if key in metrics}
     path = folder / "graph.html"
-    write_graph_page(path, graph, table, shown, f"{config.model.kind}: {config.method.name.upper()}", summary)
+    write_graph_page(path, graph, table, shown, f"{config.model.kind}: {config.method.name.upper()}", summary, pictures)
     return path
+
+
+def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:
+    """What the first features of every node layer respond to, one figure a layer."""
+    from experiments.figures.contact_sheets import contact_sheet_figure
+    from experiments.figures.saving import save_figure
+
+    paths: list[Path] = []
+    for layer, of_layer in pictures.items():
+        if any(picture.highest for picture in of_layer):
+            paths += save_figure(
+                contact_sheet_figure(layer, of_layer, table.labels[layer]), folder, f"features_{layer}"
+            )
+    return paths
 
 
 SUMMARY = {"test score": "score/test", "modularity": "graph/modularity"}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from experiments.cache import FinishedStage, StageCache, StageResult, file_hash, stage_key
-from experiments.config import LibConfig, RunConfig
-from experiments.models import MODELS
+from experiments.config import LibConfig, RandomConfig, RunConfig
+from experiments.model_families import MODELS
 from experiments.preflight import load_checkpoint
 from libcore.basis import Basis
 from libcore.chain import Chain
@@ -27,21 +27,27 @@ DEFAULT_POINTS = 10
 
 
 def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
-    """Train, or load the checkpoint; weights by name."""
+    """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can."""
     family = MODELS[config.model.kind]
+    depends_on = {"model": family.depends_on(config)}
     if config.model.checkpoint is not None:
-        key = stage_key(
-            {"checkpoint": file_hash_of(config), "model": family.training_config(config.model)}, family.training_code
-        )
+        key = stage_key(depends_on | {"checkpoint": file_hash_of(config)}, family.training_code)
         weights = load_checkpoint(config)
         return cache.finish(
             "model",
             key,
             lambda: StageResult(weights, {"summary": f"from {config.model.checkpoint}", "reached_target": True}),
         )
-    depends_on = {"model": family.training_config(config.model), "seed": config.seed, "device": cache.device.type}
-    key = stage_key(depends_on, family.training_code)
-    return cache.finish("model", key, lambda: StageResult(*family.train(config.model, config.seed, cache.device)))
+    key = stage_key(depends_on | {"seed": config.seed, "device": cache.device.type}, family.training_code)
+    state = cache.directory / "model" / f"{key}.training.safetensors"
+
+    def compute() -> StageResult:
+        trained = family.train(config, cache.device, state)
+        return StageResult(trained.weights, trained.record)
+
+    stage = cache.finish("model", key, compute)
+    state.unlink(missing_ok=True)
+    return stage
 
 
 def file_hash_of(config: RunConfig) -> str:
@@ -91,6 +97,7 @@ def basis_stage(
         quadrature_of(config) if on_path else GRADIENT,
         analysis.estimator,
         analysis.memory_bytes,
+        seed_of(config),
     )
     depends_on = {
         "statistics": statistics_key,
@@ -98,6 +105,7 @@ def basis_stage(
         "truncation": asdict(settings.truncation),
         "jacobian": asdict(settings.jacobian),
         "estimator": analysis.estimator,
+        "seed": settings.seed,
     }
 
     def compute() -> StageResult:
@@ -118,6 +126,13 @@ def basis_stage(
         )
         for layer in chain.node_layers
     }
+
+
+def seed_of(config: RunConfig) -> int:
+    """Of a method that draws random numbers; other methods depend on none."""
+    if not isinstance(config.method, RandomConfig):
+        return 0
+    return config.seed if config.method.seed is None else config.method.seed
 
 
 def edges_stage(

@@ -38,6 +38,10 @@ class EvaluationData:
     inputs: Tensor
     score_sum: ScoreSum
 
+    def first(self, n_examples: int | None) -> EvaluationData:
+        """The first `n_examples`, all by default."""
+        return EvaluationData(self.inputs[:n_examples], self.score_sum)
+
     def mean_score(self, output_of: Callable[[int, int], Tensor], chunk: int) -> float:
         """Mean score over all inputs, `chunk` examples at a time."""
         n = len(self.inputs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from libcore.baselines import generator_of, neuron_basis, random_basis, svd_basis
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
 from libcore.eigen import RELATIVE, Truncation
@@ -27,14 +29,18 @@ class FitSettings:
         jacobian: points along the path from zero at which LIB's Jacobian is averaged; the data point alone by default.
         estimator: how Jacobian Grams are computed.
         memory_budget: bytes that one chunk's working set may take.
+        seed: of methods that draw random numbers.
     """
 
     truncation: Truncation = RELATIVE
     jacobian: Quadrature = GRADIENT
     estimator: Estimator = "auto"
     memory_budget: int = 512 * 2**20
+    seed: int = 0
 
 
+LayerBasis = Callable[[LayerStatistics, bool, Truncation, torch.dtype], Basis]
+"""`statistics, has_constant, truncation, dtype of the activations -> basis` of one node layer."""
 Method = Callable[[Chain, Tensor, dict[str, LayerStatistics], FitSettings], dict[str, Basis]]
 
 
@@ -57,10 +63,48 @@ def fit_lib(
 def fit_pca(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:
-    """The PCA baseline: every layer by itself; the logits stay in the neuron basis, as in LIB."""
+    """The PCA baseline: principal directions, by variance."""
+    return fit_layer_by_layer(lambda layer: pca_basis, chain, inputs, statistics, settings)
+
+
+def fit_svd(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
+) -> dict[str, Basis]:
+    """The SVD baseline: PCA without centring."""
+    return fit_layer_by_layer(lambda layer: svd_basis, chain, inputs, statistics, settings)
+
+
+def fit_neuron(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
+) -> dict[str, Basis]:
+    """The neuron baseline: the coordinates themselves, by variance."""
+    return fit_layer_by_layer(lambda layer: neuron_basis, chain, inputs, statistics, settings)
+
+
+def fit_random(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
+) -> dict[str, Basis]:
+    """The random baseline: a rotation of the principal directions that `settings.seed` and the layer's name decide."""
+    return fit_layer_by_layer(
+        lambda layer: partial(random_basis, generator=generator_of(layer, settings.seed)),
+        chain,
+        inputs,
+        statistics,
+        settings,
+    )
+
+
+def fit_layer_by_layer(
+    basis_of: Callable[[str], LayerBasis],
+    chain: Chain,
+    inputs: Tensor,
+    statistics: dict[str, LayerStatistics],
+    settings: FitSettings,
+) -> dict[str, Basis]:
+    """What the baselines share: every layer by itself, from its moments; the logits stay in the neuron basis."""
     dtype = working_dtype(chain, inputs)
     bases = {
-        layer: pca_basis(statistics[layer], chain.has_constant(layer), settings.truncation, dtype)
+        layer: basis_of(layer)(statistics[layer], chain.has_constant(layer), settings.truncation, dtype)
         for layer in chain.node_layers[:-1]
     }
     return bases | {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
@@ -81,4 +125,10 @@ def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:
     return chain.head(inputs[:1]).dtype
 
 
-METHODS: dict[str, Method] = {"lib": fit_lib, "pca": fit_pca}
+METHODS: dict[str, Method] = {
+    "lib": fit_lib,
+    "pca": fit_pca,
+    "svd": fit_svd,
+    "neuron": fit_neuron,
+    "random": fit_random,
+}

@@ -4,6 +4,8 @@ from libcore.sections.affine import AffineSection
 from libcore.sections.attention import AttentionSection
 from libcore.sections.base import ClosedForm, FastMaskedEvaluation, FunctionSection, MaskedEvaluation, Section
 from libcore.sections.composed import ComposedSection, compose
+from libcore.sections.convolution import ConvolutionSection, MaxPoolingSection
+from libcore.sections.residual_convolution import ResidualConvolutionSection
 from libcore.sections.residual_elementwise import ResidualElementwiseSection
 
 __all__ = [
@@ -11,9 +13,12 @@ __all__ = [
     "AttentionSection",
     "ClosedForm",
     "ComposedSection",
+    "ConvolutionSection",
     "FastMaskedEvaluation",
     "FunctionSection",
     "MaskedEvaluation",
+    "MaxPoolingSection",
+    "ResidualConvolutionSection",
     "ResidualElementwiseSection",
     "Section",
     "compose",

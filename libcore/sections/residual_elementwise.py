@@ -11,6 +11,7 @@ from torch import Tensor
 from libcore.chunking import ActivationStream, float64_zeros
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.elementwise import path_derivative
 from libcore.sections.masks import distinct_masks
 
 VALUES_IN_CACHE = 2**19
@@ -47,14 +48,7 @@ class ResidualElementwiseSection(Section):
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
     ) -> Float[Tensor, "batch position d_hidden"]:
         """`sum_q w_q φ'(α_q f @ A)`: the derivative averaged along the path from zero."""
-        pre_activation = (activation @ self.weight_in).detach()
-        average = torch.zeros_like(pre_activation)
-        for alpha, weight in quadrature:
-            at_alpha = (alpha * pre_activation).requires_grad_()
-            with torch.enable_grad():
-                total = self.activation_function(at_alpha).sum()
-            average += weight * torch.autograd.grad(total, at_alpha)[0]
-        return average
+        return path_derivative(activation @ self.weight_in, self.activation_function, quadrature)
 
     def _values_per_example(self, stream: ActivationStream) -> int:
         """Numbers alive per example in `path_derivative` and the section's own forward pass."""

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import slow_reference
 import torch
-from tiny_models import affine, attention, random, random_activation, residual_elementwise
+from tiny_models import (
+    affine,
+    attention,
+    random,
+    random_activation,
+    residual_elementwise,
+)
 from torch import Generator, Tensor
 from torch.nn import functional
 

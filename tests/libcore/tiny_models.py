@@ -10,7 +10,13 @@ from torch.nn import functional
 
 from libcore.chain import Chain
 from libcore.chunking import ActivationStream
-from libcore.sections import AffineSection, AttentionSection, ResidualElementwiseSection
+from libcore.sections import (
+    AffineSection,
+    AttentionSection,
+    ConvolutionSection,
+    ResidualConvolutionSection,
+    ResidualElementwiseSection,
+)
 
 AMPLE = 2**24
 BUDGETS = (1, 700, 20_000, AMPLE)
@@ -89,6 +95,32 @@ def attention(
         query_positions,
         causal,
     )
+
+
+def convolution(
+    generator: Generator, d_in: int, d_out: int, grid: tuple[int, int], window: int, stride: int = 1, padding: int = 0
+) -> ConvolutionSection:
+    """A random convolution with a square window, no narrower than the grid allows."""
+    rows, columns = (min(window, size + 2 * padding) for size in grid)
+    return ConvolutionSection(random(generator, rows, columns, d_in, d_out) / window, grid, stride, padding)
+
+
+def residual_convolution(
+    generator: Generator,
+    widths: tuple[int, int, int],
+    grid: tuple[int, int],
+    windows: tuple[tuple[int, int, int], ...],
+    activation_function: Callable[[Tensor], Tensor],
+) -> ResidualConvolutionSection:
+    """A random convolutional block of `d_in`, `d_hidden`, `d_out` coordinates.
+
+    `windows`: size, stride and padding of the first, the second and the residual convolution.
+    """
+    d_in, d_hidden, d_out = widths
+    first = convolution(generator, d_in, d_hidden, grid, *windows[0])
+    second = convolution(generator, d_hidden, d_out, first.grid_out, *windows[1])
+    residual = convolution(generator, d_in, d_out, grid, *windows[2])
+    return ResidualConvolutionSection(residual, first, second, activation_function)
 
 
 def random_chain(generator: Generator, d: int = 4, n_logits: int = 5) -> Chain:

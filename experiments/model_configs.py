@@ -1,0 +1,104 @@
+"""Typed schemas of the models in `conf/model/`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from experiments.strict import Count, NotNegative, Positive, Share, Strict
+
+
+class FullBatchTrainingConfig(Strict):
+    """Full-batch AdamW, and when it stops."""
+
+    learning_rate: Positive
+    weight_decay: NotNegative
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    warmup_steps: Count
+    max_steps: Count
+    evaluate_every: Count
+    target_accuracy: Annotated[float, Field(gt=0, le=1)]
+    patience: Count
+
+
+class ModularAdditionConfig(Strict):
+    """`model=modular_addition`."""
+
+    kind: Literal["modular_addition"]
+    checkpoint: str | None
+    modulus: Annotated[int, Field(ge=2)]
+    d_model: Count
+    n_heads: Count
+    d_head: Count
+    d_mlp: Count
+    train_fraction: Share
+    split_seed: Annotated[int, Field(ge=0)]
+    training: FullBatchTrainingConfig
+
+    @model_validator(mode="after")
+    def both_splits_have_examples(self) -> ModularAdditionConfig:
+        """An empty split has no score."""
+        n_pairs = self.modulus**2
+        if not 0 < int(self.train_fraction * n_pairs) < n_pairs:
+            raise ValueError(f"train_fraction={self.train_fraction} leaves a split of the {n_pairs} pairs empty")
+        return self
+
+
+class ImageTrainingConfig(Strict):
+    """Minibatch SGD on a one-cycle schedule."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_share: Share
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NotNegative
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    flip: bool
+    crop: Annotated[int, Field(ge=0, le=7)]
+
+
+class Cifar10MlpConfig(Strict):
+    """`model=cifar10_mlp`."""
+
+    kind: Literal["cifar10_mlp"]
+    checkpoint: str | None
+    dataset: Literal["cifar10", "digits"]
+    hidden_sizes: Annotated[list[Count], Field(min_length=1)]
+    training: ImageTrainingConfig
+
+
+class Cifar10CnnConfig(Strict):
+    """`model=cifar10_cnn`."""
+
+    kind: Literal["cifar10_cnn"]
+    checkpoint: str | None
+    dataset: Literal["cifar10", "digits"]
+    channels: Annotated[list[Count], Field(min_length=1, max_length=3)]
+    pooling: Literal["average", "max"]
+    training: ImageTrainingConfig
+
+
+class BlockDiagonalMlpConfig(Strict):
+    """`model=block_diagonal_mlp`."""
+
+    kind: Literal["block_diagonal_mlp"]
+    checkpoint: str | None
+    n_blocks: Annotated[int, Field(ge=2)]
+    block_width: Count
+    n_layers: Annotated[int, Field(ge=2)]
+    n_outputs_per_block: Annotated[int, Field(ge=2)]
+    points_per_block: Annotated[int, Field(ge=2)]
+    correlation: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def points_span_the_block(self) -> BlockDiagonalMlpConfig:
+        """`n` points around their mean span `n - 1` directions."""
+        if self.points_per_block <= self.block_width:
+            raise ValueError(
+                f"points_per_block={self.points_per_block}: expected more than block_width={self.block_width}"
+            )
+        if (n := self.points_per_block**self.n_blocks) > 10**6:
+            raise ValueError(f"points_per_block ** n_blocks = {n} examples; expected at most a million")
+        return self

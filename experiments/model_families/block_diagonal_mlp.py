@@ -1,0 +1,62 @@
+"""The MLP of known structure from its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.config import RunConfig
+from experiments.model_configs import BlockDiagonalMlpConfig
+from experiments.model_families.family import Trained, Weights
+from libcore.chain import Chain
+from models.analysed import AnalysedModel
+from models.block_diagonal_mlp import model as block_diagonal_mlp
+from models.block_diagonal_mlp.data import n_combinations
+
+
+def n_examples(architecture: block_diagonal_mlp.Architecture) -> int:
+    """Rows of the data, which bases are both fitted and tested on."""
+    return n_combinations(architecture.n_blocks, architecture.points_per_block, architecture.correlation)
+
+
+def architecture_of(config: RunConfig) -> block_diagonal_mlp.Architecture:
+    """Blocks, layers and data."""
+    assert isinstance(config.model, BlockDiagonalMlpConfig)
+    return block_diagonal_mlp.Architecture(**config.model.model_dump(exclude={"kind", "checkpoint"}))
+
+
+class BlockDiagonalMlpFamily:
+    """`model=block_diagonal_mlp`."""
+
+    training_code = ("models.block_diagonal_mlp",)
+
+    def node_layers(self, config: RunConfig) -> tuple[str, ...]:
+        return block_diagonal_mlp.node_layers(architecture_of(config))
+
+    def split_sizes(self, config: RunConfig) -> tuple[int, int]:
+        n = n_examples(architecture_of(config))
+        return n, n
+
+    def check_data(self, config: RunConfig) -> None:
+        """The data are all combinations of the points, which are among the weights."""
+
+    def depends_on(self, config: RunConfig) -> dict[str, Any]:
+        return config.model.model_dump(exclude={"checkpoint"})
+
+    def load(self, config: RunConfig, path: Path) -> Weights:
+        return block_diagonal_mlp.load_weights(path, architecture_of(config))
+
+    def initial(self, config: RunConfig) -> Weights:
+        return block_diagonal_mlp.initial_weights(architecture_of(config), config.seed)
+
+    def train(self, config: RunConfig, device: torch.device, state: Path) -> Trained:
+        """Nothing to train: the weights, drawn with the run's seed, are the ground truth."""
+        return Trained(self.initial(config), {"summary": "drawn at random, as it is meant", "reached_target": True})
+
+    def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
+        return block_diagonal_mlp.chain_of(weights, architecture_of(config), dtype, device)
+
+    def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
+        return block_diagonal_mlp.analysed(weights, architecture_of(config), device)

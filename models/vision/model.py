@@ -1,0 +1,62 @@
+"""Image classifiers as the pipeline sees them: their data, score and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from libcore.ablation import EvaluationData
+from libcore.chain import Chain
+from models.analysed import AnalysedModel
+from models.vision.images import ImageDataset, LabelledImages
+from models.vision.top_images import PicturedFeatures
+from models.weights import check_shapes, read_state_dict
+
+Weights = dict[str, Tensor]
+
+STEP_COUNTS = (".num_batches_tracked",)
+"""Entries of PyTorch checkpoints that no output depends on."""
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Parameters and running moments, by name."""
+    return {
+        name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if not name.endswith(STEP_COUNTS)
+    }
+
+
+def load_weights(path: Path, model: nn.Module) -> Weights:
+    """Weights from a checkpoint of this model; raises CheckpointError with the first mismatch."""
+    expected = {name: tuple(tensor.shape) for name, tensor in weights_of(model).items()}
+    return check_shapes(read_state_dict(path), expected, STEP_COUNTS, path)
+
+
+def analysed(
+    chain: Callable[[torch.dtype], Chain],
+    dataset: ImageDataset,
+    grids: dict[str, tuple[int, int]],
+    device: torch.device,
+    memory_budget: int,
+) -> AnalysedModel:
+    """A trained classifier with its splits; features are named and pictured by the training images."""
+    train, test = dataset.train.to(device), dataset.test.to(device)
+    pictured = PicturedFeatures(train.images, train.labels, dataset.class_names, grids, memory_budget)
+    return AnalysedModel(
+        chain=chain,
+        train=evaluation_data(train),
+        test=evaluation_data(test),
+        label_features=pictured.label_features,
+        picture_features=pictured.picture_features,
+    )
+
+
+def evaluation_data(split: LabelledImages) -> EvaluationData:
+    """Accuracy: whether the largest logit is the label's."""
+
+    def correct(outputs: Tensor, start: int, stop: int) -> float:
+        return float((outputs[:, 0].argmax(-1) == split.labels[start:stop]).sum())
+
+    return EvaluationData(split.images, correct)

@@ -1,0 +1,87 @@
+"""Contact sheets as pages embed them: the strip holds the images in order, and stays small."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
+from PIL import Image
+
+from experiments.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
+from models.analysed import ExampleImage, FeaturePicture
+
+
+def decoded(uri: str) -> Image.Image:
+    header, content = uri.split(",")
+    image = Image.open(BytesIO(base64.b64decode(content)))
+    assert header == f"data:image/{(image.format or '').lower()};base64"
+    return image
+
+
+def noisy_picture(rows: int, columns: int, n: int = 8) -> FeaturePicture:
+    """What compresses worst."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2 * n, rows, columns, 3), generator=generator, dtype=torch.uint8)
+    examples = tuple(ExampleImage(image, 1.0, "noise", None) for image in images)
+    return FeaturePicture(examples[:n], examples[n:], images[0])
+
+
+def test_the_strip_holds_highest_lowest_and_direction_in_this_order():
+    strip = decoded(str(embedded_picture(plain_picture(2, direction=True))["strip"]))
+    assert (strip.format, strip.size) == ("PNG", (7 * 8, 8))
+    colours = np.asarray(strip).reshape(8, 7, 8, 3)
+    expected = [*(colour_of(2, number) for number in range(6)), (255, 0, 2)]
+    assert (colours == np.array(expected)[None, :, None]).all()
+
+
+def test_says_what_every_image_shows():
+    embedded = embedded_picture(plain_picture(1, caption="ship", box=(2, 4, 4, 8), value=1.23456))
+    assert embedded["direction"] is False
+    assert embedded["aspect"] == 1
+    assert embedded["highest"][0] == {"caption": "ship", "value": 1.235, "box": [50, 25, 50, 25]}
+    assert [example["value"] for example in embedded["lowest"]] == [-1.235, -1.111, -0.9876]
+    assert embedded_picture(plain_picture(1))["highest"][0]["box"] is None
+
+
+def test_a_direction_of_another_size_is_drawn_as_large_as_the_images():
+    picture = replace(plain_picture(1), direction=plain_image(9, 8, 7, rows=2, columns=2))
+    strip = np.asarray(decoded(embedded_picture(picture)["strip"]))
+    assert strip.shape == (8, 7 * 8, 3)
+    assert (strip[:, -8:] == (9, 8, 7)).all()
+    alone = replace(CONSTANT_PICTURE, direction=plain_image(9, 8, 7))
+    assert decoded(embedded_picture(alone)["strip"]).size == (8, 8)
+
+
+def test_large_images_become_thumbnails_of_their_shape():
+    embedded = embedded_picture(noisy_picture(60, 120, n=2))
+    assert decoded(embedded["strip"]).size == (5 * LARGEST_THUMBNAIL, LARGEST_THUMBNAIL // 2)
+    assert embedded["aspect"] == 2
+
+
+def test_what_would_be_large_as_png_is_a_jpeg_close_to_it():
+    picture = noisy_picture(32, 32)
+    # Photographs are smooth: noise on a scale of eight pixels is still harder to compress than they are.
+    smooth = [
+        torch.from_numpy(np.asarray(Image.fromarray(example.image.numpy()[:4, :4]).resize((32, 32), 3)).copy())
+        for example in (*picture.highest, *picture.lowest)
+    ]
+    examples = tuple(ExampleImage(image, 1.0, "noise", None) for image in smooth)
+    uri = str(embedded_picture(FeaturePicture(examples[:8], examples[8:], smooth[0]))["strip"])
+    strip = decoded(uri)
+    assert strip.format == "JPEG"
+    assert len(uri) * 256 < 4 * 2**20, "four layers of 64 features in a page of less than 4 MB"
+    assert np.abs(np.asarray(strip).astype(int) - np.concatenate([*smooth, smooth[0]], axis=1)).mean() < 4
+
+
+def test_images_of_different_sizes_and_none_at_all_are_refused():
+    picture = plain_picture(1)
+    other = replace(picture.lowest[0], image=plain_image(1, 2, 3, rows=4))
+    with pytest.raises(ValueError, match=r"images of \[\(4, 8\), \(8, 8\)\]"):
+        embedded_picture(replace(picture, lowest=(other,)))
+    with pytest.raises(ValueError, match="without images"):
+        embedded_picture(CONSTANT_PICTURE)
