@@ -12,6 +12,7 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.chunking import rows_per_chunk
+from libcore.kept_features import outputs_with_kept
 from libcore.sections.masked import masked_evaluation
 
 ScoreSum = Callable[[Tensor, int, int], float]
@@ -76,18 +77,16 @@ def node_ablation(
     """Keep the first `n` features of one node layer, the constant counted as one, and run the rest of the model.
 
     The needed count is the smallest `n` whose score is within tolerance: found by trying every `n` upwards, since the
-    score need not grow with `n`. The schedule's further `n` complete the curve.
+    score need not grow with `n`. The schedule's further `n` complete the curve. Before a layer that narrows, the
+    features of all of `data` are held: `examples * positions * features` numbers.
     """
     chunk = examples_per_pass(chain, data, memory_budget)
+    output_with_kept = outputs_with_kept(chain, data.inputs, layer, basis, chunk)
     curve = AblationCurve()
-
-    def output_of(start: int, stop: int, kept: int) -> Tensor:
-        activation = chain.activation(data.inputs[start:stop], layer)
-        return chain.output_from(basis.keep_first(activation, kept), layer)
 
     def score(kept: int) -> float:
         if kept not in curve.score_by_kept:
-            curve.score_by_kept[kept] = data.mean_score(lambda start, stop: output_of(start, stop, kept), chunk)
+            curve.score_by_kept[kept] = data.mean_score(lambda start, stop: output_with_kept(start, stop, kept), chunk)
             on_score(chain.node_layers[layer], kept, curve.score_by_kept[kept])
         return curve.score_by_kept[kept]
 
@@ -199,8 +198,9 @@ def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -
 
 def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:
     """How many examples may go through the whole chain at once."""
-    activation, values = chain.head(data.inputs[:1]), 0
+    values = chain.values_to_produce(data.inputs, len(chain.sections))
+    activation = chain.head(data.inputs[:1])
     for section in chain.sections:
-        values += 6 * activation.numel()
+        values += 2 * activation.numel()
         activation = section(activation)
     return rows_per_chunk(values + 6 * activation.numel(), memory_budget)

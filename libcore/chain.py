@@ -64,7 +64,17 @@ class Chain:
             with torch.no_grad():
                 return self.activation(inputs[start:stop], layer)
 
-        return ActivationStream(produce, len(inputs), memory_budget)
+        return ActivationStream(produce, len(inputs), memory_budget, self.values_to_produce(inputs, layer))
+
+    def values_to_produce(self, inputs: Tensor, layer: int) -> int:
+        """Numbers alive per example on the way from the inputs to node layer number `layer`."""
+        with torch.no_grad():
+            activation = self.head(inputs[:1])
+            values = 2 * activation.numel()
+            for section in self.sections[:layer]:
+                values = max(values, section.forward_values(activation))
+                activation = section(activation)
+        return values
 
     def restricted_to(self, node_layers: Sequence[str]) -> Chain:
         """The same model seen through fewer node layers: the sections between those kept are composed.

@@ -14,16 +14,18 @@ class ActivationStream:
     """One node layer's activations over a data set, recomputed chunk by chunk.
 
     `produce(start, stop)` returns the activations `[stop - start, position, d]` of those examples.
-    `memory_budget` is in bytes and bounds the working set that one chunk may bring with it.
+    `memory_budget` is in bytes and bounds the working set that one chunk may bring with it. `values_to_produce` counts
+    the numbers alive per example while `produce` runs: an early, wide layer costs memory for a late, narrow one too.
     """
 
     produce: Callable[[int, int], Tensor]
     n_examples: int
     memory_budget: int
+    values_to_produce: int = 0
 
     def chunks(self, values_per_example: int) -> Iterator[Tensor]:
         """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used."""
-        size = rows_per_chunk(values_per_example, self.memory_budget)
+        size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
         for start in range(0, self.n_examples, size):
             yield self.produce(start, min(start + size, self.n_examples))
 

@@ -2,7 +2,14 @@
 
 from libcore.sections.affine import AffineSection
 from libcore.sections.attention import AttentionSection
-from libcore.sections.base import ClosedForm, FastMaskedEvaluation, FunctionSection, MaskedEvaluation, Section
+from libcore.sections.base import (
+    ClosedForm,
+    FastMaskedEvaluation,
+    FunctionSection,
+    LinearFirst,
+    MaskedEvaluation,
+    Section,
+)
 from libcore.sections.composed import ComposedSection, compose
 from libcore.sections.convolution import ConvolutionSection, MaxPoolingSection
 from libcore.sections.residual_convolution import ResidualConvolutionSection
@@ -16,6 +23,7 @@ __all__ = [
     "ConvolutionSection",
     "FastMaskedEvaluation",
     "FunctionSection",
+    "LinearFirst",
     "MaskedEvaluation",
     "MaxPoolingSection",
     "ResidualConvolutionSection",

@@ -19,6 +19,13 @@ class AffineSection(Section):
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position d_out"]:
         return activation @ self.weight
 
+    @property
+    def linear(self) -> Float[Tensor, "d_in d_out"]:
+        return self.weight
+
+    def after_linear(self, projected: Float[Tensor, "batch position d_out"]) -> Float[Tensor, "batch position d_out"]:
+        return projected
+
     def closed_form_jacobian_gram(
         self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:

@@ -25,6 +25,10 @@ class Section(ABC):
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         """Next node layer's activation, constant coordinate included on both sides."""
 
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        """Numbers alive per example in a forward pass."""
+        return 2 * (example.numel() + self(example).numel())
+
     def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Section:
         """A copy of this section with its tensors moved; sections are never changed in place."""
         moved = object.__new__(type(self))
@@ -85,6 +89,20 @@ class FastMaskedEvaluation(Protocol):
         memory_budget: int,
     ) -> MaskedEvaluation:
         """The evaluation by mask on these features; what does not depend on the mask is computed here, once."""
+        ...
+
+
+@runtime_checkable
+class LinearFirst(Protocol):
+    """A section that begins with a linear map: `section(f) = after_linear(f @ linear)`."""
+
+    @property
+    def linear(self) -> Float[Tensor, "d_in width"]:
+        """The linear map."""
+        ...
+
+    def after_linear(self, projected: Float[Tensor, "batch position width"]) -> Float[Tensor, "batch position d_out"]:
+        """The rest of the section."""
         ...
 
 

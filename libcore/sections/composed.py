@@ -20,6 +20,13 @@ class ComposedSection(Section):
             activation = section(activation)
         return activation
 
+    def forward_values(self, example: Tensor) -> int:
+        values = 0
+        for section in self.sections:
+            values = max(values, section.forward_values(example))
+            example = section(example)
+        return values
+
 
 def compose(sections: Sequence[Section]) -> Section:
     """The one section itself, or their composition; a single section keeps its closed forms."""

@@ -72,6 +72,12 @@ class ConvolutionSection(Section):
         output = functional.conv2d(pixels, self.kernel.permute(3, 2, 0, 1), stride=self.stride, padding=self.padding)
         return output.permute(0, 2, 3, 1).flatten(1, 2)
 
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        # In float64 PyTorch's convolution on a CPU lays out every window's pixels side by side.
+        rows, columns, d_in, d_out = self.kernel.shape
+        pixels_out = self.grid_out[0] * self.grid_out[1]
+        return 2 * example.numel() + pixels_out * (rows * columns * d_in + 2 * d_out)
+
     def in_bases(self, from_basis: Tensor, to_basis_next: Tensor) -> ConvolutionSection:
         """The same map from features to features."""
         return ConvolutionSection(from_basis @ self.kernel @ to_basis_next, self.grid, self.stride, self.padding)

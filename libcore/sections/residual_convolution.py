@@ -65,6 +65,14 @@ class ResidualConvolutionSection(Section):
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         return self.residual(activation) + self.second(self.activation_function(self.first(activation)))
 
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        hidden = self.first(example)
+        return 2 * hidden.numel() + max(
+            self.first.forward_values(example),
+            self.second.forward_values(hidden),
+            self.residual.forward_values(example),
+        )
+
     def path_derivative(
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
     ) -> Float[Tensor, "batch hidden_position d_hidden"]:
@@ -162,16 +170,18 @@ class ResidualConvolutionSection(Section):
     def _values_per_example(self) -> int:
         """Numbers alive per example in `_derivative_moments`."""
         pixels, hidden_pixels = (rows * columns for rows, columns in (self.first.grid, self.second.grid))
-        return 2 * pixels * self.first.kernel.shape[2] + 7 * hidden_pixels * self.first.kernel.shape[3]
+        rows, columns, d_in, d_hidden = self.first.kernel.shape
+        return 2 * pixels * d_in + hidden_pixels * (rows * columns * d_in + 7 * d_hidden)
 
     def _edge_values_per_example(
         self, first: ConvolutionSection, residual: ConvolutionSection, second: ConvolutionSection
     ) -> int:
         """Numbers alive per example in `closed_form_edges`."""
+        rows, columns, d_hidden, n_out = second.kernel.shape
         pixels_out = second.grid_out[0] * second.grid_out[1]
-        attributions = first.kernel.shape[2] * pixels_out * second.kernel.shape[3]
+        attributions = first.kernel.shape[2] * pixels_out * (rows * columns * d_hidden + 2 * n_out)
         return self._values_per_example() + sum(
-            (first.values_per_example(), residual.values_per_example(), 2 * attributions)
+            (first.values_per_example(), residual.values_per_example(), attributions)
         )
 
     def masked_evaluation(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream, float64_zeros
+from libcore.chunking import ActivationStream, float64_zeros, rows_per_chunk
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.elementwise import path_derivative
@@ -16,6 +16,10 @@ from libcore.sections.masks import distinct_masks
 
 VALUES_IN_CACHE = 2**19
 """Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
+
+
+ATTRIBUTIONS_IN_CACHE = 2**20
+"""Attributions (float64) computed at a time: with more, writing and reading them takes longer than the products."""
 
 
 class ResidualElementwiseSection(Section):
@@ -43,6 +47,18 @@ class ResidualElementwiseSection(Section):
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position d_out"]:
         hidden = self.activation_function(activation @ self.weight_in)
         return activation @ self.residual + hidden @ self.weight_out
+
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        return example.shape[1] * (sum(self.residual.shape) + 2 * sum(self.weight_out.shape))
+
+    @property
+    def linear(self) -> Float[Tensor, "d_in width"]:
+        """Pre-activations of the hidden neurons, then the residual part of the output."""
+        return torch.cat([self.weight_in, self.residual], dim=1)
+
+    def after_linear(self, projected: Float[Tensor, "batch position width"]) -> Float[Tensor, "batch position d_out"]:
+        pre_activation, residual = projected.split((self.weight_in.shape[1], self.residual.shape[1]), dim=-1)
+        return residual + self.activation_function(pre_activation) @ self.weight_out
 
     def path_derivative(
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
@@ -83,23 +99,20 @@ class ResidualElementwiseSection(Section):
         to_basis_next: Tensor,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
-        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per chunk of inputs."""
+        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per block of inputs."""
         linear = (from_basis @ self.residual @ to_basis_next).double()
         weight_in, weight_out = (from_basis @ self.weight_in).double(), (self.weight_out @ to_basis_next).double()
-        n_in, n_out, d_hidden = len(linear), linear.shape[1], len(weight_out)
-        square_sum, count = float64_zeros(n_in, n_out, like=linear), 0
-        attribution_values = stream.example().shape[1] * n_in * (d_hidden + 2 * n_out)
-        for activation in stream.chunks(attribution_values + self._values_per_example(stream)):
+        square_sum, count = float64_zeros(*linear.shape, like=linear), 0
+        values_per_example = stream.example().shape[1] * (2 * linear.numel() + weight_out.numel())
+        rows = min(
+            rows_per_chunk(values_per_example, stream.memory_budget), max(1, ATTRIBUTIONS_IN_CACHE // linear.numel())
+        )
+        for activation in stream.chunks(2 * len(linear) + self._values_per_example(stream)):
             features = activation @ to_basis
             derivative = self.path_derivative(features @ from_basis, quadrature).double().flatten(0, 1)
             features = features.double().flatten(0, 1)
-            # Scaling the features into the factors keeps the attribution itself the only [input, in, out] array.
-            scaled = features[:, :, None] * (derivative[:, None, :] * weight_in)
-            attribution = scaled.flatten(0, 1) @ weight_out
-            attribution = attribution.unflatten(0, (len(features), n_in)).addcmul_(
-                features[:, :, None].expand(-1, -1, n_out), linear
-            )
-            square_sum += attribution.square_().sum(0)
+            for of_block, derivative_of_block in zip(features.split(rows), derivative.split(rows), strict=True):
+                square_sum += squared_attributions(of_block, derivative_of_block, linear, weight_in, weight_out)
             count += len(features)
         return square_sum.T / count
 
@@ -147,3 +160,16 @@ class ResidualElementwiseSection(Section):
         rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
         values_per_mask = width * d_hidden + rows * (width + d_hidden)
         return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))
+
+
+def squared_attributions(
+    features: Float[Tensor, "sample feature_in"],
+    derivative: Float[Tensor, "sample d_hidden"],
+    linear: Float[Tensor, "feature_in feature_out"],
+    weight_in: Float[Tensor, "feature_in d_hidden"],
+    weight_out: Float[Tensor, "d_hidden feature_out"],
+) -> Float[Tensor, "feature_in feature_out"]:
+    """`sum_x A_ij(x)^2`, float64. The derivative scales the narrow side: one product then gives every `A / fhat`."""
+    scaled_out = (derivative.T[:, :, None] * weight_out[:, None, :]).flatten(1)
+    attribution = (weight_in @ scaled_out).unflatten(1, (len(features), -1))
+    return attribution.add_(linear[:, None]).mul_(features.T[:, :, None]).square_().sum(1)

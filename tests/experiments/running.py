@@ -1,4 +1,4 @@
-"""Toy runs: a modular addition that trains in a second, in this process or through the command line."""
+"""Toy runs of every model, small enough to take a second, in this process or through the command line."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ TOY_MODELS = {
         "model.training.max_steps=60",
         "model.training.patience=1",
     ),
+    "cifar10_mlp": ("model.dataset=digits", "model.hidden_sizes=[6,5]", "model.training.epochs=1"),
+    "cifar10_cnn": (
+        "model.dataset=digits",
+        "model.channels=[3,4]",
+        "model.training.epochs=1",
+        "analysis.n_examples=50",
+        "analysis.n_test_examples=40",
+    ),
+    "block_diagonal_mlp": ("model.n_blocks=2", "model.points_per_block=5"),
 }
 """Overrides that make each kind of model small."""
 TOY = TOY_MODELS["modular_addition"]

@@ -12,7 +12,7 @@ from running import TOY_MODELS
 
 from experiments.config import RunConfig
 from experiments.files import write_json
-from experiments.models import MODELS
+from experiments.model_families import MODELS
 from experiments.pipeline import run_pipeline
 from experiments.report_files import write_report
 from experiments.validation import CONFIG_DIRECTORY, check_command_line

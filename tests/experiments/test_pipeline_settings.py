@@ -29,7 +29,7 @@ from running import (
 from safetensors.torch import load_file
 
 from experiments.errors import UserError
-from experiments.models import MODELS
+from experiments.model_families import MODELS
 from experiments.preflight import check_model
 from libcore.graph import InteractionGraph
 from libcore.sections import FunctionSection
