@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,13 +44,17 @@ def check_node_layers(config: RunConfig) -> None:
     if chosen is None:
         return
     for layer in chosen:
-        if layer not in known:
-            raise UserError(
-                f"analysis.node_layers={layer}: no such node layer{nearest(layer, known)}; "
-                f"expected some of {', '.join(known)}"
-            )
+        check_node_layer(layer, known, "analysis.node_layers=")
     if [layer for layer in known if layer in chosen] != chosen:
         raise UserError(f"analysis.node_layers={chosen}: expected each once, in the model's order: {', '.join(known)}")
+
+
+def check_node_layer(layer: str, known: Sequence[str], option: str) -> None:
+    """Raises UserError for a name that is no node layer's."""
+    if layer not in known:
+        raise UserError(
+            f"{option}{layer}: no such node layer{nearest(layer, known)}; expected some of {', '.join(known)}"
+        )
 
 
 def load_checkpoint(config: RunConfig) -> dict[str, torch.Tensor]:

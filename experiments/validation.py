@@ -20,6 +20,9 @@ from pydantic import ValidationError
 from experiments.config import RunConfig
 from experiments.errors import UserError, nearest
 
+UNIONS = ("model", "method")
+"""Parts of the configuration whose keys depend on which option is chosen."""
+
 CONFIG_DIRECTORY = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -108,7 +111,7 @@ def explain_composition(error: Exception) -> str:
 
 
 def known_keys() -> list[str]:
-    """Every key of the default composition, dotted, and every group."""
+    """Every key of the default composition and of every model and method, dotted, and every group."""
     keys: list[str] = []
 
     def collect(node: Any, prefix: str) -> None:
@@ -118,6 +121,9 @@ def known_keys() -> list[str]:
                 collect(value, f"{prefix}{key}.")
 
     collect(OmegaConf.to_container(compose("config")), "")
+    for group in UNIONS:
+        for option in sorted((CONFIG_DIRECTORY / group).glob("*.yaml")):
+            collect(OmegaConf.to_container(OmegaConf.load(option)), f"{group}.")
     return [*keys, "experiment"]
 
 
@@ -139,7 +145,7 @@ def explain_validation(error: ValidationError) -> str:
     path = [
         part
         for index, part in enumerate(problem["loc"])
-        if not (index == 1 and problem["loc"][0] == "method" and len(problem["loc"]) > 2)
+        if not (index == 1 and problem["loc"][0] in UNIONS and len(problem["loc"]) > 2)
         and not (index > 0 and part in ("str", "int"))
     ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

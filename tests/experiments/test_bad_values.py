@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
-from running import MID, NODE_LAYERS, OUTPUT, PRE, TOY, assert_says, refusal
-
-from libcore.chain import Chain
-from libcore.sections import ClosedForm, FunctionSection
-from models.modular_addition import model as modular_addition
-from models.modular_addition.transformer import chain_of
+from running import MID, NODE_LAYERS, OUTPUT, PRE, TOY, TOY_MODELS, assert_says, refusal
 
 
 @pytest.fixture
@@ -31,7 +25,7 @@ class TestUnknownNames:
             ("+model.modulsu=7", ("model.modulsu", "did you mean model.modulus?")),
             ("+surprise=1", ("surprise", "--help")),
             ("methd=lib", ("methd", "did you mean method?")),
-            ("method=libb", ("method=libb", "did you mean lib?", "lib, pca")),
+            ("method=libb", ("method=libb", "did you mean lib?", "lib, neuron, pca, random, svd")),
             ("model=modular", ("model=modular", "did you mean modular_addition?")),
             ("experiment=dmo", ("experiment=dmo", "did you mean demo?")),
             ("analysis=quick", ("analysis=quick", "expected one of default")),
@@ -85,7 +79,7 @@ class TestValues:
         assert_says(line, "analysis.tolerances[1]=-0.1", "greater than or equal to 0")
 
     def test_an_option_s_name_set_by_hand(self, refused):
-        assert_says(refused("method.name=svd"), "method", "svd", "'lib'", "'pca'")
+        assert_says(refused("method.name=libb"), "method", "libb", "'lib'", "'pca'")
         assert_says(refused("method=null"), "method")
 
     def test_an_interpolation_of_nothing(self, refused):
@@ -126,14 +120,20 @@ class TestCombinations:
     def test_a_single_node_layer(self, refused):
         assert_says(refused("analysis.node_layers=[output]"), "analysis.node_layers=['output']", "at least 2")
 
-    def test_a_closed_form_that_there_is_not(self, refused, monkeypatch):
-        monkeypatch.setattr(modular_addition, "chain_of", chain_that_begins_with_an_unknown_section)
-        line = refused(*TOY, "analysis.estimator=closed_form")
-        assert_says(line, "analysis.estimator=closed_form", "FunctionSection", "auto", "exact")
+    def test_a_closed_form_that_there_is_not(self, refused):
+        line = refused(
+            "model=cifar10_cnn", *TOY_MODELS["cifar10_cnn"], "model.pooling=max", "analysis.estimator=closed_form"
+        )
+        assert_says(line, "analysis.estimator=closed_form", "no closed form", "auto", "exact")
 
+    def test_more_test_examples_than_there_are(self, refused):
+        line = refused("model=cifar10_mlp", "model.dataset=digits", "analysis.n_test_examples=361")
+        assert_says(line, "analysis.n_test_examples=361", "the test split has 360")
 
-def chain_that_begins_with_an_unknown_section(*arguments) -> Chain:
-    chain = chain_of(*arguments)
-    first = FunctionSection(chain.sections[0])
-    assert not isinstance(first, ClosedForm)
-    return replace(chain, sections=(first, *chain.sections[1:]))
+    def test_too_few_points_to_span_a_block(self, refused):
+        line = refused("model=block_diagonal_mlp", "model.points_per_block=4")
+        assert_says(line, "points_per_block=4", "expected more than block_width=4")
+
+    def test_images_that_are_nowhere(self, refused, tmp_path):
+        line = refused("model=cifar10_mlp", f"data.root={tmp_path / 'nowhere'}")
+        assert_says(line, "cifar10", "no such folder", "data.root=", "uoft-cs/cifar10", "model.dataset=digits")

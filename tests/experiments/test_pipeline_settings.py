@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from running import (
@@ -16,6 +14,7 @@ from running import (
     TEST_EXAMPLES,
     TOLERANCES,
     TOY,
+    TOY_MODELS,
     TRAIN_EXAMPLES,
     assert_same_tensors,
     config_of,
@@ -29,10 +28,8 @@ from running import (
 from safetensors.torch import load_file
 
 from experiments.errors import UserError
-from experiments.model_families import MODELS
 from experiments.preflight import check_model
 from libcore.graph import InteractionGraph
-from libcore.sections import FunctionSection
 from models.modular_addition.data import split_pairs
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
@@ -189,32 +186,26 @@ class TestWhatWasAskedFor:
         assert metrics.get(f"edges/hoyer/{MID}") is None
 
 
-@pytest.fixture(scope="module")
-def model():
-    config = config_of(*TOY, "model.training.max_steps=1").model
-    weights, _ = MODELS["modular_addition"].train(config, 0, torch.device("cpu"))
-    return MODELS["modular_addition"].analysed(config, weights, torch.device("cpu"))
-
-
 class TestModelChecks:
-    """What only the loaded model tells; the command line asks before it starts."""
+    """What only the model tells; the command line asks before it starts."""
 
-    def test_more_examples_than_there_are(self, model):
-        check_model(config_of(*TOY, f"analysis.n_examples={TRAIN_EXAMPLES}"), model)
+    def test_more_examples_than_there_are(self):
+        check_model(config_of(*TOY, f"analysis.n_examples={TRAIN_EXAMPLES}"))
         with pytest.raises(UserError, match=r"analysis\.n_examples=40: the training split has 39"):
-            check_model(config_of(*TOY, "analysis.n_examples=40"), model)
-        assert len(model.test.inputs) == TEST_EXAMPLES
+            check_model(config_of(*TOY, "analysis.n_examples=40"))
+        check_model(config_of(*TOY, f"analysis.n_test_examples={TEST_EXAMPLES}"))
+        with pytest.raises(UserError, match=r"analysis\.n_test_examples=11: the test split has 10"):
+            check_model(config_of(*TOY, "analysis.n_test_examples=11"))
 
-    def test_a_closed_form_that_there_is_not(self, model):
-        def with_unknown_section(dtype: torch.dtype):
-            chain = model.chain(dtype)
-            return replace(chain, sections=(FunctionSection(chain.sections[0]), *chain.sections[1:]))
-
-        unknown = replace(model, chain=with_unknown_section)
-        config = config_of(*TOY, "analysis.estimator=closed_form")
-        with pytest.raises(UserError, match=r"analysis\.estimator=closed_form: FunctionSection .* auto or exact"):
-            check_model(config, unknown)
-        # Without the section that has none, there is nothing to complain of.
-        layers = f"analysis.node_layers=[{MID},{POST},{OUTPUT}]"
-        check_model(config_of(*TOY, "analysis.estimator=closed_form", layers), unknown)
-        check_model(config_of(*TOY, "analysis.estimator=auto"), unknown)
+    def test_a_closed_form_that_there_is_not(self):
+        settings = (
+            "model=cifar10_cnn",
+            *TOY_MODELS["cifar10_cnn"],
+            "model.pooling=max",
+            "analysis.estimator=closed_form",
+        )
+        with pytest.raises(UserError, match=r"analysis\.estimator=closed_form: ComposedSection .* auto or exact"):
+            check_model(config_of(*settings))
+        # Without the sections that have none, there is nothing to complain of.
+        check_model(config_of(*settings, "analysis.node_layers=[blocks.3,readout,output]"))
+        check_model(config_of(*settings, "analysis.estimator=auto"))

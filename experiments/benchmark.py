@@ -1,0 +1,97 @@
+"""`python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation, section by section.
+
+Takes the overrides of `experiments.run`. For every layer pair: seconds for the Jacobian Gram by the closed form and by
+differentiation on the same examples, how many times faster the one is, and how far the two are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.config import RunConfig
+    from libcore.chain import Chain
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; exit status 2 for an error of the user's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark", description="Times closed forms against differentiation."
+    )
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for experiments.run")
+    parser.add_argument("--layer", action="append", help="time this node layer only; may be given several times")
+    parsed = parser.parse_args(arguments)
+    try:
+        compare_estimators(parsed.overrides, parsed.layer)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
+    """Fit LIB; at each chosen layer time both estimators. Prints one line a layer."""
+    import torch
+
+    from experiments.validation import check_command_line
+    from libcore.estimators import jacobian_gram
+    from libcore.methods import FitSettings, fit_lib
+    from libcore.quadrature import GRADIENT
+    from libcore.sections import ClosedForm
+    from libcore.statistics import chain_statistics
+
+    (config,) = check_command_line(overrides, multirun=False)
+    chain, inputs = chain_and_inputs(config, layers)
+    budget = config.analysis.memory_bytes
+    bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, budget), FitSettings(memory_budget=budget))
+    print(f"Jacobian Gram on {len(inputs)} examples, {config.dtype}, {torch.get_num_threads()} threads")
+    for index, section in enumerate(chain.sections):
+        layer = chain.node_layers[index]
+        if not isinstance(section, ClosedForm) or layer not in (layers or chain.node_layers):
+            continue
+        arguments = (section, chain.stream(inputs, index, budget), bases[chain.node_layers[index + 1]], GRADIENT)
+        fast, fast_seconds = timed(partial(jacobian_gram, *arguments, "closed_form"))
+        slow, slow_seconds = timed(partial(jacobian_gram, *arguments, "exact"))
+        apart = ((fast - slow).abs().max() / slow.abs().max()).item()
+        print(
+            f"{layer}: closed form {fast_seconds:.3g} s, differentiation {slow_seconds:.3g} s, "
+            f"{slow_seconds / fast_seconds:.0f} times; {apart:.0e} apart"
+        )
+
+
+def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain, Tensor]:
+    """The model of this configuration, trained if it has not been, and what it is fitted on."""
+    import torch
+
+    from experiments.cache import StageCache
+    from experiments.model_families import MODELS
+    from experiments.preflight import check_node_layer, check_runs, resolve_device
+    from experiments.stages import model_stage
+
+    check_runs([config])
+    family, device = MODELS[config.model.kind], resolve_device(config.device)
+    for layer in layers or ():
+        check_node_layer(layer, family.node_layers(config)[:-1], "--layer ")
+    weights = model_stage(StageCache(Path(config.output_directory) / "cache", device), config).result.tensors
+    model = family.analysed(config, weights, device)
+    return model.chain(getattr(torch, config.dtype)), model.fit_inputs(config.analysis.n_examples)
+
+
+def timed(compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What `compute` returns, and its seconds."""
+    start = time.perf_counter()
+    result = compute()
+    return result, time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
