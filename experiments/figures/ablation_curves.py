@@ -106,7 +106,9 @@ def plot_group(curves: Sequence[Curve], style: GroupStyle, axes: Axes) -> None:
 
 def mark_needed(curves: Sequence[Curve], tolerance: float | None, style: GroupStyle, row: int, axes: Axes) -> None:
     """Each run's needed count as a mark above the Axes, a row per group: on the curves they would hide each other."""
-    needed = [curve.needed[tolerance] for curve in curves if tolerance in curve.needed]
+    # Where nothing is needed the mark stands at the axis's left end: zero has no place on a logarithmic axis.
+    lowest = min(curve.points()[0][0] for curve in curves)
+    needed = [max(lowest, curve.needed[tolerance]) for curve in curves if tolerance in curve.needed]
     at_top = axes.get_xaxis_transform()
     axes.plot(
         needed,

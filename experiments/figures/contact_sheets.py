@@ -123,7 +123,8 @@ def sheet_layout(name: str, rows: Sequence[SheetRow]) -> SheetLayout:
     with_direction = any(picture.direction is not None for picture in pictures)
     number_width = LARGER_AND_BOLD * max(text_width(row.number) for row in rows) + AFTER_NUMBER
     text_widths = [number_width + text_width(text) for row in rows for text in (row.label, range_text(row.picture))]
-    label_width = min(WIDEST_LABEL, max(*text_widths, LARGER_AND_BOLD * text_width(name)))
+    # A point more than the widest, which rounding would otherwise cut short.
+    label_width = min(WIDEST_LABEL, 1.0 + max(*text_widths, LARGER_AND_BOLD * text_width(name)))
     first = MARGIN + label_width + BETWEEN_GROUPS
     room = 72 * PAGE_WIDTH - MARGIN - first - BETWEEN_GROUPS * (1 + with_direction)
     n_images = 2 * n_columns + with_direction

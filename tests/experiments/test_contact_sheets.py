@@ -132,3 +132,10 @@ def test_refuses_what_it_cannot_show():
         contact_sheet_figure("layers.1", PICTURES, LABELS[:2])
     with pytest.raises(ValueError, match=r"layers.1: no feature has images"):
         contact_sheet_figure("layers.1", [CONSTANT_PICTURE], LABELS)
+
+
+@pytest.mark.parametrize("n", range(3, 20))
+def test_a_label_with_room_is_written_in_full(n):
+    label = f"automobile {n}/8"
+    figure = contact_sheet_figure("layers.0", PICTURES, ["constant", label, *["cat 3/8"] * 4])
+    assert label in texts(figure)

@@ -254,6 +254,13 @@ class TestInteractionGraph:
 
 
 class TestAblationCurves:
+    def test_nothing_needed_is_marked_at_the_left_end(self, tmp_path):
+        figure = ablation_figure([curve("lib", "seed 0", {2: 0.9, 8: 0.99, 0: 0.9}, {0.1: 0})], "node")
+        (axes,) = figure.axes
+        (mark,) = lines(axes, "lib needed")
+        assert mark.get_xdata().tolist() == [2]
+        save_figure(figure, tmp_path, "drawn")
+
     def test_a_single_run_is_one_line_through_its_points_with_its_needed_count(self):
         scores = {0: 0.0, 1: 0.1, 10: 0.6, 100: 0.99}
         figure = ablation_figure([curve("lib", "0", scores, {0.05: 40, 0.001: 77})], "node")
