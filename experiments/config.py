@@ -17,7 +17,7 @@ from experiments.model_configs import (
     Cifar10MlpConfig,
     ModularAdditionConfig,
 )
-from experiments.strict import Count, NotNegative, Positive, Strict
+from experiments.strict import Count, NotNegative, Positive, Seed, Strict
 
 Stage = Literal["basis", "edges", "ablation", "figures"]
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
@@ -52,7 +52,7 @@ class RandomConfig(Strict):
     """`method=random`."""
 
     name: Literal["random"]
-    seed: Annotated[int, Field(ge=0)] | None
+    seed: Seed | None
 
 
 class DataConfig(Strict):
@@ -142,7 +142,7 @@ class RunConfig(Strict):
     data: DataConfig
     analysis: AnalysisConfig
     tracking: TrackingConfig
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     dtype: Literal["float64", "float32"]
     output_directory: Annotated[str, Field(min_length=1)]
@@ -159,6 +159,13 @@ class RunConfig(Strict):
                 "method.jacobian=path with analysis.integration=gradient has no path; "
                 "expected trapezoidal or gauss_legendre"
             )
+        if isinstance(self.model, BlockDiagonalMlpConfig):
+            for key in ("n_examples", "n_test_examples"):
+                if getattr(self.analysis, key) is not None:
+                    raise ValueError(
+                        f"analysis.{key}={getattr(self.analysis, key)}: a part of all combinations is not independent; "
+                        "expected null with model=block_diagonal_mlp"
+                    )
         return self
 
 

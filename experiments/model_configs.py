@@ -65,7 +65,7 @@ class Cifar10MlpConfig(Strict):
     kind: Literal["cifar10_mlp"]
     checkpoint: str | None
     dataset: Literal["cifar10", "digits"]
-    hidden_sizes: Annotated[list[Count], Field(min_length=1)]
+    hidden_sizes: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(min_length=1)]
     training: ImageTrainingConfig
 
 
@@ -75,9 +75,16 @@ class Cifar10CnnConfig(Strict):
     kind: Literal["cifar10_cnn"]
     checkpoint: str | None
     dataset: Literal["cifar10", "digits"]
-    channels: Annotated[list[Count], Field(min_length=1, max_length=3)]
+    channels: Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=1, max_length=3)]
     pooling: Literal["average", "max"]
     training: ImageTrainingConfig
+
+    @model_validator(mode="after")
+    def a_batch_has_a_variance(self) -> Cifar10CnnConfig:
+        """Batch normalisation of a single value is nothing."""
+        if self.training.batch_size < 2:
+            raise ValueError("training.batch_size=1: batch normalisation expects at least 2")
+        return self
 
 
 class BlockDiagonalMlpConfig(Strict):
@@ -85,7 +92,7 @@ class BlockDiagonalMlpConfig(Strict):
 
     kind: Literal["block_diagonal_mlp"]
     checkpoint: str | None
-    n_blocks: Annotated[int, Field(ge=2)]
+    n_blocks: Annotated[int, Field(ge=2, le=20)]
     block_width: Count
     n_layers: Annotated[int, Field(ge=2)]
     n_outputs_per_block: Annotated[int, Field(ge=2)]
@@ -99,6 +106,9 @@ class BlockDiagonalMlpConfig(Strict):
             raise ValueError(
                 f"points_per_block={self.points_per_block}: expected more than block_width={self.block_width}"
             )
-        if (n := self.points_per_block**self.n_blocks) > 10**6:
-            raise ValueError(f"points_per_block ** n_blocks = {n} examples; expected at most a million")
+        # With a correlation, the rows in which all blocks agree are repeated until they are about that share of all.
+        if (n := self.points_per_block**self.n_blocks / (1 - self.correlation)) > 10**6:
+            raise ValueError(
+                f"points_per_block ** n_blocks / (1 - correlation) = {n:.3g} examples; expected at most 1e6"
+            )
         return self

@@ -1,4 +1,4 @@
-"""What a configuration can only be checked against with the models at hand: before any run starts, leaving nothing."""
+"""What a configuration can only be checked against with the models at hand: before any run starts."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def haar_rotation(normal: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 def generator_of(layer: str, seed: int) -> torch.Generator:
     """Random numbers of one node layer: they depend on its name and the seed, not on the other layers analysed."""
     digest = hashlib.sha256(f"{seed}/{layer}".encode()).digest()
-    # Seven bytes: torch takes seeds below 2^63.
+    # Seven bytes: well below the largest seed that torch takes.
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 

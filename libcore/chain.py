@@ -24,6 +24,7 @@ class Chain:
         head: maps a batch of inputs to the first node layer's activation `[batch, position, d]`.
         tail: maps the last node layer's activation to the model's output; None where the last layer is the output.
         layers_without_constant: node layers that carry no constant coordinate (the logits).
+        before: sections between `head` and the first node layer, of layers that were left out.
     """
 
     node_layers: tuple[str, ...]
@@ -31,6 +32,7 @@ class Chain:
     head: Callable[[Tensor], Tensor]
     tail: Section | None = None
     layers_without_constant: frozenset[str] = frozenset({"output"})
+    before: tuple[Section, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.sections) != len(self.node_layers) - 1:
@@ -45,7 +47,7 @@ class Chain:
     def activation(self, inputs: Tensor, layer: int) -> Float[Tensor, "batch position d"]:
         """Activation of node layer number `layer` on these inputs."""
         activation = self.head(inputs)
-        for section in self.sections[:layer]:
+        for section in (*self.before, *self.sections[:layer]):
             activation = section(activation)
         return activation
 
@@ -71,7 +73,7 @@ class Chain:
         with torch.no_grad():
             activation = self.head(inputs[:1])
             values = 2 * activation.numel()
-            for section in self.sections[:layer]:
+            for section in (*self.before, *self.sections[:layer]):
                 values = max(values, section.forward_values(activation))
                 activation = section(activation)
         return values
@@ -95,6 +97,6 @@ class Chain:
             self,
             node_layers=tuple(node_layers),
             sections=tuple(compose(self.sections[a:b]) for a, b in pairwise(indices)),
-            head=(lambda inputs: compose(before)(self.head(inputs))) if before else self.head,
+            before=(*self.before, *before),
             tail=compose(tail) if tail else None,
         )

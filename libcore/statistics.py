@@ -25,17 +25,6 @@ class LayerStatistics:
     gram: Float[Tensor, "d d"]
     count: int
 
-    def merged_with(self, other: LayerStatistics) -> LayerStatistics:
-        """Statistics of both data sets together, by the parallel update of centred moments (Chan et al. 1983).
-
-        No difference of large numbers is taken, so the order and number of chunks do not matter beyond round-off.
-        """
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        share = other.count / count
-        gram = self.gram * (1 - share) + other.gram * share + shift[:, None] * shift[None, :] * (share * (1 - share))
-        return LayerStatistics(self.mean + shift * share, gram, count)
-
 
 ROWS_PER_SUM = 512
 """Activations per Gram product. Short sums lose less: in products over this few rows, merged, a Gram's round-off is

@@ -70,6 +70,8 @@ def check_shapes(
             raise CheckpointError(
                 f"{source}: weight {name} has another shape; expected {shape}, found {tuple(found[name].shape)}"
             )
+        if found[name].is_floating_point() and not found[name].isfinite().all():
+            raise CheckpointError(f"{source}: weight {name} holds numbers that are not finite")
     for name in found:
         if name not in expected:
             raise CheckpointError(

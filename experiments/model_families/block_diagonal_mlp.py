@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from experiments.config import RunConfig
+from experiments.errors import UserError
 from experiments.model_configs import BlockDiagonalMlpConfig
 from experiments.model_families.family import Trained, Weights
 from libcore.chain import Chain
@@ -30,7 +31,7 @@ def architecture_of(config: RunConfig) -> block_diagonal_mlp.Architecture:
 class BlockDiagonalMlpFamily:
     """`model=block_diagonal_mlp`."""
 
-    training_code = ("models.block_diagonal_mlp",)
+    training_code = ("models.block_diagonal_mlp", "libcore.baselines")
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
         return block_diagonal_mlp.node_layers(architecture_of(config))
@@ -49,7 +50,10 @@ class BlockDiagonalMlpFamily:
         return block_diagonal_mlp.load_weights(path, architecture_of(config))
 
     def initial(self, config: RunConfig) -> Weights:
-        return block_diagonal_mlp.initial_weights(architecture_of(config), config.seed)
+        try:
+            return block_diagonal_mlp.initial_weights(architecture_of(config), config.seed)
+        except ValueError as error:
+            raise UserError(f"model.points_per_block: {error}") from error
 
     def train(self, config: RunConfig, device: torch.device, state: Path) -> Trained:
         """Nothing to train: the weights, drawn with the run's seed, are the ground truth."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from experiments.cache import stage_key
 from experiments.config import RunConfig
 from experiments.console import progress_bar
 from experiments.errors import UserError
@@ -20,53 +24,65 @@ from models.vision.images import FORMATS, DatasetError, ImageDataset, check_avai
 from models.vision.model import analysed, load_weights, weights_of
 from models.vision.training import EpochResult, TrainingSettings, train
 
+READERS = ("models.vision.cifar10_parquet", "models.vision.cifar10_torchvision", "models.vision.digits")
+"""Modules whose change makes decoded images stale."""
 
-def load_dataset(config: RunConfig) -> ImageDataset:
-    """The run's images; decoded ones are kept beside the finished stages."""
-    cache = Path(config.output_directory) / "cache" / "images"
+ImageClassifierConfig = Cifar10MlpConfig | Cifar10CnnConfig
+
+
+def part_of(config: RunConfig) -> ImageClassifierConfig:
+    """The model's own part of the configuration."""
+    assert isinstance(config.model, ImageClassifierConfig)
+    return config.model
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """What is wrong with a data set is the user's to mend."""
     try:
-        return load_images(dataset_of(config), Path(config.data.root), cache)
+        yield
     except DatasetError as error:
         raise UserError(str(error)) from error
 
 
-def dataset_of(config: RunConfig) -> str:
-    """Name of the data set."""
-    assert isinstance(config.model, Cifar10MlpConfig | Cifar10CnnConfig)
-    return config.model.dataset
+def load_dataset(config: RunConfig) -> ImageDataset:
+    """The run's images; decoded ones are kept beside the finished stages."""
+    cache = Path(config.output_directory) / "cache" / "images" / stage_key({}, READERS)
+    with user_errors():
+        return load_images(part_of(config).dataset, Path(config.data.root), cache)
 
 
-class ImageClassifierFamily:
+class ImageClassifierFamily(ABC):
     """What the MLP and the CNN have in common: all but the network itself."""
 
-    training_code: tuple[str, ...] = ("models.vision.mlp", "models.vision.cnn", "models.vision.training")
+    training_code: tuple[str, ...] = ("models.vision.mlp", "models.vision.cnn", "models.vision.training", *READERS)
 
+    @abstractmethod
     def network(self, config: RunConfig) -> nn.Module:
         """The network with its initial weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grids(self, config: RunConfig) -> dict[str, tuple[int, int]]:
         """Rows and columns of every node layer's positions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        raise NotImplementedError
+        """The model as sections."""
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
         return tuple(self.grids(config))
 
     def split_sizes(self, config: RunConfig) -> tuple[int, int]:
-        image_format = FORMATS[dataset_of(config)]
+        image_format = FORMATS[part_of(config).dataset]
         return image_format.n_train, image_format.n_test
 
     def check_data(self, config: RunConfig) -> None:
-        try:
-            check_available(dataset_of(config), Path(config.data.root))
-        except DatasetError as error:
-            raise UserError(str(error)) from error
+        with user_errors():
+            check_available(part_of(config).dataset, Path(config.data.root))
 
     def depends_on(self, config: RunConfig) -> dict[str, Any]:
-        data = dataset_hash(dataset_of(config), Path(config.data.root))
+        with user_errors():
+            data = dataset_hash(part_of(config).dataset, Path(config.data.root))
         return config.model.model_dump(exclude={"checkpoint"}) | {"data": data}
 
     def load(self, config: RunConfig, path: Path) -> Weights:
@@ -77,8 +93,7 @@ class ImageClassifierFamily:
 
     def train(self, config: RunConfig, device: torch.device, state: Path) -> Trained:
         """Train with a progress bar of loss and test accuracy."""
-        assert isinstance(config.model, Cifar10MlpConfig | Cifar10CnnConfig)
-        settings = TrainingSettings(**config.model.training.model_dump())
+        settings = TrainingSettings(**part_of(config).training.model_dump())
         dataset, network = load_dataset(config), self.network(config)
         steps = settings.epochs * (len(dataset.train) // min(settings.batch_size, len(dataset.train)))
         with progress_bar("training", steps) as advance:
@@ -88,6 +103,11 @@ class ImageClassifierFamily:
 
             history = train(network, settings, dataset.train, dataset.test, config.seed, device, state, show)
         last = history[-1]
+        if not all(weight.isfinite().all() for weight in weights_of(network).values()):
+            state.unlink(missing_ok=True)
+            raise UserError(
+                f"model.training.learning_rate={settings.learning_rate}: training diverged; expected a smaller one"
+            )
         return Trained(
             weights_of(network),
             {

@@ -33,7 +33,8 @@ def evaluate_mask_by_mask(
 ) -> MaskedEvaluation:
     """Distinct masks side by side in the batch dimension, as many at a time as the memory budget holds."""
     n_examples, n_positions, _ = features.shape
-    values_per_mask = n_examples * n_positions * (from_basis.shape[0] + 8 * from_basis.shape[1])
+    in_section = section.forward_values(features[:1] @ from_basis)
+    values_per_mask = n_examples * (in_section + n_positions * (from_basis.shape[0] + 2 * from_basis.shape[1]))
     masks_per_chunk = rows_per_chunk(values_per_mask, memory_budget)
 
     def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:

@@ -29,7 +29,7 @@ SMALLEST_VARIANCE = 1e-3
 """Of a block's activations, relative to the largest: well above what round-off makes of a direction that is none."""
 MAX_DRAWS = 2000
 """Weights tried for one block; the default sizes need about two."""
-PURE_SHARE = 0.999
+PURE_SHARE = 0.995
 """A feature is named by its block alone if this share of its squared norm lies there."""
 
 Weights = dict[str, Tensor]

@@ -63,11 +63,11 @@ def top_examples(
         memory_budget: bytes that one chunk's activations and features may take.
     """
     found: dict[str, TopExamples] = {}
-    one = chain.head(inputs[:1])
+    one = chain.activation(inputs[:1], 0)
     bases = {layer: bases[layer].to(device=one.device, dtype=one.dtype) for layer in chain.node_layers}
-    size = rows_per_chunk(values_per_example(chain, bases, one), memory_budget)
+    size = rows_per_chunk(values_per_example(chain, bases, inputs), memory_budget)
     for start in range(0, len(inputs), size):
-        activation = chain.head(inputs[start : start + size])
+        activation = chain.activation(inputs[start : start + size], 0)
         for index, layer in enumerate(chain.node_layers):
             if index:
                 activation = chain.sections[index - 1](activation)
@@ -80,17 +80,13 @@ def top_examples(
     return found
 
 
-def values_per_example(chain: Chain, bases: dict[str, Basis], activation: Tensor) -> int:
-    """Numbers alive per example where they are most: two activations, features, their extremes and a sorted copy.
-
-    `activation` is one example's at the first node layer.
-    """
-    most = 0
+def values_per_example(chain: Chain, bases: dict[str, Basis], inputs: Tensor) -> int:
+    """Numbers alive per example where they are most: in a section, or with features, extremes and a sorted copy."""
+    most, activation = chain.values_to_produce(inputs, len(chain.sections)), chain.activation(inputs[:1], 0)
     for index, layer in enumerate(chain.node_layers):
-        before = activation.numel()
         if index:
             activation = chain.sections[index - 1](activation)
-        most = max(most, before + activation.numel() + 3 * activation.shape[1] * bases[layer].n_features)
+        most = max(most, activation.numel() + 3 * activation.shape[1] * bases[layer].n_features)
     return most
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache as cached_per_process
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from models.vision.cifar10_parquet import LAYOUTS, ParquetFiles, find_parquet
 from models.vision.cifar10_torchvision import FOLDER, TorchvisionFolder, download, find_torchvision
 from models.vision.digits import read_digits
@@ -98,7 +100,10 @@ def load_cifar10(root: Path, cache: Path | None) -> Splits:
     with explained(root):
         splits = cifar10_source(root).read(FORMATS["cifar10"])
     if path is not None:
-        write_cached(path, splits)
+        try:
+            write_cached(path, splits)
+        except (OSError, SafetensorError) as error:
+            raise DatasetError(f"cifar10: decoded images cannot be written to {path}: {one_line(error)}") from error
     return splits
 
 

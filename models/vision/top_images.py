@@ -107,7 +107,8 @@ class PicturedFeatures:
         images: with one channel or three, as the chain's `head` takes them; the first `PICTURED_EXAMPLES` are searched.
         labels: class of each image.
         class_names: by class.
-        grids: rows and columns of each node layer's positions; (1, 1) where one stands for the whole image.
+        grids: rows and columns of each node layer's positions, the input's first; (1, 1) where one stands for the whole
+            image.
         memory_budget: bytes that one chunk's activations may take.
 
     Raises ValueError for a channel count that is no colour and for labels without a class name.
@@ -148,7 +149,7 @@ class PicturedFeatures:
         or one of another number of positions.
         """
         self._refuse_other_grids(chain)
-        first = chain.node_layers[0]
+        first = next(iter(self.grids))  # the layer whose coordinates are pixels, whichever layers are analysed
         pictures = {}
         for layer, top in self.top_examples(chain, bases).items():
             basis, grid = bases[layer], self.grids[layer]

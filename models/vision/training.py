@@ -170,8 +170,11 @@ def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, 
             tensors[f"momentum/{name}"] = momentum.contiguous()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, temporary, metadata={"history": json.dumps([asdict(result) for result in history])})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={"history": json.dumps([asdict(result) for result in history])})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[EpochResult]:

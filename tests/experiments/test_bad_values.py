@@ -137,3 +137,26 @@ class TestCombinations:
     def test_images_that_are_nowhere(self, refused, tmp_path):
         line = refused("model=cifar10_mlp", f"data.root={tmp_path / 'nowhere'}")
         assert_says(line, "cifar10", "no such folder", "data.root=", "uoft-cs/cifar10", "model.dataset=digits")
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (("model=block_diagonal_mlp", "analysis.n_examples=10"), "analysis.n_examples=10"),
+            (("model=block_diagonal_mlp", "model.correlation=0.999999"), "expected at most 1e6"),
+            (("model=block_diagonal_mlp", "model.n_blocks=100000"), "less than or equal to 20"),
+            (
+                (
+                    "model=block_diagonal_mlp",
+                    "model.n_blocks=2",
+                    "model.block_width=20",
+                    "model.points_per_block=21",
+                ),
+                "expected more points or a smaller width",
+            ),
+            (("model=cifar10_cnn", "model.training.batch_size=1"), "expects at least 2"),
+            (("model=cifar10_mlp", "model.hidden_sizes=[10000000]"), "less than or equal to 8192"),
+            (("seed=18446744073709551616",), "less than 4294967296"),
+        ],
+    )
+    def test_what_could_not_be_carried_out(self, refused, arguments, expected):
+        assert expected in refused(*arguments)

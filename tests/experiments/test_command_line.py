@@ -91,7 +91,7 @@ class TestProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heeding_interrupts,
+            preexec_fn=heeding_interrupts,  # noqa: PLW1509 - this process has no other threads
         ) as process:
             deadline = time.monotonic() + 120
             while not list(tmp_path.glob("outputs/cache/model/*.lock")):

@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import BUDGETS, largest_difference, random_activation, random_chain, stream_of
 
-from libcore.statistics import ROWS_PER_SUM, LayerStatistics, chain_statistics, layer_statistics, statistics_of
-
-
-def random_statistics(seed: int, n: int) -> LayerStatistics:
-    activation = random_activation(torch.Generator().manual_seed(seed), n, 1, 3)
-    return statistics_of(activation.flatten(0, 1), has_constant=True)
+from libcore.statistics import (
+    COLUMNS_PER_BLOCK,
+    ROWS_PER_SUM,
+    LayerStatistics,
+    RunningMoments,
+    chain_statistics,
+    layer_statistics,
+    statistics_of,
+)
 
 
 def assert_equal(left: LayerStatistics, right: LayerStatistics) -> None:
@@ -64,18 +67,22 @@ def test_float32_activations_are_summed_in_float64(generator: torch.Generator) -
     assert largest_difference(streamed.gram, gram) < 1e-12
 
 
-@given(first=st.integers(1, 30), second=st.integers(1, 30))
-def test_merged_statistics_are_those_of_all_data(first: int, second: int) -> None:
-    activation = random_activation(torch.Generator().manual_seed(first), first + second, 1, 3).flatten(0, 1)
-    merged = statistics_of(activation[:first], True).merged_with(statistics_of(activation[first:], True))
-    assert_equal(merged, statistics_of(activation, True))
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_moments_taken_in_parts_are_those_of_all_data(counts: list[int], seed: int) -> None:
+    activation = random_activation(torch.Generator().manual_seed(seed), sum(counts), 1, 3).flatten(0, 1)
+    for order in (counts, counts[::-1]):
+        moments = RunningMoments(activation, has_constant=True)
+        for rows in activation.split(order):
+            moments.add(rows)
+        assert_equal(moments.statistics(), statistics_of(activation, True))
 
 
-@given(counts=st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30)), seed=st.integers(0, 1000))
-def test_merging_is_commutative_and_associative(counts: tuple[int, int, int], seed: int) -> None:
-    first, second, third = (random_statistics(seed + index, count) for index, count in enumerate(counts))
-    assert_equal(first.merged_with(second), second.merged_with(first))
-    assert_equal(first.merged_with(second).merged_with(third), first.merged_with(second.merged_with(third)))
+def test_a_gram_of_several_blocks_of_columns(generator: torch.Generator) -> None:
+    activation = random_activation(generator, 40, 1, COLUMNS_PER_BLOCK + 5)
+    _, gram = slow_reference.mean_and_gram(activation, has_constant=True)
+    streamed = layer_statistics(stream_of(activation))
+    assert largest_difference(streamed.gram, gram) < 1e-12
+    assert torch.equal(streamed.gram, streamed.gram.T)
 
 
 def test_chain_statistics_describe_every_node_layer(generator: torch.Generator) -> None:

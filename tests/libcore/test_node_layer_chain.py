@@ -113,3 +113,13 @@ def test_a_stream_is_the_layers_activations_without_gradients(generator: Generat
     streamed = torch.cat(list(stream.chunks(10)))
     assert not streamed.requires_grad
     assert largest_difference(streamed, chain.activation(inputs, 2).detach()) < 1e-14
+
+
+def test_what_producing_a_layer_takes_does_not_shrink_when_layers_are_left_out(generator: torch.Generator) -> None:
+    chain = random_chain(generator)
+    inputs = random_activation(generator, 2, 3, 4)
+    for layer in ("middle", "after"):
+        restricted = chain.restricted_to([layer, "output"])
+        whole = chain.values_to_produce(inputs, chain.node_layers.index(layer))
+        assert restricted.values_to_produce(inputs, 0) == whole
+        assert torch.equal(restricted.activation(inputs, 0), chain.activation(inputs, chain.node_layers.index(layer)))

@@ -301,3 +301,11 @@ class TestRefusals:
             PicturedFeatures(images[:, :2], torch.zeros(N, dtype=torch.int64), NAMES, {})
         with pytest.raises(ValueError, match=r"labels from 3 to 3 for 3 class names"):
             PicturedFeatures(images, torch.full((N,), 3), NAMES, {})
+
+
+def test_a_hidden_layer_is_not_drawn_though_it_has_as_many_coordinates_as_the_image(generator):
+    images, chain, bases = flat_case(generator)
+    renamed = PicturedFeatures(images.images, images.labels, NAMES, {"image": (1, 1), **images.grids})
+    pictures = renamed.picture_features(chain, bases)
+    assert all(picture.direction is None for picture in pictures["layers.0"])
+    assert any(picture.direction is not None for picture in images.picture_features(chain, bases)["layers.0"])
