@@ -72,9 +72,13 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     return Comparison(methods, {method: sum(run.method == method for run in runs) for method in methods}, rows)
 
 
-def method_order(method: str) -> tuple[bool, str]:
-    """LIB first, the baselines after it."""
-    return method != "lib", method
+METHOD_ORDER = ("lib", "pca", "svd", "neuron", "random")
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """LIB first, then its nearest baselines; a variant follows its method, others come last by name."""
+    name = method.partition(" ")[0]
+    return METHOD_ORDER.index(name) if name in METHOD_ORDER else len(METHOD_ORDER), method
 
 
 def in_order(names) -> list[str]:

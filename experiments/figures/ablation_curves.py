@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
 from experiments.figures.layers import layer_grid
@@ -125,11 +125,11 @@ def mark_needed(curves: Sequence[Curve], tolerance: float | None, style: GroupSt
 
 
 def count_axis(curves: Sequence[Curve], axes: Axes) -> None:
-    """A logarithmic axis of plain numbers, with ticks between the powers of ten where few of those are in range."""
+    """A logarithmic axis, thousands written as `k`; ticks between the powers of ten where few of those are in range."""
     kept = np.concatenate([curve.points()[0] for curve in curves])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if kept.max() / kept.min() > 50 else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: five digits run into each other
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

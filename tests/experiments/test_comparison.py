@@ -80,7 +80,7 @@ class TestTables:
 
     def test_lib_stands_first(self):
         runs = [FinishedRun(Path("."), few_settings(method, 0), {}) for method in ("pca", "zebra", "lib", "another")]
-        assert compare(runs).methods == ("lib", "another", "pca", "zebra")
+        assert compare(runs).methods == ("lib", "pca", "another", "zebra")
 
 
 class TestWhatIsNotAveraged:
