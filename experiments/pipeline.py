@@ -75,8 +75,8 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
 
     results = analyse(config, cache, stages, model, chain)
     results.metrics |= {
-        "score/train": score_of(chain, model.train, config),
-        "score/test": score_of(chain, model.test, config),
+        "score/train": score_of(config, model, model.train),
+        "score/test": score_of(config, model, model.test),
     }
     if results.ablations is not None:
         results.metrics |= ablation_metrics(results.ablations)
@@ -156,8 +156,9 @@ def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablati
     return find_communities(graph, weight, smallest, settings.resolution, settings.seed)
 
 
-def score_of(chain: Chain, data: EvaluationData, config: RunConfig) -> float:
-    """The model's own score, in the run's dtype."""
+def score_of(config: RunConfig, model: AnalysedModel, data: EvaluationData) -> float:
+    """The model's own score on a whole split, in the precision that ablations have."""
+    chain = model.chain(getattr(torch, config.analysis.ablation_dtype))
     return unablated_score(chain, data, config.analysis.memory_bytes)
 
 
