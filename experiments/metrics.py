@@ -22,7 +22,7 @@ def feature_metrics(bases: dict[str, Basis]) -> Metrics:
 
 def ablation_metrics(ablations: Ablations) -> Metrics:
     """Needed features and edges at every tolerance; the total is over all layer pairs."""
-    metrics: Metrics = {"score/test": ablations.test_score}
+    metrics: Metrics = {}
     for layer, curve in ablations.nodes.items():
         metrics |= {f"features/needed_{plain(tolerance)}/{layer}": n for tolerance, n in curve.needed.items()}
     totals: dict[float, int] = {}

@@ -34,7 +34,6 @@ def test_tolerances_are_written_as_plain_numbers(tolerance, written):
 
 def test_needed_features_and_edges_with_their_total():
     assert ablation_metrics(ABLATIONS) == {
-        "score/test": 0.9,
         f"features/needed_0.001/{PRE}": 4,
         f"features/needed_0.1/{PRE}": 3,
         f"edges/needed_0.001/{PRE}": 8,

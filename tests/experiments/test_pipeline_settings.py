@@ -131,6 +131,16 @@ class TestWhatWasAskedFor:
         assert torch.allclose(graph.statistics[PRE].mean[:-1], embedded.mean((0, 1)), atol=1e-12)
         assert read_json(run / "metrics.json")["score/train"] == read_json(quick / "metrics.json")["score/train"]
 
+    def test_ablate_on_the_first_examples_of_the_test_split(self, quick, variant):
+        run = variant("analysis.n_test_examples=3")
+        scores = read_json(run / "ablations.json")
+        assert 3 * scores["test_score"] == pytest.approx(round(3 * scores["test_score"]))
+        for curve in scores["node_ablation"].values():
+            assert all(3 * score == pytest.approx(round(3 * score)) for score in curve.values())
+        # The model's own score is that on the whole split.
+        assert read_json(run / "metrics.json")["score/test"] == read_json(quick / "metrics.json")["score/test"]
+        assert 10 * read_json(quick / "metrics.json")["score/test"] % 1 == pytest.approx(0, abs=1e-9)
+
     def test_all_examples_by_number_is_all_examples(self, quick, variant):
         assert_same_tensors(tensors_of(variant(f"analysis.n_examples={TRAIN_EXAMPLES}")), tensors_of(quick))
 
