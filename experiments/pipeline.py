@@ -16,7 +16,7 @@ from experiments.ablations import Ablations, ablation_stage, ablations_to_json
 from experiments.cache import FinishedStage, StageCache
 from experiments.config import RunConfig
 from experiments.features import NO_COMMUNITY, FeatureTable
-from experiments.files import write_json, write_text, written_whole
+from experiments.files import write_json, write_text
 from experiments.metrics import (
     Metrics,
     ablation_metrics,
@@ -36,6 +36,7 @@ from libcore.chain import Chain
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
 from models.analysed import AnalysedModel, FeaturePicture
+from models.files import written_whole
 
 log = logging.getLogger(__name__)
 

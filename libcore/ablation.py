@@ -199,8 +199,7 @@ def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -
 def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:
     """How many examples may go through the whole chain at once."""
     values = chain.values_to_produce(data.inputs, len(chain.sections))
-    activation = chain.activation(data.inputs[:1], 0)
-    for section in (*chain.sections, *([chain.tail] if chain.tail is not None else [])):
-        values = max(values, section.forward_values(activation))
-        activation = section(activation)
+    if chain.tail is not None:
+        last = chain.activation(data.inputs[:1], len(chain.sections))
+        values = max(values, chain.tail.forward_values(last))
     return rows_per_chunk(2 * values, memory_budget)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.eigen import Truncation, descending_eigh, fix_signs, largest_of
-from libcore.pca import principal_components
+from libcore.pca import centred_maps, principal_components, variable_moments
 from libcore.statistics import LayerStatistics
 
 
@@ -78,15 +78,6 @@ def generator_of(layer: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
-def variable_moments(
-    statistics: LayerStatistics, has_constant: bool
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
-    """Mean and centred Gram of all coordinates but the constant one."""
-    if not has_constant:
-        return statistics.mean, statistics.gram
-    return statistics.mean[:-1], statistics.gram[:-1, :-1]
-
-
 def basis_of_directions(
     directions: Float[Tensor, "n k"], centre: Float[Tensor, " n"], importance: Float[Tensor, " m"], has_constant: bool
 ) -> Basis:
@@ -96,11 +87,5 @@ def basis_of_directions(
     """
     if not has_constant:
         return Basis(directions, directions.T.contiguous(), importance, has_constant=False)
-    n, k = directions.shape
-    to_basis, from_basis = directions.new_zeros(n + 1, k + 1), directions.new_zeros(k + 1, n + 1)
-    to_basis[:-1, 1:] = directions
-    to_basis[-1, 1:] = -centre @ directions
-    from_basis[1:, :-1] = directions.T
-    from_basis[0, :-1] = centre
-    to_basis[-1, 0] = from_basis[0, -1] = 1.0
+    to_basis, from_basis = centred_maps(directions, centre)
     return Basis(to_basis, from_basis, torch.cat([importance.new_ones(1), importance]), has_constant=True)

@@ -44,25 +44,41 @@ def principal_components(
     Args:
         dtype: what the activations were computed in; sets the default cut.
     """
-    if not has_constant:
-        variance, rotation = descending_eigh(statistics.gram)
-        kept = variance > truncation.cut(largest_of(variance), dtype)
-        return PrincipalComponents(rotation[:, kept], rotation[:, kept].T, variance[kept], variance[~kept], False)
-
-    mean, gram = statistics.mean[:-1], statistics.gram[:-1, :-1]
+    mean, gram = variable_moments(statistics, has_constant)
     variance, rotation = descending_eigh(gram)
     kept = variance > truncation.cut(largest_of(variance), dtype)
     rotation = rotation[:, kept]
-    d, k = len(statistics.mean), int(kept.sum())
-    project = statistics.mean.new_zeros(d, k + 1)
-    project[-1, 0] = 1.0
-    project[:-1, 1:] = rotation
-    project[-1, 1:] = -mean @ rotation
-    restore = statistics.mean.new_zeros(k + 1, d)
-    restore[0] = statistics.mean
-    restore[1:, :-1] = rotation.T
+    if not has_constant:
+        return PrincipalComponents(rotation, rotation.T, variance[kept], variance[~kept], False)
+    project, restore = centred_maps(rotation, mean)
     one = variance.new_ones(1)
     return PrincipalComponents(project, restore, torch.cat([one, variance[kept]]), variance[~kept], True)
+
+
+def variable_moments(
+    statistics: LayerStatistics, has_constant: bool
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """Mean and centred Gram of all coordinates but the constant one."""
+    if not has_constant:
+        return statistics.mean, statistics.gram
+    return statistics.mean[:-1], statistics.gram[:-1, :-1]
+
+
+def centred_maps(
+    directions: Float[Tensor, "n k"], centre: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, "n_and_constant k_and_constant"], Float[Tensor, "k_and_constant n_and_constant"]]:
+    """`f -> (f - centre) @ directions` for orthonormal directions, and back; the constant feature first.
+
+    The centre is subtracted through the constant coordinate, which is the last.
+    """
+    n, k = directions.shape
+    to_basis, from_basis = directions.new_zeros(n + 1, k + 1), directions.new_zeros(k + 1, n + 1)
+    to_basis[:-1, 1:] = directions
+    to_basis[-1, 1:] = -centre @ directions
+    from_basis[1:, :-1] = directions.T
+    from_basis[0, :-1] = centre
+    to_basis[-1, 0] = from_basis[0, -1] = 1.0
+    return to_basis, from_basis
 
 
 def pca_basis(statistics: LayerStatistics, has_constant: bool, truncation: Truncation, dtype: torch.dtype) -> Basis:

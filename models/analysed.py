@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from libcore.ablation import EvaluationData
 from libcore.basis import Basis
 from libcore.chain import Chain
+
+CONSTANT = "constant"
+"""Label of the constant feature."""
 
 LabelFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[str]]]
 
@@ -70,3 +73,12 @@ class AnalysedModel:
     def fit_inputs(self, n_examples: int | None) -> Tensor:
         """The first `n_examples` of the training split, all by default."""
         return self.train.inputs[:n_examples]
+
+
+def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:
+    """Scored by whether the largest logit at the last position is the label's."""
+
+    def correct(outputs: Tensor, start: int, stop: int) -> float:
+        return float((outputs[:, -1].argmax(-1) == labels[start:stop]).sum())
+
+    return EvaluationData(inputs, correct)

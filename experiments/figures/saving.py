@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments.figures.style import styled
-from experiments.files import written_whole
+from models.files import written_whole
 
 DOTS_PER_INCH = 200
 

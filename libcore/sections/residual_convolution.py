@@ -153,9 +153,7 @@ class ResidualConvolutionSection(Section):
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`A_{t,i,j}`: what feature `j` contributes to the hidden pixels, times `d`, through the second convolution."""
-        residual = self.residual.in_bases(from_basis, to_basis_next)
-        first = self.first.in_bases(from_basis, torch.eye(self.first.kernel.shape[3]).to(from_basis))
-        second = self.second.in_bases(torch.eye(self.second.kernel.shape[2]).to(from_basis), to_basis_next)
+        residual, first, second = self._in_bases(from_basis, to_basis_next)
         square_sum, count = float64_zeros(*residual.kernel.shape[2:], like=to_basis), 0
         for activation in stream.chunks(self._edge_values_per_example(first, residual, second)):
             features = activation @ to_basis
@@ -166,6 +164,17 @@ class ResidualConvolutionSection(Section):
             square_sum += attribution.double().square_().sum((1, 2))
             count += activation.shape[0] * activation.shape[1]
         return square_sum.T / count
+
+    def _in_bases(
+        self, from_basis: Tensor, to_basis_next: Tensor
+    ) -> tuple[ConvolutionSection, ConvolutionSection, ConvolutionSection]:
+        """Residual, first and second convolution from features to features, the hidden coordinates as they are."""
+        hidden = torch.eye(self.second.kernel.shape[2]).to(from_basis)
+        return (
+            self.residual.in_bases(from_basis, to_basis_next),
+            self.first.in_bases(from_basis, hidden),
+            self.second.in_bases(hidden, to_basis_next),
+        )
 
     def _values_per_example(self) -> int:
         """Numbers alive per example in `_derivative_moments`."""
@@ -192,9 +201,7 @@ class ResidualConvolutionSection(Section):
         memory_budget: int,
     ) -> MaskedEvaluation:
         """The linear part is one convolution; the hidden pixels are mixed anew for every output feature's mask."""
-        residual = self.residual.in_bases(from_basis, to_basis_next)
-        first = self.first.in_bases(from_basis, torch.eye(self.first.kernel.shape[3]).to(from_basis))
-        second = self.second.in_bases(torch.eye(self.second.kernel.shape[2]).to(from_basis), to_basis_next)
+        residual, first, second = self._in_bases(from_basis, to_basis_next)
         through_hidden = masked_hidden_evaluation(first, second, self.activation_function, features, memory_budget)
         return lambda mask: residual.masked(mask)(features) + through_hidden(mask)
 

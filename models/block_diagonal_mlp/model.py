@@ -20,11 +20,10 @@ from libcore.baselines import haar_rotation
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
-from models.analysed import AnalysedModel
+from models.analysed import CONSTANT, AnalysedModel
 from models.block_diagonal_mlp.data import combinations, isotropic_points
 from models.weights import check_shapes, read_state_dict
 
-CONSTANT = "constant"
 SMALLEST_VARIANCE = 1e-3
 """Of a block's activations, relative to the largest: well above what round-off makes of a direction that is none."""
 MAX_DRAWS = 2000

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
+from models.analysed import CONSTANT
 from models.modular_addition.data import all_pairs
 
-CONSTANT = "constant"
 SHARE_TO_NAME = 0.2
 """A term is named if it carries at least this share of the feature's squared norm."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.files import written_whole
 from models.vision.image_set import ImageFormat, LabelledImages, Splits
 
 CHECKSUM = "checksum"
@@ -19,13 +19,8 @@ NAMES = ("train/images", "train/labels", "test/images", "test/labels")
 def write_cached(path: Path, splits: Splits) -> None:
     """Both splits, under a temporary name and then renamed; raises OSError or SafetensorError if that fails."""
     tensors = [tensor for split in splits for tensor in (split.images, split.labels)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         save_file(dict(zip(NAMES, tensors, strict=True)), temporary, {CHECKSUM: checksum(tensors)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_cached(path: Path, image_format: ImageFormat) -> Splits | None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from libcore.ablation import EvaluationData
 from libcore.chain import Chain
-from models.analysed import AnalysedModel
-from models.vision.images import ImageDataset, LabelledImages
+from models.analysed import AnalysedModel, accuracy
+from models.vision.images import ImageDataset
 from models.vision.top_images import PicturedFeatures
 from models.weights import check_shapes, read_state_dict
 
@@ -53,17 +52,8 @@ def analysed(
 
     return AnalysedModel(
         chain=chain,
-        train=evaluation_data(train),
-        test=evaluation_data(test),
+        train=accuracy(train.images, train.labels),
+        test=accuracy(test.images, test.labels),
         label_features=lambda fitted, bases: pictured.label_features(in_float32(fitted.node_layers), bases),
         picture_features=lambda fitted, bases: pictured.picture_features(in_float32(fitted.node_layers), bases),
     )
-
-
-def evaluation_data(split: LabelledImages) -> EvaluationData:
-    """Accuracy: whether the largest logit is the label's."""
-
-    def correct(outputs: Tensor, start: int, stop: int) -> float:
-        return float((outputs[:, 0].argmax(-1) == split.labels[start:stop]).sum())
-
-    return EvaluationData(split.images, correct)

@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from models.analysed import ExampleImage, FeaturePicture
+from models.analysed import CONSTANT, ExampleImage, FeaturePicture
 from models.vision.extremes import Extremes, TopExamples, top_examples
 
-CONSTANT = "constant"
 N_EXAMPLES = 8
 """Images at either end of a feature, or all where there are fewer."""
 PICTURED_EXAMPLES = 10_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from models.files import written_whole
 from models.vision.images import LabelledImages
 
 EVALUATION_BATCH = 1000
@@ -168,13 +168,8 @@ def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, 
     for (name, _), parameter in momenta:
         if (momentum := optimiser.state[parameter].get("momentum_buffer")) is not None:
             tensors[f"momentum/{name}"] = momentum.contiguous()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata={"history": json.dumps([asdict(result) for result in history])})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[EpochResult]:
@@ -185,7 +180,7 @@ def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -
     try:
         with safe_open(path, "pt") as file:
             history = [EpochResult(**result) for result in json.loads((file.metadata() or {})["history"])]
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return []
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from experiments.files import write_json, write_text, written_whole
+from experiments.files import write_json, write_text
+from models.files import written_whole
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from chromium import Page, chromium_path, open_browser
+from chromium import Page
 from graph_page_case import (
     HOSTILE,
     SHOWN,
@@ -106,14 +106,6 @@ def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"edges/layers.1 holds a number that is not finite"):
         write_graph_page(path, graph, table, SHOWN, "title")
     assert not path.exists()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    path = chromium_path()
-    assert path is not None
-    with open_browser(path, tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Page, chromium_path, open_browser
+from chromium import Page
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
 from graph_page_case import SHOWN, SIZES, embedded, needs_chromium, next_frame, node, small_graph, small_table, text
 from PIL import Image
@@ -30,14 +30,6 @@ def pictures() -> dict[str, list[FeaturePicture]]:
 
 def write(path: Path, of_features: dict[str, list[FeaturePicture]] | None) -> None:
     write_graph_page(path, small_graph(), small_table(), SHOWN, "A graph", pictures=of_features)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    path = chromium_path()
-    assert path is not None
-    with open_browser(path, tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from running import (
     config_of,
     files_below,
     full_run,
-    quick_run,
     read_json,
     reused,
     run_here,
@@ -46,21 +45,6 @@ MEASURES = ("hoyer", "gini", "participation", "mass99")
 @pytest.fixture
 def full(tmp_path_factory):
     return full_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def quick(tmp_path_factory):
-    return quick_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def variant(quick, tmp_path):
-    """Carries out the quick run with other overrides, sharing its cache; returns its directory."""
-
-    def carry_out(*overrides: str, name: str = tmp_path.name):
-        return run_here(quick.parents[1], name, *QUICK, *overrides)
-
-    return carry_out
 
 
 class TestFiles:

@@ -19,7 +19,6 @@ from running import (
     assert_same_tensors,
     config_of,
     files_below,
-    quick_run,
     read_json,
     reused,
     run_here,
@@ -34,21 +33,6 @@ from models.modular_addition.data import split_pairs
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
 MEASURES = ("hoyer", "gini", "participation", "mass99")
-
-
-@pytest.fixture
-def quick(tmp_path_factory):
-    return quick_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def variant(quick, tmp_path):
-    """Carries out the quick run with other overrides, sharing its cache; returns its directory."""
-
-    def carry_out(*overrides: str, name: str = tmp_path.name):
-        return run_here(quick.parents[1], name, *QUICK, *overrides)
-
-    return carry_out
 
 
 def measured(key: str) -> str:

@@ -1,0 +1,32 @@
+"""What several tests of runs and pages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from chromium import Page, chromium_path, open_browser
+from running import QUICK, quick_run, run_here
+
+
+@pytest.fixture
+def quick(tmp_path_factory):
+    return quick_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def variant(quick, tmp_path):
+    """Carries out the quick run with other overrides, sharing its cache; returns its directory."""
+
+    def carry_out(*overrides: str, name: str = tmp_path.name):
+        return run_here(quick.parents[1], name, *QUICK, *overrides)
+
+    return carry_out
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    path = chromium_path()
+    assert path is not None
+    with open_browser(path, tmp_path_factory.mktemp("profile")) as page:
+        yield page
