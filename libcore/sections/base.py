@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,8 +18,19 @@ from libcore.chunking import ActivationStream
 from libcore.quadrature import Quadrature
 
 
-class Section(ABC):
-    """Function between two node layers; everything it is made of is a tensor attribute."""
+class Movable:
+    """Made of tensors and other movables, as attributes; never changed in place."""
+
+    def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """A copy with all tensors moved."""
+        moved = object.__new__(type(self))
+        for name, value in vars(self).items():
+            setattr(moved, name, moved_to(value, device, dtype))
+        return moved
+
+
+class Section(Movable, ABC):
+    """Function between two node layers."""
 
     @abstractmethod
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
@@ -29,19 +40,12 @@ class Section(ABC):
         """Numbers alive per example in a forward pass."""
         return 2 * (example.numel() + self(example).numel())
 
-    def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Section:
-        """A copy of this section with its tensors moved; sections are never changed in place."""
-        moved = object.__new__(type(self))
-        for name, value in vars(self).items():
-            setattr(moved, name, moved_to(value, device, dtype))
-        return moved
-
 
 def moved_to(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
-    """Tensors and sections on the other device, in the other dtype; anything else as it is."""
+    """Tensors and what is made of them on the other device, in the other dtype; anything else as it is."""
     if isinstance(value, Tensor):
         return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-    if isinstance(value, Section):
+    if isinstance(value, Movable):
         return value.to(device=device, dtype=dtype)
     if isinstance(value, tuple):
         return tuple(moved_to(entry, device, dtype) for entry in value)

@@ -1,0 +1,141 @@
+"""Attention branch: all heads, with or without a normalisation in front, rotary positions, grouped queries, windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from libcore.quadrature import Quadrature
+from libcore.sections.attention_attributions import attention_attributions
+from libcore.sections.attention_gram import AttentionJacobianSums
+from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
+from libcore.sections.normalisation import Normalisation
+from libcore.sections.positionwise_branch import check_width
+from libcore.sections.rotary import Rotary
+
+
+@dataclass(frozen=True)
+class Attended:
+    """One forward pass. Queries and keys are turned by their positions where positions are rotary."""
+
+    query: Float[Tensor, "batch head query d_head"]
+    key: Float[Tensor, "batch head key d_head"]
+    value: Float[Tensor, "batch head key d_value"]
+    pattern: Float[Tensor, "batch head query key"]
+
+
+class AttentionBranch(Branch):
+    """`f -> sum_h softmax(q_t k_s^T / scale) v_s @ W_O^h`.
+
+    Args:
+        W_Q: `[head, d_in, d_head]`, bias in the last row.
+        W_K, W_V: `[key_value_head, d_in, d_head or d_value]`, likewise; each serves as many heads in a row as there
+            are heads to a key-value head (grouped queries).
+        W_O: `[head, d_value, d_out]`.
+        normalisation: of what queries, keys and values read, None for none; its gain and bias are in the weights, and
+            `d_in` is its width and the constant coordinate.
+        scale: what scores are divided by, `sqrt(d_head)` by default.
+        rotary: turns queries and keys.
+        window: position `t` attends to positions `t - window < s <= t` only.
+        causal: position `t` attends to positions `s <= t` only.
+    """
+
+    def __init__(
+        self,
+        W_Q: Float[Tensor, "head d_in d_head"],
+        W_K: Float[Tensor, "key_value_head d_in d_head"],
+        W_V: Float[Tensor, "key_value_head d_in d_value"],
+        W_O: Float[Tensor, "head d_value d_out"],
+        normalisation: Normalisation | None = None,
+        scale: float | None = None,
+        rotary: Rotary | None = None,
+        window: int | None = None,
+        causal: bool = True,
+    ) -> None:
+        check_width(normalisation, W_Q)
+        if len(W_Q) % len(W_K):
+            raise ValueError(f"{len(W_Q)} heads on {len(W_K)} key-value heads; expected a multiple")
+        group = len(W_Q) // len(W_K)
+        weights = (W_Q, W_K.repeat_interleave(group, 0), W_V.repeat_interleave(group, 0))
+        if normalisation is not None:
+            weights = tuple(normalisation.fold(weight) for weight in weights)
+        self.W_Q, self.W_K, self.W_V = weights
+        self.W_O = W_O
+        self.normalisation = normalisation
+        self.scale = sqrt(W_Q.shape[-1]) if scale is None else scale
+        self.rotary = rotary
+        self.window = window
+        self.causal = causal
+
+    def turn(self, heads: Float[Tensor, "*batch position d_head"], positions: Tensor) -> Tensor:
+        """By rotary positions, where there are any."""
+        return heads if self.rotary is None else self.rotary.turn(heads, positions)
+
+    def hidden_from(self, positions: Positions) -> Bool[Tensor, "query key"]:
+        """Keys that a query does not attend to."""
+        query, key = positions.queries[:, None], positions.keys[None, :]
+        hidden = torch.zeros(len(query), positions.count, dtype=torch.bool, device=query.device)
+        if self.causal:
+            hidden |= key > query
+        if self.window is not None:
+            hidden |= key <= query - self.window
+        return hidden
+
+    def attend(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Attended:
+        """Queries at the output positions, keys and values at all positions, and the pattern."""
+        read = activation if self.normalisation is None else self.normalisation(activation)
+        query = self.turn(split_heads(read[:, positions.queries], self.W_Q), positions.queries)
+        key = self.turn(split_heads(read, self.W_K), positions.keys)
+        scores = (query / self.scale) @ key.transpose(-1, -2)
+        pattern = scores.masked_fill(self.hidden_from(positions), -torch.inf).softmax(-1)
+        return Attended(query, key, split_heads(read, self.W_V), pattern)
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        attended = self.attend(activation, positions)
+        mixed = (attended.pattern @ attended.value).transpose(1, 2).flatten(2)
+        return mixed @ self.W_O.flatten(0, 1)
+
+    def forward_values(self, positions: int, queries: int) -> int:
+        n_heads, d_in, d_head = self.W_Q.shape
+        d_value = self.W_V.shape[-1]
+        of_heads = 2 * n_heads * (queries * (d_head + d_value) + positions * (d_head + d_value) + queries * positions)
+        return positions * d_in * (1 if self.normalisation is None else 3) + of_heads
+
+    def in_float64(self) -> AttentionBranch:
+        """What closed forms compute with, whatever the model's dtype."""
+        copy = self.to(dtype=torch.float64)
+        assert isinstance(copy, AttentionBranch)
+        return copy
+
+    def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
+        return AttentionJacobianSums(self.in_float64(), to_basis_next.double(), quadrature)
+
+    def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
+        n_heads, d_in, d_head = self.W_Q.shape
+        d_value, heads = self.W_V.shape[-1], n_points * n_heads
+        reach = min(n_out, n_heads * d_value)
+        pairs = queries * positions * (8 * heads + 3 * reach)
+        products = 2 * (queries + positions) * heads * (d_head * (d_head + d_value) + 3 * reach)
+        return pairs + products + positions * 3 * d_in
+
+    def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
+        return attention_attributions(self.in_float64(), from_basis, to_basis_next, quadrature)
+
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
+        n_heads, _, d_head = self.W_Q.shape
+        d_value = self.W_V.shape[-1]
+        per_head = positions * n_in * (d_head + d_value) + 2 * queries * positions * n_in + queries * n_in * d_value
+        return 2 * per_head + queries * n_in * (n_heads * d_value + n_out) + 4 * n_heads * queries * positions
+
+
+def split_heads(
+    activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
+) -> Float[Tensor, "batch head position d_head"]:
+    """All heads in one product."""
+    n_heads, _, d_head = weight.shape
+    projected = activation @ weight.transpose(0, 1).flatten(1)
+    return projected.unflatten(-1, (n_heads, d_head)).transpose(1, 2)

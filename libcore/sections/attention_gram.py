@@ -1,0 +1,160 @@
+"""An attention branch's Jacobian Gram `sum J J^T` from its parts (METHOD.md eq. 10; `attention_jacobian_parts.py`).
+
+Output features enter only through `Ω_hg = O^h O^gT`, kept as `reach`: the heads' outputs in an orthonormal basis of
+what they span together. Sums over position pairs are products of matrices over positions; no array is as large as a
+Jacobian.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.chunking import float64_zeros
+from libcore.quadrature import Quadrature
+from libcore.sections.attention_jacobian_parts import AttentionParts, attention_parts
+from libcore.sections.attention_rank_one import RankOneSums
+from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
+
+if TYPE_CHECKING:
+    from libcore.sections.attention_branch import AttentionBranch
+
+
+class AttentionJacobianSums(JacobianSums):
+    """Sums over inputs that `sum J J^T` and `sum J_tt` are made of, by pairs of heads `(g, g')`."""
+
+    def __init__(self, branch: AttentionBranch, to_basis_next: Tensor, quadrature: Quadrature) -> None:
+        self.branch = branch
+        self.quadrature = quadrature
+        n_points = len(quadrature.points)
+        output = branch.W_O @ to_basis_next
+        spanned, triangular = torch.linalg.qr(output.flatten(0, 1).T)
+        self.span = spanned.T
+        self.reach = triangular.T.unflatten(0, output.shape[:2]).repeat(n_points, 1, 1)
+        self.w_q, self.w_k, self.w_v = (w.repeat(n_points, 1, 1) for w in (branch.W_Q, branch.W_K, branch.W_V))
+        n_heads, d_value, _ = self.reach.shape
+        d_head = self.w_q.shape[-1]
+        self.overlap = torch.einsum("gdr,her->ghde", self.reach, self.reach)
+
+        def zeros(*shape: int) -> Tensor:
+            return float64_zeros(*shape, like=self.reach)
+
+        self.value_value = zeros(n_heads, n_heads)
+        self.key_key, self.key_query, self.query_query = (zeros(n_heads, n_heads, d_head, d_head) for _ in range(3))
+        self.value_key, self.value_query = (zeros(n_heads, n_heads, d_value, d_head) for _ in range(2))
+        self.pattern_sum = zeros(n_heads)
+        self.key_sum, self.query_sum = zeros(n_heads, d_head, d_value), zeros(n_heads, d_head, d_value)
+        self.rank_one = RankOneSums(self)
+
+    def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
+        parts = attention_parts(self.branch, activation, positions, self.quadrature)
+        self._add_pairs(parts, positions)
+        own = OwnPosition(parts, positions, self.branch)
+        self._add_own_position(own)
+        dense_terms = self.rank_one.add(parts, own, positions) if parts.rows else []
+
+        def dense() -> Float[Tensor, "sample d_in feature_out"]:
+            jacobian = torch.einsum("btg,gid,gdr->btir", own.pattern, self.w_v, self.reach)
+            keys = torch.einsum("gie,btge,btgd,gdr->btir", self.w_k, own.query, own.pull, self.reach)
+            queries = torch.einsum("gie,btged,gdr->btir", self.w_q, own.through_query, self.reach)
+            jacobian = jacobian + keys + queries
+            for left, right in dense_terms:
+                jacobian = jacobian + left[..., None] * right[..., None, :]
+            return jacobian.flatten(0, 1) @ self.span
+
+        return dense
+
+    def _add_pairs(self, parts: AttentionParts, positions: Positions) -> None:
+        """Value and key rows, of all position pairs; head by head, so that arrays stay a few numbers per pair."""
+        pattern = (parts.pattern * parts.weight[:, :, None, :]).transpose(0, 1)
+        query, value, mixed = (part.transpose(0, 1) for part in (parts.query, parts.value, parts.mixed))
+        mixed_query = (mixed[..., :, None] * query[..., None, :]).flatten(-2)
+        for g in range(len(pattern)):
+            product = pattern[g] * pattern
+            self.value_value[g] += product.sum((1, 2, 3))
+            # sum_t P q_t for every key, then the value it belongs to; z_t belongs to the query.
+            asked = self._turned_back(product.transpose(-1, -2) @ query, positions)
+            self.value_key[g] += torch.einsum("hbsd,hbse->hde", value, asked) / self.branch.scale
+            self.value_key[g] -= self._sum_over_keys(product, mixed_query, positions) / self.branch.scale
+            pulled = product[g:] * self._pull_overlap(g, value, mixed) / self.branch.scale**2
+            both = (query[g][..., :, None] * query[g:][..., None, :]).flatten(-2)
+            self.key_key[g, g:] += self._sum_over_keys(pulled, both, positions, both_turn=True)
+
+    def _pull_overlap(self, g: int, value: Tensor, mixed: Tensor) -> Float[Tensor, "head batch query key"]:
+        """`(v_gs - z_gt) Ω_gh (v_hs - z_ht)^T` for every head `h >= g`."""
+        to_others = self.overlap[g, g:, None]
+        value_reach, mixed_reach = value[g] @ to_others, mixed[g] @ to_others
+        value, mixed = value[g:], mixed[g:]
+        overlap = (value_reach * value).sum(-1)[:, :, None, :] + (mixed_reach * mixed).sum(-1)[..., None]
+        return overlap - mixed_reach @ value.transpose(-1, -2) - mixed @ value_reach.transpose(-1, -2)
+
+    def _sum_over_keys(
+        self,
+        pairs: Float[Tensor, "head batch query key"],
+        of_query: Float[Tensor, "head batch query width"],
+        positions: Positions,
+        both_turn: bool = False,
+    ) -> Float[Tensor, "head rows d_head"]:
+        """`sum pairs_ts of_query_t`: matrices whose last index (or both) turns back by the key's position."""
+        d_head = self.w_q.shape[-1]
+        if self.branch.rotary is None:
+            return torch.einsum("hbt,hbtw->hw", pairs.sum(-1), of_query).unflatten(-1, (-1, d_head))
+        by_key = torch.einsum("hbts,hbtw->hsw", pairs, of_query).unflatten(-1, (-1, d_head))
+        turned = self.branch.turn(by_key.transpose(1, 2), -positions.keys)
+        if both_turn:
+            turned = self.branch.turn(turned.transpose(1, 3), -positions.keys).transpose(1, 3)
+        return turned.sum(2)
+
+    def _turned_back(self, heads: Tensor, positions: Positions) -> Tensor:
+        return self.branch.turn(heads, -positions.keys)
+
+    def _add_own_position(self, own: OwnPosition) -> None:
+        """Query rows, what they share with value and key rows, and the transfer: the pairs `s = t`."""
+        through = own.through_query.flatten(0, 1)
+        pattern, query, pull = (part.flatten(0, 1) for part in (own.pattern, own.query, own.pull))
+        reached = torch.einsum("nhed,ghcd->nghec", through, self.overlap)  # X_h Ω_hg, into values of head g
+        self.query_query += torch.einsum("ngec,nghfc->ghef", through, reached)
+        self.value_query += torch.einsum("ng,nhfc->ghcf", pattern, through)
+        met = torch.einsum("ngc,nghfc->nghf", pull, reached)
+        self.key_query += torch.einsum("nge,nghf->ghef", query, met)
+        self.pattern_sum += pattern.sum(0)
+        self.key_sum += torch.einsum("nge,ngd->ged", query, pull)
+        self.query_sum += through.sum(0)
+
+    def transfer(self) -> Float[Tensor, "d_in feature_out"]:
+        moved = self.pattern_sum[:, None, None] * self.w_v + self.w_k @ self.key_sum + self.w_q @ self.query_sum
+        return (torch.einsum("gid,gdr->ir", moved, self.reach) + self.rank_one.own_position) @ self.span
+
+    def gram(self) -> Float[Tensor, "d_in d_in"]:
+        values = self.w_v @ self.reach
+        own = torch.einsum("gh,gir,hjr->ij", self.value_value, values, values)
+        upper = torch.einsum("gie,ghef,hjf->ij", self.w_k, self.key_key, self.w_k)
+        diagonal = torch.einsum("gie,gef,gjf->ij", self.w_k, self.key_key.diagonal().permute(2, 0, 1), self.w_k)
+        own = own + upper + upper.T - diagonal
+        own = own + torch.einsum("gie,ghef,hjf->ij", self.w_q, self.query_query, self.w_q)
+        mixed = torch.einsum("gic,ghcd,ghde,hje->ij", self.w_v, self.overlap, self.value_key, self.w_k)
+        mixed = mixed + torch.einsum("gic,ghcd,ghde,hje->ij", self.w_v, self.overlap, self.value_query, self.w_q)
+        mixed = mixed + torch.einsum("gie,ghef,hjf->ij", self.w_k, self.key_query, self.w_q)
+        mixed = mixed + self.rank_one.cross()
+        return own + mixed + mixed.T + self.rank_one.own
+
+
+class OwnPosition:
+    """The parts where a position reads itself, times the weight `w`; queries turned back by their own position."""
+
+    def __init__(self, parts: AttentionParts, positions: Positions, branch: AttentionBranch) -> None:
+        queries = positions.queries
+        row = torch.arange(len(queries), device=queries.device)
+        weight = parts.weight[:, :, queries].transpose(1, 2)
+        own_value, mixed = parts.value[:, :, queries].transpose(1, 2), parts.mixed.transpose(1, 2)
+        self.pattern: Float[Tensor, "batch query head"] = parts.pattern[:, :, row, queries].transpose(1, 2) * weight
+        self.query: Float[Tensor, "batch query head d_head"] = branch.turn(parts.query, -queries).transpose(1, 2)
+        self.pull: Float[Tensor, "batch query head d_value"] = (
+            self.pattern[..., None] * (own_value - mixed) / branch.scale
+        )
+        self.through_query: Float[Tensor, "batch query head d_head d_value"] = (
+            parts.through_query.transpose(1, 2) * weight[..., None, None]
+        )

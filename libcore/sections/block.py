@@ -1,0 +1,101 @@
+"""Block of a network with a residual stream: the stream's own part plus what each branch adds to it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.chunking import ActivationStream, float64_zeros
+from libcore.quadrature import Quadrature
+from libcore.sections.base import Section
+from libcore.sections.branch import Branch, Positions
+
+
+class BlockSection(Section):
+    """`f -> f_t @ residual + sum over branches of branch(f)_t`; several branches are parallel ones.
+
+    Args:
+        residual: `[d_in, d_out]`, carries the residual stream, output biases (last row) and the constant coordinate.
+        branches: attention, MLP, normalisation; any number of them.
+        query_positions: the output positions to compute, None for all. What no later computation reads is left out.
+    """
+
+    def __init__(
+        self,
+        residual: Float[Tensor, "d_in d_out"],
+        branches: tuple[Branch, ...],
+        query_positions: tuple[int, ...] | None = None,
+    ) -> None:
+        self.residual = residual
+        self.branches = branches
+        self.query_positions = query_positions
+
+    def positions_of(self, activation: Float[Tensor, "batch position d_in"]) -> Positions:
+        """Input and output positions."""
+        return Positions.of(activation.shape[1], self.query_positions, activation.device)
+
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
+        positions = self.positions_of(activation)
+        output = activation[:, positions.queries] @ self.residual
+        for branch in self.branches:
+            output = output + branch(activation, positions)
+        return output
+
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        positions = self.positions_of(example)
+        n_queries = len(positions.queries)
+        in_branches = max((branch.forward_values(positions.count, n_queries) for branch in self.branches), default=0)
+        return example.numel() + 2 * n_queries * self.residual.shape[1] + in_branches
+
+    def closed_form_jacobian_gram(
+        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+    ) -> Float[Tensor, "d_in d_in"]:
+        """Each branch by its own closed form; branches and residual stream meet within a position (METHOD.md 5)."""
+        residual = self.residual.double() @ to_basis_next.double()
+        sums = [branch.jacobian_sums(to_basis_next, quadrature) for branch in self.branches]
+        example = stream.example()
+        positions = self.positions_of(example)
+        n_queries, n_out, n_points = len(positions.queries), residual.shape[1], len(quadrature.points)
+        values = sum(b.jacobian_values(positions.count, n_queries, n_out, n_points) for b in self.branches)
+        if len(self.branches) > 1:
+            values += 3 * n_queries * residual.numel()
+        between, count = float64_zeros(len(residual), len(residual), like=residual), 0
+        for activation in stream.chunks(2 * example.numel() + values):
+            dense = [branch.add(activation.double(), positions) for branch in sums]
+            for one, other in combinations(dense, 2):
+                between += torch.einsum("nik,njk->ij", one(), other())
+            count += len(activation)
+
+        cross = between + sum((residual @ branch.transfer().T for branch in sums), torch.zeros_like(between))
+        gram = sum((branch.gram() for branch in sums), cross + cross.T + residual @ residual.T * (count * n_queries))
+        return gram / (count * positions.count)
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Tensor,
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """Branches' attributions add up before they are squared (eq. 7-8)."""
+        to_basis, from_basis, to_basis_next = (basis.double() for basis in (to_basis, from_basis, to_basis_next))
+        residual = from_basis @ self.residual.double() @ to_basis_next
+        parts = [branch.attributions(from_basis, to_basis_next, quadrature) for branch in self.branches]
+        example = stream.example()
+        positions = self.positions_of(example)
+        n_queries, (n_in, n_out) = len(positions.queries), residual.shape
+        in_branches = [b.attribution_values(positions.count, n_queries, n_in, n_out) for b in self.branches]
+        values = 2 * example.numel() + n_queries * n_in * n_out * 3 + max(in_branches, default=0)
+        square_sum, count = float64_zeros(n_in, n_out, like=residual), 0
+        for activation in stream.chunks(values):
+            features = activation.double() @ to_basis
+            attribution = features[:, positions.queries, :, None] * residual
+            for part in parts:
+                attribution += part(features, positions)
+            square_sum += attribution.square_().sum((0, 1))
+            count += len(features)
+        return square_sum.T / (count * positions.count)

@@ -1,0 +1,97 @@
+"""A branch beside the residual stream: attention or an MLP, with or without a normalisation in front.
+
+A block's closed forms are put together from its branches: each adds up its own Jacobian Gram `sum J J^T` chunk by
+chunk (METHOD.md 5), says what its Jacobians within one position sum to, which is where the residual stream and other
+branches meet it, and gives its part of the attributions (eq. 7).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from libcore.quadrature import Quadrature
+from libcore.sections.base import Movable
+
+DenseJacobian = Callable[[], Float[Tensor, "sample d_in feature_out"]]
+"""A chunk's Jacobians `d fhat_t / d f_t` within each output position, in full."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Output positions `queries` of a section whose inputs have `count` positions."""
+
+    queries: Int[Tensor, " query"]
+    count: int
+
+    @classmethod
+    def of(cls, count: int, queries: tuple[int, ...] | None, device: torch.device) -> Positions:
+        """All positions, or those given, negative ones counted from the end; IndexError for one that is not there."""
+        chosen = range(count) if queries is None else [range(count)[position] for position in queries]
+        return cls(torch.tensor(list(chosen), device=device), count)
+
+    @property
+    def keys(self) -> Int[Tensor, " key"]:
+        """Input positions."""
+        return torch.arange(self.count, device=self.queries.device)
+
+
+class JacobianSums(ABC):
+    """A branch's Jacobian into the next layer's features, summed over chunks, float64."""
+
+    @abstractmethod
+    def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
+        """Take a chunk in."""
+
+    @abstractmethod
+    def gram(self) -> Float[Tensor, "d_in d_in"]:
+        """`sum J_ts J_ts^T` over inputs, output positions `t` and input positions `s`."""
+
+    @abstractmethod
+    def transfer(self) -> Float[Tensor, "d_in feature_out"]:
+        """`sum J_tt` over inputs and output positions."""
+
+
+Attributions = Callable[[Tensor, Positions], Tensor]
+"""`features [batch, position, feature_in] -> sum_s dfhat_t,i / dfhat_s,j fhat_s,j`, [batch, query, feature_in,
+feature_out], the derivative averaged along the path from zero (METHOD.md eq. 7), float64."""
+
+
+class Branch(Movable, ABC):
+    """A function of the whole activation that is added to the residual stream's part."""
+
+    @abstractmethod
+    def __call__(
+        self, activation: Float[Tensor, "batch position d_in"], positions: Positions
+    ) -> Float[Tensor, "batch query d_out"]:
+        """What the branch adds at the output positions."""
+
+    @abstractmethod
+    def forward_values(self, positions: int, queries: int) -> int:
+        """Numbers alive per example in a forward pass."""
+
+    @abstractmethod
+    def jacobian_sums(self, to_basis_next: Float[Tensor, "d_out feature_out"], quadrature: Quadrature) -> JacobianSums:
+        """Empty sums."""
+
+    @abstractmethod
+    def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
+        """Numbers alive per example while a chunk is taken into the sums."""
+
+    @abstractmethod
+    def attributions(
+        self,
+        from_basis: Float[Tensor, "feature_in d_in"],
+        to_basis_next: Float[Tensor, "d_out feature_out"],
+        quadrature: Quadrature,
+    ) -> Attributions:
+        """The branch's part of the attributions."""
+
+    @abstractmethod
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
+        """Numbers alive per example while its attributions are computed, beside the attributions."""
