@@ -35,10 +35,9 @@ def attention_attributions(
         total: Tensor | None = None
         for alpha, weight in quadrature:
             parts = parts_at_point(branch, activation, positions, alpha, weight)
-            heads = [
-                moved_by_head(h, branch, parts, features, from_basis, weights, positions) for h in range(len(output))
-            ]
-            at_point = torch.cat(heads, dim=-1) @ output.flatten(0, 1)
+            heads = [HeadAttribution(h, branch, parts, features, from_basis, weights) for h in range(len(output))]
+            moved = torch.cat([head.moved(positions) for head in heads], dim=-1)
+            at_point = moved @ output.flatten(0, 1)
             total = at_point if total is None else total.add_(at_point)
         assert total is not None
         return total
@@ -46,34 +45,71 @@ def attention_attributions(
     return attributions
 
 
-def moved_by_head(
-    h: int,
-    branch: AttentionBranch,
-    parts: AttentionParts,
-    features: Float[Tensor, "batch key feature_in"],
-    from_basis: Float[Tensor, "feature_in d_in"],
-    weights: tuple[Tensor, ...],
-    positions: Positions,
-) -> Float[Tensor, "batch query feature_in d_value"]:
-    """`sum_s fhat_sj (dz_t / dfhat_sj)` of one head: through its values, keys and query, and along rank-one terms."""
-    w_q, w_k, w_v = (weight[h] for weight in weights)
-    pattern, query, value, mixed = (part[:, h] for part in (parts.pattern, parts.query, parts.value, parts.mixed))
-    read = features * parts.weight[:, h, :, None]
-    moved = (pattern @ read)[..., None] * w_v
-    # Every feature's key at every position, asked by every query: [batch, query, key, feature]
-    keys = branch.turn((read[..., None] * w_k).transpose(1, 2), positions.keys)
-    asked = torch.einsum("bte,bjse->btjs", query, keys) * (pattern / branch.scale)[:, :, None, :]
-    moved += torch.einsum("btjs,bsd->btjd", asked, value) - asked.sum(-1)[..., None] * mixed[:, :, None, :]
-    at_query = read[:, positions.queries]
-    moved += torch.einsum("btj,je,bted->btjd", at_query, w_q, parts.through_query[:, h])
-    for rows in parts.rows:
-        along = (rows.left @ from_basis.T) * features * rows.coefficient[:, h, :, None]
-        through_key = pattern * (query @ rows.key[:, h].transpose(-1, -2)) / branch.scale
-        with_value = (along[..., None] * rows.value[:, h, :, None, :]).flatten(2)
-        moved += (pattern @ with_value).unflatten(-1, moved.shape[2:])
-        with_value = (along[..., None] * value[:, :, None, :]).flatten(2)
-        moved += (through_key @ with_value).unflatten(-1, moved.shape[2:])
-        moved -= (through_key @ along)[..., None] * mixed[:, :, None, :]
-        through_query = torch.einsum("bte,bted->btd", rows.query[:, h], parts.through_query[:, h])
-        moved += along[:, positions.queries, :, None] * through_query[:, :, None, :]
-    return moved
+class HeadAttribution:
+    """One head's `sum_s fhat_sj (dz_t / dfhat_sj)`: through its values, keys and query, and along rank-one terms."""
+
+    def __init__(
+        self,
+        h: int,
+        branch: AttentionBranch,
+        parts: AttentionParts,
+        features: Float[Tensor, "batch key feature_in"],
+        from_basis: Float[Tensor, "feature_in d_in"],
+        weights: tuple[Tensor, ...],
+    ) -> None:
+        self.branch = branch
+        self.w_q, self.w_k, self.w_v = (weight[h] for weight in weights)
+        self.pattern, self.query = parts.pattern[:, h], parts.query[:, h]
+        self.value, self.mixed = parts.value[:, h], parts.mixed[:, h]
+        self.through_query = parts.through_query[:, h]
+        self.read = features * parts.weight[:, h, :, None]
+        self.rows = [(row.query[:, h], row.key[:, h], row.value[:, h]) for row in parts.rows]
+        self.along = [(row.left @ from_basis.T) * features * row.coefficient[:, h, :, None] for row in parts.rows]
+
+    def moved(self, positions: Positions) -> Float[Tensor, "batch query feature_in d_value"]:
+        """At every output position."""
+        moved = self._through_own_query(positions)
+        if self.branch.rotary is None:
+            read, with_value = self._mixed_by(self.pattern, self.read)
+            asked = (self.query @ self.w_k.T / self.branch.scale)[..., None]
+            moved += read[..., None] * self.w_v + asked * (with_value - read[..., None] * self.mixed[:, :, None])
+        else:
+            moved += (self.pattern @ self.read)[..., None] * self.w_v
+            for queries, keys in self.branch.key_blocks(positions):
+                moved[:, queries] += self._through_turned_keys(queries, keys, positions)
+        for (_, row_key, row_value), along in zip(self.rows, self.along, strict=True):
+            through_key = self.pattern * (self.query @ row_key.transpose(-1, -2)) / self.branch.scale
+            read, with_value = self._mixed_by(through_key, along)
+            moved += with_value - read[..., None] * self.mixed[:, :, None]
+            moved += (self.pattern @ outer(along, row_value)).unflatten(-1, moved.shape[2:])
+        return moved
+
+    def _mixed_by(self, pattern: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """`sum_s pattern_ts read_sj`, and the same times `v_s`."""
+        with_value = (pattern @ outer(read, self.value)).unflatten(-1, (read.shape[-1], -1))
+        return pattern @ read, with_value
+
+    def _through_turned_keys(self, queries: Tensor, keys: Tensor, positions: Positions) -> Tensor:
+        """Through keys whose positions turn them, so that each pair of positions has its own product with a query."""
+        turned = self.branch.turn((self.read[:, keys, :, None] * self.w_k).transpose(1, 2), positions.keys[keys])
+        asked = (self.query[:, queries] @ turned.flatten(1, 2).transpose(-1, -2)).unflatten(-1, turned.shape[1:3])
+        pattern = self.pattern[:, queries[:, None], keys, None] / self.branch.scale
+        weighted = pattern * (self.value[:, None, keys] - self.mixed[:, queries, None])
+        return asked @ weighted
+
+    def _through_own_query(self, positions: Positions) -> Tensor:
+        """An output position's own features, through its query."""
+        row, column = positions.own()
+        assert len(row) == len(positions.queries)
+        moved = torch.einsum("btj,je,bted->btjd", self.read[:, column], self.w_q, self.through_query)
+        for (row_query, _, _), along in zip(self.rows, self.along, strict=True):
+            through_query = torch.einsum("bte,bted->btd", row_query, self.through_query)
+            moved += along[:, column, :, None] * through_query[:, :, None, :]
+        return moved
+
+
+def outer(
+    read: Float[Tensor, "batch key feature_in"], value: Float[Tensor, "batch key d_value"]
+) -> Float[Tensor, "batch key feature_in_d_value"]:
+    """Every feature with every value coordinate, at the same position."""
+    return (read[..., None] * value[:, :, None, :]).flatten(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -16,6 +17,9 @@ from libcore.sections.branch import Attributions, Branch, JacobianSums, Position
 from libcore.sections.normalisation import Normalisation
 from libcore.sections.positionwise_branch import check_width
 from libcore.sections.rotary import Rotary
+
+KEYS_PER_BLOCK = 32
+"""Keys whose pairs are treated together: few enough to leave out most pairs without attention, enough for a product."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,17 @@ class AttentionBranch(Branch):
             hidden |= key <= query - self.window
         return hidden
 
+    def key_blocks(self, positions: Positions) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
+
+        Half of all pairs are none, where attention is causal; with a window, most are.
+        """
+        attends = ~self.hidden_from(positions)
+        for keys in torch.arange(positions.count, device=attends.device).split(KEYS_PER_BLOCK):
+            queries = torch.nonzero(attends[:, keys].any(1)).flatten()
+            if len(queries):
+                yield queries, keys
+
     def attend(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Attended:
         """Queries at the output positions, keys and values at all positions, and the pattern."""
         read = activation if self.normalisation is None else self.normalisation(activation)
@@ -118,8 +133,9 @@ class AttentionBranch(Branch):
         n_heads, d_in, d_head = self.W_Q.shape
         d_value, heads = self.W_V.shape[-1], n_points * n_heads
         reach = min(n_out, n_heads * d_value)
-        pairs = queries * positions * (8 * heads + 3 * reach)
-        products = 2 * (queries + positions) * heads * (d_head * (d_head + d_value) + 3 * reach)
+        pairs = queries * min(positions, KEYS_PER_BLOCK) * (6 * heads + 4 * reach) + 2 * queries * positions * heads
+        products = (queries + positions) * heads * (d_head * (d_head + 2 * d_value) + 3 * reach)
+        products += queries * heads**2 * d_head * d_value
         return pairs + products + positions * 3 * d_in
 
     def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:

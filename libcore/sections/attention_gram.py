@@ -16,7 +16,7 @@ from torch import Tensor
 from libcore.chunking import float64_zeros
 from libcore.quadrature import Quadrature
 from libcore.sections.attention_jacobian_parts import AttentionParts, attention_parts
-from libcore.sections.attention_rank_one import RankOneSums
+from libcore.sections.attention_rank_one import RankOneEffect, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
 
 if TYPE_CHECKING:
@@ -51,17 +51,22 @@ class AttentionJacobianSums(JacobianSums):
 
     def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
         parts = attention_parts(self.branch, activation, positions, self.quadrature)
-        self._add_pairs(parts, positions)
         own = OwnPosition(parts, positions, self.branch)
         self._add_own_position(own)
-        dense_terms = self.rank_one.add(parts, own, positions) if parts.rows else []
+        effects: list[RankOneEffect] = []
+        for queries, keys in self.branch.key_blocks(positions):
+            pairs = parts.between(queries, keys)
+            block = Positions(positions.queries[queries], positions.keys[keys])
+            self._add_pairs(pairs, block)
+            effects += self.rank_one.add(pairs, block, queries, keys)
+        terms = self.rank_one.add_own_position(parts, own, effects)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:
             jacobian = torch.einsum("btg,gid,gdr->btir", own.pattern, self.w_v, self.reach)
             keys = torch.einsum("gie,btge,btgd,gdr->btir", self.w_k, own.query, own.pull, self.reach)
             queries = torch.einsum("gie,btged,gdr->btir", self.w_q, own.through_query, self.reach)
             jacobian = jacobian + keys + queries
-            for left, right in dense_terms:
+            for left, right in terms:
                 jacobian = jacobian + left[..., None] * right[..., None, :]
             return jacobian.flatten(0, 1) @ self.span
 
@@ -146,12 +151,13 @@ class OwnPosition:
     """The parts where a position reads itself, times the weight `w`; queries turned back by their own position."""
 
     def __init__(self, parts: AttentionParts, positions: Positions, branch: AttentionBranch) -> None:
-        queries = positions.queries
-        row = torch.arange(len(queries), device=queries.device)
-        weight = parts.weight[:, :, queries].transpose(1, 2)
-        own_value, mixed = parts.value[:, :, queries].transpose(1, 2), parts.mixed.transpose(1, 2)
-        self.pattern: Float[Tensor, "batch query head"] = parts.pattern[:, :, row, queries].transpose(1, 2) * weight
-        self.query: Float[Tensor, "batch query head d_head"] = branch.turn(parts.query, -queries).transpose(1, 2)
+        row, column = positions.own()
+        weight = parts.weight[:, :, column].transpose(1, 2)
+        own_value, mixed = parts.value[:, :, column].transpose(1, 2), parts.mixed.transpose(1, 2)
+        self.pattern: Float[Tensor, "batch query head"] = parts.pattern[:, :, row, column].transpose(1, 2) * weight
+        self.query: Float[Tensor, "batch query head d_head"] = branch.turn(parts.query, -positions.queries).transpose(
+            1, 2
+        )
         self.pull: Float[Tensor, "batch query head d_value"] = (
             self.pattern[..., None] * (own_value - mixed) / branch.scale
         )

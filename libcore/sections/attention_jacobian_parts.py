@@ -63,6 +63,29 @@ class AttentionParts:
     through_query: Float[Tensor, "batch head query d_head d_value"]
     rows: tuple[RankOneRows, ...]
 
+    def between(self, queries: Tensor, keys: Tensor) -> AttentionParts:
+        """What concerns these queries and keys only."""
+        rows = (
+            RankOneRows(
+                row.left[:, keys],
+                row.coefficient[:, :, keys],
+                row.query[:, :, queries],
+                row.key[:, :, keys],
+                row.value[:, :, keys],
+            )
+            for row in self.rows
+        )
+        return AttentionParts(
+            self.pattern[:, :, queries[:, None], keys],
+            self.weight[:, :, keys],
+            self.query[:, :, queries],
+            self.key[:, :, keys],
+            self.value[:, :, keys],
+            self.mixed[:, :, queries],
+            self.through_query[:, :, queries],
+            tuple(rows),
+        )
+
 
 def attention_parts(
     branch: AttentionBranch,

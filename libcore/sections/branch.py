@@ -24,21 +24,26 @@ DenseJacobian = Callable[[], Float[Tensor, "sample d_in feature_out"]]
 
 @dataclass(frozen=True)
 class Positions:
-    """Output positions `queries` of a section whose inputs have `count` positions."""
+    """Output positions `queries`, and input positions `keys`."""
 
     queries: Int[Tensor, " query"]
-    count: int
+    keys: Int[Tensor, " key"]
 
     @classmethod
     def of(cls, count: int, queries: tuple[int, ...] | None, device: torch.device) -> Positions:
         """All positions, or those given, negative ones counted from the end; IndexError for one that is not there."""
         chosen = range(count) if queries is None else [range(count)[position] for position in queries]
-        return cls(torch.tensor(list(chosen), device=device), count)
+        return cls(torch.tensor(list(chosen), device=device), torch.arange(count, device=device))
 
     @property
-    def keys(self) -> Int[Tensor, " key"]:
+    def count(self) -> int:
         """Input positions."""
-        return torch.arange(self.count, device=self.queries.device)
+        return len(self.keys)
+
+    def own(self) -> tuple[Int[Tensor, " own"], Int[Tensor, " own"]]:
+        """Rows of `queries` and of `keys` that are the same position."""
+        row, column = torch.nonzero(self.queries[:, None] == self.keys[None, :], as_tuple=True)
+        return row, column
 
 
 class JacobianSums(ABC):
