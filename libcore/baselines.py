@@ -26,7 +26,7 @@ def svd_basis(statistics: LayerStatistics, has_constant: bool, truncation: Trunc
     direction is about that of the mean.
     """
     mean, gram = variable_moments(statistics, has_constant)
-    moment, rotation = descending_eigh(gram + mean[:, None] * mean[None, :])
+    moment, rotation = descending_eigh(gram + mean[:, None] * mean[None, :], statistics.isolated)
     kept = moment > truncation.cut(largest_of(moment), dtype)
     return basis_of_directions(rotation[:, kept], torch.zeros_like(mean), moment, has_constant)
 
@@ -50,13 +50,19 @@ def random_basis(
     dtype: torch.dtype,
     generator: torch.Generator,
 ) -> Basis:
-    """Orthonormal directions drawn uniformly (Haar) in the span of the kept principal ones, by variance."""
+    """Orthonormal directions drawn uniformly (Haar) in the span of the kept principal ones, by variance.
+
+    Isolated coordinates stay directions of their own.
+    """
     mean, gram = variable_moments(statistics, has_constant)
     components = principal_components(statistics, has_constant, truncation, dtype)
-    principal = components.project[: len(mean), int(has_constant) :]
+    kept = components.project[: len(mean), int(has_constant) :]
+    isolated = torch.zeros(kept.shape[1], dtype=torch.bool, device=kept.device)
+    isolated[list(components.isolated)] = True
+    principal = kept[:, ~isolated]
     normal = torch.randn(principal.shape, generator=generator, dtype=torch.float64).to(mean.device)
     # Drawn in the layer's coordinates, the directions do not depend on which eigenvectors stand for equal variances.
-    directions = principal @ haar_rotation(principal.T @ normal)
+    directions = torch.cat([principal @ haar_rotation(principal.T @ normal), kept[:, isolated]], dim=1)
     variance, order = (directions * (gram @ directions)).sum(0).sort(descending=True, stable=True)
     importance = torch.cat([variance, components.dropped_variance])
     return basis_of_directions(fix_signs(directions[:, order]), mean, importance, has_constant)

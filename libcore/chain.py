@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -24,6 +24,7 @@ class Chain:
         head: maps a batch of inputs to the first node layer's activation `[batch, position, d]`.
         tail: maps the last node layer's activation to the model's output; None where the last layer is the output.
         layers_without_constant: node layers that carry no constant coordinate (the logits).
+        isolated: by node layer, coordinates that stay features of their own (a normalisation's scale).
         before: sections between `head` and the first node layer, of layers that were left out.
     """
 
@@ -33,6 +34,7 @@ class Chain:
     tail: Section | None = None
     layers_without_constant: frozenset[str] = frozenset({"output"})
     before: tuple[Section, ...] = ()
+    isolated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.sections) != len(self.node_layers) - 1:

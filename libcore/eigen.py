@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,15 +42,38 @@ RELATIVE = Truncation()
 
 
 def descending_eigh(
-    symmetric: Float[Tensor, "d d"],
+    symmetric: Float[Tensor, "d d"], isolated: Sequence[int] = ()
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
     """Eigenvalues, largest first, clipped at zero, and eigenvectors as columns.
 
     The input is positive semi-definite up to round-off: eigenvalues below zero are round-off and become zero, they are
     not made positive. Each eigenvector's entry of largest magnitude is positive, so that equal inputs give equal files.
+    An isolated coordinate is an eigenvector of its own, as if nothing were correlated with it.
     """
+    if isolated:
+        return isolated_eigh(symmetric, isolated)
     eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
     return eigenvalues.flip(0).clamp(min=0.0), fix_signs(eigenvectors.flip(1))
+
+
+def isolated_eigh(
+    symmetric: Float[Tensor, "d d"], isolated: Sequence[int]
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """`descending_eigh` of the other coordinates, and each isolated one, sorted together."""
+    d = len(symmetric)
+    others = [index for index in range(d) if index not in isolated]
+    values = symmetric.diagonal()[list(isolated)].clamp(min=0.0)
+    vectors = torch.eye(d, dtype=symmetric.dtype, device=symmetric.device)[:, list(isolated)]
+    other_values, rotation = descending_eigh(symmetric[others][:, others])
+    other_vectors = symmetric.new_zeros(d, len(others))
+    other_vectors[others] = rotation
+    eigenvalues, order = torch.cat([other_values, values]).sort(descending=True, stable=True)
+    return eigenvalues, torch.cat([other_vectors, vectors], dim=1)[:, order]
+
+
+def isolated_columns(vectors: Float[Tensor, "d k"], isolated: Sequence[int]) -> tuple[int, ...]:
+    """Which of the kept eigenvectors are isolated coordinates."""
+    return tuple(torch.nonzero((vectors[list(isolated)] != 0).any(0)).flatten().tolist())
 
 
 def fix_signs(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:

@@ -32,9 +32,10 @@ def lib_basis(
     `Λ`, descending; `to_basis` has those above the cut. Everything is float64; `dtype` is what the activations were
     computed in and sets the default cut.
     """
-    whiten, unwhiten = principal_components(statistics, True, truncation, dtype).whitened()
+    components = principal_components(statistics, True, truncation, dtype)
+    whiten, unwhiten = components.whitened()
     alignment = unwhiten @ jacobian_gram @ unwhiten.T  # M, eq. 5
-    importance, rotation = descending_eigh(alignment[1:, 1:])
+    importance, rotation = descending_eigh(alignment[1:, 1:], components.isolated)
     kept = importance > truncation.cut(largest_of(importance), dtype)
 
     # The constant is a feature even where nothing depends on it; it then keeps its own scale.

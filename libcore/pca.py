@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.eigen import Truncation, descending_eigh, largest_of
+from libcore.eigen import Truncation, descending_eigh, isolated_columns, largest_of
 from libcore.statistics import LayerStatistics
 
 
@@ -22,6 +22,7 @@ class PrincipalComponents:
         restore: `U^T Y^-1`, `[k, d]`.
         variance: `D`, `[k]`, descending; 1 for the constant direction.
         dropped_variance: variances of the directions below the cut.
+        isolated: which directions, the constant one not counted, are isolated coordinates of the layer.
     """
 
     project: Float[Tensor, "d k"]
@@ -29,6 +30,7 @@ class PrincipalComponents:
     variance: Float[Tensor, " k"]
     dropped_variance: Float[Tensor, " dropped"]
     has_constant: bool
+    isolated: tuple[int, ...] = ()
 
     def whitened(self) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k d"]]:
         """`R = W D^(-1/2)` and `Rpinv = D^(1/2) U^T Y^-1`.   (eq. 3)"""
@@ -45,14 +47,15 @@ def principal_components(
         dtype: what the activations were computed in; sets the default cut.
     """
     mean, gram = variable_moments(statistics, has_constant)
-    variance, rotation = descending_eigh(gram)
+    variance, rotation = descending_eigh(gram, statistics.isolated)
     kept = variance > truncation.cut(largest_of(variance), dtype)
     rotation = rotation[:, kept]
     if not has_constant:
         return PrincipalComponents(rotation, rotation.T, variance[kept], variance[~kept], False)
     project, restore = centred_maps(rotation, mean)
     one = variance.new_ones(1)
-    return PrincipalComponents(project, restore, torch.cat([one, variance[kept]]), variance[~kept], True)
+    isolated = isolated_columns(rotation, statistics.isolated)
+    return PrincipalComponents(project, restore, torch.cat([one, variance[kept]]), variance[~kept], True, isolated)
 
 
 def variable_moments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,11 +19,14 @@ class LayerStatistics:
         mean: `E[f]`, `[d]`; 1 in the constant coordinate.
         gram: `E[(f - mu)^T (f - mu)]`, `[d, d]`, every coordinate centred but the constant one.
         count: how many activations (examples times positions) were averaged.
+        isolated: coordinates that are features of their own whatever they are correlated with, such as the scale of
+            a normalisation.
     """
 
     mean: Float[Tensor, " d"]
     gram: Float[Tensor, "d d"]
     count: int
+    isolated: tuple[int, ...] = ()
 
 
 ROWS_PER_SUM = 512
@@ -92,6 +95,9 @@ def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> 
 def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[str, LayerStatistics]:
     """Statistics of every node layer on `inputs`, by name."""
     return {
-        layer: layer_statistics(chain.stream(inputs, index, memory_budget), chain.has_constant(layer))
+        layer: replace(
+            layer_statistics(chain.stream(inputs, index, memory_budget), chain.has_constant(layer)),
+            isolated=chain.isolated.get(layer, ()),
+        )
         for index, layer in enumerate(chain.node_layers)
     }

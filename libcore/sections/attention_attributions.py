@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.quadrature import Quadrature
-from libcore.sections.attention_jacobian_parts import AttentionParts, parts_at_point
+from libcore.sections.attention_jacobian import AttentionParts, parts_at_point
 from libcore.sections.branch import Attributions, Positions
 
 if TYPE_CHECKING:

@@ -122,9 +122,7 @@ class AttentionBranch(Branch):
 
     def in_float64(self) -> AttentionBranch:
         """What closed forms compute with, whatever the model's dtype."""
-        copy = self.to(dtype=torch.float64)
-        assert isinstance(copy, AttentionBranch)
-        return copy
+        return self.to(dtype=torch.float64)
 
     def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
         return AttentionJacobianSums(self.in_float64(), to_basis_next.double(), quadrature)

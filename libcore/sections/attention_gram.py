@@ -1,4 +1,4 @@
-"""An attention branch's Jacobian Gram `sum J J^T` from its parts (METHOD.md eq. 10; `attention_jacobian_parts.py`).
+"""An attention branch's Jacobian Gram `sum J J^T` from its parts (METHOD.md eq. 10; `attention_jacobian.py`).
 
 Output features enter only through `Ω_hg = O^h O^gT`, kept as `reach`: the heads' outputs in an orthonormal basis of
 what they span together. Sums over position pairs are products of matrices over positions; no array is as large as a
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from libcore.chunking import float64_zeros
 from libcore.quadrature import Quadrature
-from libcore.sections.attention_jacobian_parts import AttentionParts, attention_parts
+from libcore.sections.attention_jacobian import AttentionParts, attention_parts
 from libcore.sections.attention_rank_one import RankOneEffect, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
 
@@ -81,7 +81,7 @@ class AttentionJacobianSums(JacobianSums):
             product = pattern[g] * pattern
             self.value_value[g] += product.sum((1, 2, 3))
             # sum_t P q_t for every key, then the value it belongs to; z_t belongs to the query.
-            asked = self._turned_back(product.transpose(-1, -2) @ query, positions)
+            asked = self.branch.turn(product.transpose(-1, -2) @ query, -positions.keys)
             self.value_key[g] += torch.einsum("hbsd,hbse->hde", value, asked) / self.branch.scale
             self.value_key[g] -= self._sum_over_keys(product, mixed_query, positions) / self.branch.scale
             pulled = product[g:] * self._pull_overlap(g, value, mixed) / self.branch.scale**2
@@ -113,18 +113,18 @@ class AttentionJacobianSums(JacobianSums):
             turned = self.branch.turn(turned.transpose(1, 3), -positions.keys).transpose(1, 3)
         return turned.sum(2)
 
-    def _turned_back(self, heads: Tensor, positions: Positions) -> Tensor:
-        return self.branch.turn(heads, -positions.keys)
-
     def _add_own_position(self, own: OwnPosition) -> None:
         """Query rows, what they share with value and key rows, and the transfer: the pairs `s = t`."""
         through = own.through_query.flatten(0, 1)
         pattern, query, pull = (part.flatten(0, 1) for part in (own.pattern, own.query, own.pull))
-        reached = torch.einsum("nhed,ghcd->nghec", through, self.overlap)  # X_h Ω_hg, into values of head g
-        self.query_query += torch.einsum("ngec,nghfc->ghef", through, reached)
+        heads = through.shape[1:3]
+        reached = torch.einsum("nged,gdr->nger", through, self.reach).flatten(1, 2)
+        in_rows = reached.transpose(0, 1).flatten(1)
+        self.query_query += (in_rows @ in_rows.T).unflatten(0, heads).unflatten(2, heads).transpose(1, 2)
         self.value_query += torch.einsum("ng,nhfc->ghcf", pattern, through)
-        met = torch.einsum("ngc,nghfc->nghf", pull, reached)
-        self.key_query += torch.einsum("nge,nghf->ghef", query, met)
+        met = torch.einsum("ngd,gdr->ngr", pull, self.reach) @ reached.transpose(1, 2)
+        key_query = query.permute(1, 2, 0) @ met.transpose(0, 1)
+        self.key_query += key_query.unflatten(2, heads).transpose(1, 2)
         self.pattern_sum += pattern.sum(0)
         self.key_sum += torch.einsum("nge,ngd->ged", query, pull)
         self.query_sum += through.sum(0)

@@ -1,4 +1,4 @@
-"""The rank-one terms of a normalised attention branch's Jacobian, summed (`attention_jacobian_parts.py`).
+"""The rank-one terms of a normalised attention branch's Jacobian, summed (`attention_jacobian.py`).
 
 sum_k y_k,s^T psi_k,ts,   psi_k,ts = sum_g c_kgs [a_gts value_k,s + (q_gt key_k,s^T) u_gts + δ_ts query_k,t X_gt] O^h
 """
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.chunking import float64_zeros
-from libcore.sections.attention_jacobian_parts import AttentionParts, RankOneRows
+from libcore.sections.attention_jacobian import AttentionParts, RankOneRows
 from libcore.sections.branch import Positions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,10 +18,13 @@ from libcore.chunking import ActivationStream
 from libcore.quadrature import Quadrature
 
 
+Moved = TypeVar("Moved", bound="Movable")
+
+
 class Movable:
     """Made of tensors and other movables, as attributes; never changed in place."""
 
-    def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(self: Moved, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Moved:
         """A copy with all tensors moved."""
         moved = object.__new__(type(self))
         for name, value in vars(self).items():

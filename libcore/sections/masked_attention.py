@@ -44,15 +44,16 @@ def masked_attention_evaluation(
 ) -> MaskedEvaluation | None:
     """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
     n_examples, n_positions, _ = features.shape
-    queries = section.queries_of(n_positions)
+    attention, positions = section.attention, section.positions_of(features)
+    queries, attends = positions.queries.tolist(), ~attention.hidden_from(positions)
     distinct = [DistinctRows.of(features[:, position]) for position in range(n_positions)]
     if max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct) > n_examples:
         return None
 
     residual = from_basis @ section.residual @ to_basis_next
-    query_weight = from_basis @ section.W_Q / section.scale
-    key_weight = from_basis @ section.W_K
-    value_weight = from_basis @ section.W_V @ section.W_O @ to_basis_next
+    query_weight = from_basis @ attention.W_Q / attention.scale
+    key_weight = from_basis @ attention.W_K
+    value_weight = from_basis @ attention.W_V @ attention.W_O @ to_basis_next
     n_heads, n_outputs = len(value_weight), residual.shape[1]
     chunk = rows_per_chunk(3 * n_positions * n_outputs * n_heads, memory_budget)
 
@@ -62,7 +63,7 @@ def masked_attention_evaluation(
         values = [torch.einsum("nj,hji->nih", position.rows, masked_values) for position in distinct]
         output = features.new_empty(n_examples, len(queries), n_outputs)
         for column, t in enumerate(queries):
-            keys = section.attended_by(t, n_positions)
+            keys = torch.nonzero(attends[column]).flatten().tolist()
             scores = score_tables(distinct, t, keys, query_weight, key_weight, mask)
             direct = distinct[t].rows @ masked_residual
             for start in range(0, n_examples, chunk):

@@ -41,9 +41,7 @@ class Positionwise(Branch):
 
     def in_float64(self) -> Positionwise:
         """What closed forms compute with, whatever the model's dtype."""
-        copy = self.to(dtype=torch.float64)
-        assert isinstance(copy, Positionwise)
-        return copy
+        return self.to(dtype=torch.float64)
 
     def forward_values(self, positions: int, queries: int) -> int:
         return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])

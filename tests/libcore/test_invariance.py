@@ -47,12 +47,12 @@ def followed_by(section: Section, matrix: Tensor) -> Section:
     assert isinstance(section, AttentionSection)
     return AttentionSection(
         section.residual @ matrix,
-        section.W_Q,
-        section.W_K,
-        section.W_V,
-        section.W_O @ matrix,
+        section.attention.W_Q,
+        section.attention.W_K,
+        section.attention.W_V,
+        section.attention.W_O @ matrix,
         section.query_positions,
-        section.causal,
+        section.attention.causal,
     )
 
 
@@ -67,12 +67,12 @@ def preceded_by(section: Section, matrix: Tensor) -> Section:
     assert isinstance(section, AttentionSection)
     return AttentionSection(
         matrix @ section.residual,
-        matrix @ section.W_Q,
-        matrix @ section.W_K,
-        matrix @ section.W_V,
-        section.W_O,
+        matrix @ section.attention.W_Q,
+        matrix @ section.attention.W_K,
+        matrix @ section.attention.W_V,
+        section.attention.W_O,
         section.query_positions,
-        section.causal,
+        section.attention.causal,
     )
 
 

@@ -16,17 +16,17 @@ from libcore.sections import AttentionSection, ComposedSection, FunctionSection,
 
 def naive_attention(section: AttentionSection, activation: Tensor, queries: list[int]) -> Tensor:
     """One example, query, head and key at a time."""
-    n_heads, _, d_head = section.W_Q.shape
+    n_heads, _, d_head = section.attention.W_Q.shape
     outputs = []
     for f in activation:
         for t in queries:
             output = f[t] @ section.residual
             for h in range(n_heads):
-                keys = range(t + 1) if section.causal else range(len(f))
-                scores = [((f[t] @ section.W_Q[h]) @ (f[s] @ section.W_K[h])).item() / sqrt(d_head) for s in keys]
+                keys = range(t + 1) if section.attention.causal else range(len(f))
+                scores = [((f[t] @ section.attention.W_Q[h]) @ (f[s] @ section.attention.W_K[h])).item() / sqrt(d_head) for s in keys]
                 total = sum(exp(score) for score in scores)
                 for s, score in zip(keys, scores, strict=True):
-                    output = output + exp(score) / total * (f[s] @ section.W_V[h]) @ section.W_O[h]
+                    output = output + exp(score) / total * (f[s] @ section.attention.W_V[h]) @ section.attention.W_O[h]
             outputs.append(output)
     return torch.stack(outputs).unflatten(0, (len(activation), len(queries)))
 
