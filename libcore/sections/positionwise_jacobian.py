@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 class RankOne:
     """`left^T right B` at every position."""
 
-    left: Float[Tensor, "batch position d_in"]
-    right: Float[Tensor, "batch position pre"]
+    left: Float[Tensor, "*batch d_in"]
+    right: Float[Tensor, "*batch pre"]
 
 
 @dataclass(frozen=True)
 class PositionwiseJacobian:
     """`d`, and the rank-one terms."""
 
-    slope: Float[Tensor, "batch position pre"]
+    slope: Float[Tensor, "*batch pre"]
     terms: tuple[RankOne, ...] = ()
 
     def at(self, positions: Positions) -> PositionwiseJacobian:
