@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from experiments.ablation_progress import ablation_progress
 from experiments.cache import FinishedStage, StageCache, StageResult, stage_key
 from experiments.config import RunConfig
-from experiments.console import progress_bar
-from libcore.ablation import AblationCurve, edge_ablation, kept_schedule, node_ablation, unablated_score
+from experiments.scores import ACCURACY, Score
+from experiments.tolerances import tolerances_of
+from libcore.ablation import AblationCurve, edge_ablation, node_ablation, unablated_score
+from libcore.ablation_plan import plan_ablations
+from libcore.ablation_schedule import kept_schedule
 from libcore.basis import Basis
 from models.analysed import AnalysedModel
 
@@ -21,6 +26,7 @@ class Ablations:
     """Scores on the test split by what was kept (CONTRACT.md, `ablations.json`)."""
 
     test_score: float
+    score: Score = ACCURACY
     nodes: dict[str, AblationCurve] = field(default_factory=dict)
     edges: dict[str, AblationCurve] = field(default_factory=dict)
 
@@ -39,7 +45,7 @@ def ablation_stage(
         "edges": sorted(edges),
         "dtype": config.analysis.ablation_dtype,
         "n_test_examples": config.analysis.n_test_examples,
-        "tolerances": config.analysis.tolerances,
+        "tolerances": tolerances_of(config),
     }
     stage = cache.finish(
         "ablation",
@@ -52,29 +58,30 @@ def ablation_stage(
 def compute_ablations(
     config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor]
 ) -> Ablations:
-    """Both ablations on the test split, with a progress bar that counts evaluations."""
+    """Both ablations on the test split, with a progress bar of what is left."""
     dtype, budget, tolerances = (
         getattr(torch, config.analysis.ablation_dtype),
         config.analysis.memory_bytes,
-        config.analysis.tolerances,
+        tolerances_of(config),
     )
     chain = model.chain(dtype)
-    chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
-    ablations = Ablations(unablated_score(chain, test, budget))
-    with progress_bar("ablation", None) as advance:
-        evaluations = 0
-
-        def show(layer: str, kept: int, score: float) -> None:
-            nonlocal evaluations
-            evaluations += 1
-            advance(evaluations, f"{layer}: {kept} kept, score {score:.4f}")
-
+    score = Score(test.score_name, test.lower_is_better)
+    ablations = Ablations(unablated_score(chain, test, budget), score)
+    with ablation_progress(plan_ablations(chain, bases, edges, tolerances)) as progress:
         for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
             schedule = kept_schedule(bases[layer].n_features)
             ablations.nodes[layer] = node_ablation(
-                chain, test, index, bases[layer], schedule, tolerances, ablations.test_score, budget, show
+                chain,
+                test,
+                index,
+                bases[layer],
+                schedule,
+                tolerances,
+                ablations.test_score,
+                budget,
+                progress.of_kind("node"),
             )
             if layer in edges:
                 ablations.edges[layer] = edge_ablation(
@@ -86,7 +93,7 @@ def compute_ablations(
                     tolerances,
                     ablations.test_score,
                     budget,
-                    show,
+                    progress.of_kind("edge"),
                 )
     return ablations
 
@@ -107,6 +114,7 @@ def ablations_to_json(ablations: Ablations) -> dict[str, Any]:
 
     return {
         "test_score": ablations.test_score,
+        "score": asdict(ablations.score),
         "node_ablation": scores(ablations.nodes),
         "edge_ablation": scores(ablations.edges),
         "edges_needed": needed(ablations.edges),
@@ -117,10 +125,13 @@ def ablations_to_json(ablations: Ablations) -> dict[str, Any]:
 def ablations_from_json(content: dict[str, Any]) -> Ablations:
     """The inverse of `ablations_to_json`."""
 
-    def curves(scores: dict[str, dict[str, float]], needed: dict[str, dict[str, int]]) -> dict[str, AblationCurve]:
+    def curves(
+        scores: dict[str, dict[str, float | None]], needed: dict[str, dict[str, int]]
+    ) -> dict[str, AblationCurve]:
         return {
             layer: AblationCurve(
-                {int(kept): score for kept, score in by_kept.items()},
+                # What JSON has no word for is written as null: a score that overflowed.
+                {int(kept): math.nan if score is None else score for kept, score in by_kept.items()},
                 {float(tolerance): n for tolerance, n in needed[layer].items()},
             )
             for layer, by_kept in scores.items()
@@ -128,6 +139,7 @@ def ablations_from_json(content: dict[str, Any]) -> Ablations:
 
     return Ablations(
         content["test_score"],
+        Score(**content["score"]) if "score" in content else ACCURACY,
         curves(content["node_ablation"], content["nodes_needed"]),
         curves(content["edge_ablation"], content["edges_needed"]),
     )

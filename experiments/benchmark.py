@@ -1,7 +1,8 @@
-"""`python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation, section by section.
+"""`python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation and probes, section by section.
 
 Takes the overrides of `experiments.run`. For every layer pair: seconds for the Jacobian Gram by the closed form and by
-differentiation on the same examples, how many times faster the one is, and how far the two are apart.
+differentiation on the same examples, how many times faster the one is, and how far the two are apart. Beside them the
+seconds that `analysis.probes` take, their error, and what they say of it themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from experiments.errors import UserError
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from experiments.config import RunConfig
     from libcore.chain import Chain
 
+Result = TypeVar("Result")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark", description="Times closed forms against differentiation."
+        prog="python -m experiments.benchmark", description="Times closed forms against differentiation and probes."
     )
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for experiments.run")
     parser.add_argument("--layer", action="append", help="time this node layer only; may be given several times")
@@ -39,32 +42,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
-    """Fit LIB; at each chosen layer time both estimators. Prints one line a layer."""
+    """Fit LIB; at each chosen layer time all estimators. Prints one line a layer."""
     import torch
 
+    from experiments.stages import probes_of
     from experiments.validation import check_command_line
     from libcore.estimators import jacobian_gram
     from libcore.methods import FitSettings, fit_lib
     from libcore.quadrature import GRADIENT
     from libcore.sections import ClosedForm
     from libcore.statistics import chain_statistics
+    from libcore.stochastic import stochastic_jacobian_gram
 
     (config,) = check_command_line(overrides, multirun=False)
     chain, inputs = chain_and_inputs(config, layers)
-    budget = config.analysis.memory_bytes
+    budget, probes = config.analysis.memory_bytes, probes_of(config)
     bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, budget), FitSettings(memory_budget=budget))
-    print(f"Jacobian Gram on {len(inputs)} examples, {config.dtype}, {torch.get_num_threads()} threads")
+    print(
+        f"Jacobian Gram on {len(inputs)} examples, {config.dtype}, {torch.get_num_threads()} threads, {probes.n} probes"
+    )
     for index, section in enumerate(chain.sections):
         layer = chain.node_layers[index]
         if not isinstance(section, ClosedForm) or layer not in (layers or chain.node_layers):
             continue
-        arguments = (section, chain.stream(inputs, index, budget), bases[chain.node_layers[index + 1]], GRADIENT)
+        stream, next_basis = chain.stream(inputs, index, budget), bases[chain.node_layers[index + 1]]
+        arguments = (section, stream, next_basis, GRADIENT)
         fast, fast_seconds = timed(partial(jacobian_gram, *arguments, "closed_form"))
         slow, slow_seconds = timed(partial(jacobian_gram, *arguments, "exact"))
+        probed = partial(stochastic_jacobian_gram, section, stream, next_basis.to_basis, GRADIENT, probes)
+        estimate, probed_seconds = timed(probed)
         apart = ((fast - slow).abs().max() / slow.abs().max()).item()
+        error = ((estimate.value - slow).norm() / slow.norm()).item()
         print(
             f"{layer}: closed form {fast_seconds:.3g} s, differentiation {slow_seconds:.3g} s, "
-            f"{slow_seconds / fast_seconds:.0f} times; {apart:.0e} apart"
+            f"{slow_seconds / fast_seconds:.0f} times; {apart:.0e} apart; "
+            f"probes {probed_seconds:.3g} s, error {error:.1e}, by their halves {estimate.relative_error:.1e}"
         )
 
 
@@ -74,7 +86,8 @@ def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain
 
     from experiments.cache import StageCache
     from experiments.model_families import MODELS
-    from experiments.preflight import check_node_layer, check_runs, resolve_device
+    from experiments.model_families.node_layers import check_node_layer
+    from experiments.preflight import check_runs, resolve_device
     from experiments.stages import model_stage
 
     check_runs([config])
@@ -83,10 +96,10 @@ def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain
         check_node_layer(layer, family.node_layers(config)[:-1], "--layer ")
     weights = model_stage(StageCache(Path(config.output_directory) / "cache", device), config).result.tensors
     model = family.analysed(config, weights, device)
-    return model.chain(getattr(torch, config.dtype)), model.fit_inputs(config.analysis.n_examples)
+    return model.chain(getattr(torch, config.dtype)), model.fit_inputs(config.analysis.n_examples, config.analysis.half)
 
 
-def timed(compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
+def timed(compute: Callable[[], Result]) -> tuple[Result, float]:
     """What `compute` returns, and its seconds."""
     start = time.perf_counter()
     result = compute()

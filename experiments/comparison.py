@@ -1,4 +1,4 @@
-"""The report's table: methods side by side, mean and spread over seeds."""
+"""The report's table: methods side by side, mean and spread over runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[FinishedRun]) -> Comparison:
-    """Collect the metrics of runs that differ in method and seed only."""
+    """Collect the metrics of runs that differ in method, seed and half of the data only."""
     methods = tuple(sorted({run.method for run in runs}, key=method_order))
     names = {name for run in runs for name, value in run.metrics.items() if value is not None}
     ordered = [name for section in SECTIONS for name in in_order(name for name in names if name.startswith(section))]
@@ -86,13 +86,28 @@ def in_order(names) -> list[str]:
     return sorted(names, key=lambda name: (name.rpartition("/")[0], name.endswith("/total"), layer_order(name)))
 
 
+IN_BLOCK = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "hook_resid_mid",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+    "mlp.hook_post",
+    "hook_resid_post",
+)
+AFTER_BLOCKS = ("ln_final.hook_scale", "ln_final.hook_normalized", "output")
+"""Node layers of transformers in the order of their computation."""
+
+
 def layer_order(name: str) -> tuple[str, int, str]:
-    """Node layers sort by block and place in it: `resid_pre`, `resid_mid`, `resid_post`."""
+    """Node layers sort by block and place in it; what comes after the last block is last."""
     layer = name.rpartition("/")[2]
-    places = ("resid_pre", "resid_mid", "resid_post", "output")
-    place = next((index for index, part in enumerate(places) if layer.endswith(part)), len(places))
-    block = re.sub(r"\d+", lambda digits: digits[0].zfill(6), layer.rpartition(".")[0] if place < 3 else layer)
-    return ("~" if place == 3 else block), place, layer
+    if layer in AFTER_BLOCKS:
+        return "~", AFTER_BLOCKS.index(layer), layer
+    inside = re.fullmatch(r"(blocks\.\d+)\.(.+)", layer)
+    block, place = (inside[1], inside[2]) if inside is not None and inside[2] in IN_BLOCK else (layer, IN_BLOCK[-1])
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(6), block), IN_BLOCK.index(place), layer
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -124,5 +139,6 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def number(value: float | int) -> str:
-    """Whole numbers as they are, others with four significant digits."""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    """Whole numbers as they are, others with four significant digits or, above a thousand, as whole numbers."""
+    whole = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"

@@ -16,6 +16,8 @@ from experiments.model_configs import (
     Cifar10CnnConfig,
     Cifar10MlpConfig,
     ModularAdditionConfig,
+    PretrainedTransformerConfig,
+    SmallTransformerConfig,
 )
 from experiments.strict import Count, NotNegative, Positive, Seed, Strict
 
@@ -59,6 +61,7 @@ class DataConfig(Strict):
     """Where data sets lie."""
 
     root: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)] | None
 
 
 class CommunitiesConfig(Strict):
@@ -69,21 +72,31 @@ class CommunitiesConfig(Strict):
     seed: Annotated[int, Field(ge=0)]
 
 
+class ProbesConfig(Strict):
+    """Random signs that `estimator=stochastic` draws; without it they mean nothing."""
+
+    over: Literal["positions", "positions_and_features"]
+    n: Annotated[int, Field(ge=2)]
+    seed: Seed
+
+
 class AnalysisConfig(Strict):
     """What to compute, and how exactly."""
 
     stages: Annotated[list[Stage], Field(min_length=1)]
     n_examples: Count | None
     n_test_examples: Count | None
-    node_layers: Annotated[list[str], Field(min_length=2)] | None
+    half: Literal["first", "second"] | None
+    node_layers: Annotated[list[str], Field(min_length=1)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
     n_points: Count | None
     truncation_rule: Literal["relative", "absolute"]
     truncation: NotNegative | None
-    estimator: Literal["auto", "closed_form", "exact"]
+    estimator: Literal["auto", "closed_form", "exact", "stochastic"]
+    probes: ProbesConfig
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
-    tolerances: Annotated[list[NotNegative], Field(min_length=1)]
+    tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
     communities: CommunitiesConfig
 
     @field_validator("memory_budget")
@@ -135,7 +148,12 @@ class RunConfig(Strict):
     """One run."""
 
     model: Annotated[
-        ModularAdditionConfig | Cifar10MlpConfig | Cifar10CnnConfig | BlockDiagonalMlpConfig,
+        ModularAdditionConfig
+        | Cifar10MlpConfig
+        | Cifar10CnnConfig
+        | BlockDiagonalMlpConfig
+        | SmallTransformerConfig
+        | PretrainedTransformerConfig,
         Field(discriminator="kind"),
     ]
     method: Annotated[LibConfig | PcaConfig | SvdConfig | NeuronConfig | RandomConfig, Field(discriminator="name")]
@@ -160,7 +178,7 @@ class RunConfig(Strict):
                 "expected trapezoidal or gauss_legendre"
             )
         if isinstance(self.model, BlockDiagonalMlpConfig):
-            for key in ("n_examples", "n_test_examples"):
+            for key in ("n_examples", "half", "n_test_examples"):
                 if getattr(self.analysis, key) is not None:
                     raise ValueError(
                         f"analysis.{key}={getattr(self.analysis, key)}: a part of all combinations is not independent; "

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from experiments.ablations import Ablations, ablations_from_json
 from experiments.errors import UserError
 from experiments.features import FeatureTable
+from experiments.run_figures import run_label
 from libcore.graph import InteractionGraph
 
 
@@ -41,13 +42,25 @@ class FinishedRun:
         """The training seed."""
         return self.config["seed"]
 
+    @property
+    def half(self) -> str | None:
+        """Which half of the examples it was fitted on; None for all of them."""
+        return self.config.get("analysis", {}).get("half")
+
+    @property
+    def label(self) -> str:
+        """`seed 0, first half`: what tells it apart from other runs of its method and setting."""
+        return run_label(self.seed, self.half)
+
     def setting(self) -> str:
-        """All of the configuration but method and seed: runs are averaged over seeds only where this is equal."""
+        """All of the configuration but method, seed and which half of the data: runs are averaged where it is equal."""
         rest = {
             key: value
             for key, value in self.config.items()
             if key not in ("method", "seed", "tracking", "output_directory")
         }
+        analysis = {key: value for key, value in rest.get("analysis", {}).items() if key != "half"}
+        rest["analysis"] = analysis | ({"half": "one of two"} if self.half is not None else {})
         if rest["model"].get("checkpoint"):
             # One checkpoint per seed is how trained seeds come in from outside.
             rest = rest | {"model": rest["model"] | {"checkpoint": "given"}}

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.utils import htmlsafe_json_dumps
 from torch import Tensor
 
 from experiments.contact_sheet_images import Embedded, embedded_picture
 from experiments.features import FeatureTable
-from experiments.files import write_text
+from experiments.html_page import write_html_page
 from libcore.graph import InteractionGraph
 from models.analysed import FeaturePicture
 
@@ -31,6 +29,7 @@ def write_graph_page(
     title: str,
     summary: dict[str, str] | None = None,
     pictures: dict[str, list[FeaturePicture]] | None = None,
+    described: dict[str, range] | None = None,
 ) -> None:
     """Write the page that shows `graph`; the file appears whole or not at all.
 
@@ -44,27 +43,23 @@ def write_graph_page(
         title: heading.
         summary: lines under the heading, such as model, method and score.
         pictures: by node layer, of its first features in the basis's order; a feature's panel shows them.
+        described: by node layer, the features that `features.html` beside this page describes; their panels link there.
 
     Raises ValueError if a node layer has not one label and one community per feature or has more pictures than
     features, if `shown_edges` lacks a layer, or if an importance or edge is not finite.
     """
-    pictures = pictures or {}
+    pictures, described = pictures or {}, described or {}
     data = {
         "layers": [
-            embedded_layer(graph, table, layer) | {"pictures": embedded_pictures(graph, layer, pictures.get(layer, []))}
+            embedded_layer(graph, table, layer)
+            | {"pictures": embedded_pictures(graph, layer, pictures.get(layer, []))}
+            | {"described": list(described.get(layer, []))}
             for layer in graph.node_layers
         ],
         "pairs": [embedded_pair(graph, layer, shown_edges) for layer in graph.node_layers[:-1]],
     }
-    environment = Environment(loader=PackageLoader("experiments"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("graph.html").render(
-        title=title,
-        summary=summary or {},
-        n_pictured=max(map(len, pictures.values()), default=0),
-        # Every `<`, `>`, `&` and `'` leaves as \uXXXX, so no label can close the script element it is embedded in.
-        data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
-    )
-    write_text(path, page)
+    n_pictured = max(map(len, pictures.values()), default=0)
+    write_html_page(path, "graph.html", data, title=title, summary=summary or {}, n_pictured=n_pictured)
 
 
 def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> Embedded:

@@ -112,3 +112,48 @@ class BlockDiagonalMlpConfig(Strict):
                 f"points_per_block ** n_blocks / (1 - correlation) = {n:.3g} examples; expected at most 1e6"
             )
         return self
+
+
+class TextTrainingConfig(Strict):
+    """Minibatch AdamW on a cosine schedule, and what it should come to."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_share: Share
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    weight_decay: NotNegative
+    evaluate_every: Count
+    target_cross_entropy: Positive
+
+
+class SmallTransformerConfig(Strict):
+    """`model=small_transformer`."""
+
+    kind: Literal["small_transformer"]
+    checkpoint: str | None
+    n_layers: Count
+    d_model: Count
+    n_heads: Count
+    d_head: Annotated[int, Field(ge=2)]
+    d_mlp: Count
+    vocabulary: Literal["character", "bpe"]
+    vocabulary_size: Count
+    sequence_length: Annotated[int, Field(ge=2)]
+    test_share: Share
+    split_seed: Annotated[int, Field(ge=0)]
+    training: TextTrainingConfig
+
+
+class PretrainedTransformerConfig(Strict):
+    """`model=pretrained_transformer`."""
+
+    kind: Literal["pretrained_transformer"]
+    checkpoint: str | None
+    name: Annotated[str, Field(min_length=1)]
+    sequence_length: Annotated[int, Field(ge=2)]
+    beginning_of_sequence: bool
+    test_share: Share
+    split_seed: Annotated[int, Field(ge=0)]
+    n_train_sequences: Count | None
+    n_test_sequences: Count | None

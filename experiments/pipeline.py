@@ -30,12 +30,13 @@ from experiments.preflight import resolve_device
 from experiments.resources import Resources, measured
 from experiments.run_figures import draw_figures
 from experiments.stages import basis_stage, edges_stage, model_stage, statistics_stage
+from experiments.tolerances import resolved, tolerances_of
 from experiments.tracking import TrackedRun, track
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
-from models.analysed import AnalysedModel, FeaturePicture
+from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
 from models.files import written_whole
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class RunResults:
     communities: Communities | None = None
     table: FeatureTable | None = None
     pictures: dict[str, list[FeaturePicture]] | None = None
+    contexts: TokenContexts | None = None
     metrics: Metrics = field(default_factory=dict)
 
 
@@ -58,6 +60,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
 
     Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
     """
+    config = resolved(config)
     clear(directory)
     write_text(directory / "config.yaml", to_yaml(config))
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
@@ -72,7 +75,6 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
         log.warning("training stopped at max_steps before it met its criterion")
     model = MODELS[config.model.kind].analysed(config, stages["model"].result.tensors, device)
     chain = model.chain(dtype)
-    chain = chain.restricted_to(config.analysis.node_layers or chain.node_layers)
 
     results = analyse(config, cache, stages, model, chain)
     results.metrics |= {
@@ -93,6 +95,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
                 results.ablations,
                 results.metrics,
                 results.pictures,
+                results.contexts,
             )
     results.metrics |= resource_metrics(stages, others)
     write_json(directory / "timings.json", timings(stages, others))
@@ -116,7 +119,7 @@ def analyse(
     config: RunConfig, cache: StageCache, stages: dict[str, FinishedStage], model: AnalysedModel, chain: Chain
 ) -> RunResults:
     """Statistics, bases, edges, ablations, communities and labels, as far as they are asked for."""
-    wanted, inputs = config.analysis.stages, model.fit_inputs(config.analysis.n_examples)
+    wanted, inputs = config.analysis.stages, model.fit_inputs(config.analysis.n_examples, config.analysis.half)
     stages["statistics"], statistics = statistics_stage(cache, config, stages["model"].key, chain, inputs)
     if "basis" not in wanted:
         return RunResults(InteractionGraph(chain.node_layers, statistics, {}, {}, header(config)))
@@ -139,6 +142,8 @@ def analyse(
     results.table = FeatureTable(labels, membership)
     if "figures" in wanted and model.picture_features is not None:
         results.pictures = model.picture_features(chain, bases)
+    if "figures" in wanted and model.token_contexts is not None:
+        results.contexts = model.token_contexts(chain, bases)
     return results
 
 
@@ -150,7 +155,7 @@ def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablati
         weight = "log" if ablations is not None else "sqrt"
     smallest: dict[str, float] = {}
     if weight == "log" and ablations is not None:
-        tightest = min(config.analysis.tolerances)
+        tightest = min(tolerances_of(config))
         for layer, curve in ablations.edges.items():
             kept, constant = curve.needed[tightest], graph.bases[layer].has_constant
             smallest[layer] = smallest_kept_edge(graph.edges[layer], kept, constant)
@@ -197,8 +202,9 @@ def tracked_run(config: RunConfig, results: RunResults, figures: dict[str, Path]
                 for n, score in sorted(curve.score_by_kept.items())
             ]
             curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
+    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
     return TrackedRun(
-        name=f"{config.model.kind}-{config.method.name}-seed{config.seed}",
+        name="-".join([config.model.kind, config.method.name, f"seed{config.seed}", *half]),
         tags=[config.model.kind, config.method.name, *config.tracking.tags],
         group=config.tracking.group or sweep,
         config=config.model_dump(),

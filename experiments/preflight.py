@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from experiments.config import RunConfig
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError
 from experiments.model_families import MODELS
 from experiments.tracking import check_tracking
 from libcore.estimators import use_closed_form
@@ -20,7 +19,7 @@ def check_runs(configs: list[RunConfig]) -> None:
     for config in configs:
         check_tracking(config.tracking)
         resolve_device(config.device)
-        check_node_layers(config)
+        MODELS[config.model.kind].node_layers(config)  # raises UserError
         if config.model.checkpoint is not None:
             load_checkpoint(config)
         MODELS[config.model.kind].check_data(config)
@@ -36,25 +35,6 @@ def resolve_device(name: str) -> torch.device:
             f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; expected cpu or auto"
         )
     return torch.device(name)
-
-
-def check_node_layers(config: RunConfig) -> None:
-    """Names in `analysis.node_layers` exist, in the model's order."""
-    chosen, known = config.analysis.node_layers, MODELS[config.model.kind].node_layers(config)
-    if chosen is None:
-        return
-    for layer in chosen:
-        check_node_layer(layer, known, "analysis.node_layers=")
-    if [layer for layer in known if layer in chosen] != chosen:
-        raise UserError(f"analysis.node_layers={chosen}: expected each once, in the model's order: {', '.join(known)}")
-
-
-def check_node_layer(layer: str, known: Sequence[str], option: str) -> None:
-    """Raises UserError for a name that is no node layer's."""
-    if layer not in known:
-        raise UserError(
-            f"{option}{layer}: no such node layer{nearest(layer, known)}; expected some of {', '.join(known)}"
-        )
 
 
 def load_checkpoint(config: RunConfig) -> dict[str, torch.Tensor]:
@@ -75,8 +55,11 @@ def check_model(config: RunConfig) -> None:
         n = getattr(config.analysis, key)
         if n is not None and n > available:
             raise UserError(f"analysis.{key}={n}: the {split} split has {available}; expected at most that")
+    n_fitted = config.analysis.n_examples or n_train
+    if config.analysis.half is not None and n_fitted < 2:
+        raise UserError(f"analysis.half={config.analysis.half}: a single example has no halves; expected null")
     chain = family.chain(config, family.initial(config), torch.float32, torch.device("cpu"))
-    for section in chain.restricted_to(config.analysis.node_layers or chain.node_layers).sections:
+    for section in chain.sections:
         try:
             use_closed_form(section, config.analysis.estimator)
         except ValueError as error:

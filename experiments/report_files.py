@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.comparison import Comparison, compare, method_order, to_csv, to_markdown
+from experiments.comparison import Comparison, compare, method_order, to_csv
 from experiments.errors import UserError
 from experiments.files import write_text
 from experiments.finished_runs import FinishedRun, find_runs
+from experiments.report_text import score_of, section
 from experiments.run_figures import ablation_curves, shown_edges
+from experiments.scores import ACCURACY
 
 log = logging.getLogger(__name__)
 
@@ -47,29 +49,14 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
 
 
 def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
-    """Runs that differ in method and seed only, together; of runs that are equal in everything, the latest."""
-    latest: dict[tuple[str, str, int, str], FinishedRun] = {}
+    """Runs that differ in method, seed and half of the data only, together; of equal runs, the latest."""
+    latest: dict[tuple[str, str, str, str], FinishedRun] = {}
     for run in sorted(runs, key=lambda run: run.directory.name):
-        latest[run.setting(), run.method, run.seed, str(run.config["model"].get("checkpoint"))] = run
+        latest[run.setting(), run.method, run.label, str(run.config["model"].get("checkpoint"))] = run
     groups: dict[str, list[FinishedRun]] = {}
     for run in latest.values():
         groups.setdefault(run.setting(), []).append(run)
-    return [sorted(group, key=lambda run: (method_order(run.method), run.seed)) for group in groups.values()]
-
-
-def section(
-    title: str, stem: str, runs: Sequence[FinishedRun], comparison: Comparison, figures: dict[str, str]
-) -> list[str]:
-    """One setting in Markdown: table, figures, and which runs it is made of."""
-    lines = [f"## {title}\n", f"Mean ± standard deviation over seeds; the same as numbers in `report{stem}.csv`.\n"]
-    lines.append(to_markdown(comparison))
-    lines += [f"![{caption}]({path})\n" for caption, path in figures.items()]
-    lines.append("| run | method | seed | test score |\n|---|---|---:|---:|")
-    lines += [
-        f"| `{run.directory}` | {run.method} | {run.seed} | {run.metrics.get('score/test', float('nan')):.4f} |"
-        for run in runs
-    ]
-    return [*lines, ""]
+    return [sorted(group, key=lambda run: (method_order(run.method), run.seed, run.label)) for group in groups.values()]
 
 
 def short_table(comparison: Comparison) -> list[list[str]]:
@@ -91,8 +78,9 @@ def short_table(comparison: Comparison) -> list[list[str]]:
 
 
 def draw(runs: Sequence[FinishedRun], folder: Path, stem: str) -> dict[str, str]:
-    """Graphs of the first seed side by side, curves and spectra of all runs; relative paths by caption."""
+    """Graphs of the first run of each method, curves and spectra of all runs; relative paths by caption."""
     from experiments.figures.ablation_curves import AblationKind, ablation_figure
+    from experiments.figures.communities import CommunityPanel, community_figure
     from experiments.figures.importance_spectrum import importance_figure, spectra_of
     from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
     from experiments.figures.saving import save_figure
@@ -103,30 +91,31 @@ def draw(runs: Sequence[FinishedRun], folder: Path, stem: str) -> dict[str, str]
         drawn[caption] = f"figures/{save_figure(figure, folder, name + stem)[0].name}"
 
     graphs = {id(run): graph for run in runs if (graph := run.graph()) is not None}
-    panels = []
+    panels, keyboards = [], []
     for run in runs:
         graph, table = graphs.get(id(run)), run.table()
-        if run.seed == runs[0].seed and graph is not None and table is not None and graph.edges:
-            panels.append(
-                GraphPanel(f"{run.method.upper()}, seed {run.seed}", graph, table, shown_edges(graph, run.ablations()))
-            )
+        if run.label == runs[0].label and graph is not None and table is not None and graph.edges:
+            title = f"{run.method.upper()}, {run.label}"
+            panels.append(GraphPanel(title, graph, table, shown_edges(graph, run.ablations())))
+            keyboards.append(CommunityPanel(title, graph, table, run.metrics.get("graph/modularity")))
     if panels:
         keep(interaction_graph_figure(panels), "interaction_graph", "Interaction graphs")
+        keep(community_figure(keyboards), "communities", "Communities of features")
     captions: dict[AblationKind, str] = {"node": "Score against kept features", "edge": "Score against kept edges"}
     for kind, caption in captions.items():
         curves = [
             curve
             for run in runs
             if (ablations := run.ablations()) is not None
-            for curve in ablation_curves(ablations, run.method, f"seed {run.seed}")[kind]
+            for curve in ablation_curves(ablations, run.method, run.label)[kind]
         ]
         if curves:
-            keep(ablation_figure(curves, kind), f"{kind}_ablation", caption)
+            keep(ablation_figure(curves, kind, score_of(runs) or ACCURACY), f"{kind}_ablation", caption)
     spectra = [
         spectrum
         for run in runs
         if (graph := graphs.get(id(run))) is not None
-        for spectrum in spectra_of(graph, run.method, f"seed {run.seed}")
+        for spectrum in spectra_of(graph, run.method, run.label)
     ]
     if spectra:
         keep(importance_figure(spectra), "importance_spectrum", "Importance spectra")

@@ -1,4 +1,4 @@
-"""A run's figures and its `graph.html`; the choices of what is shown that the report shares."""
+"""A run's figures and its pages, `graph.html` and `features.html`; choices of what is shown that the report shares."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from experiments.ablations import Ablations
 from experiments.config import RunConfig
 from experiments.features import FeatureTable
 from experiments.metrics import Metrics
+from experiments.model_families import MODELS
 from libcore.graph import InteractionGraph
-from models.analysed import FeaturePicture
+from models.analysed import FeaturePicture, TokenContexts
+
+GRAPH_PAGE = "graph.html"
+FEATURES_PAGE = "features.html"
+"""Each names the other by this address."""
 
 EDGES_WITHOUT_ABLATION = 100
 """Strongest edges of a layer pair that are shown at first when no ablation says how many are needed."""
@@ -23,48 +28,52 @@ def draw_figures(
     ablations: Ablations | None,
     metrics: Metrics,
     pictures: dict[str, list[FeaturePicture]] | None,
+    contexts: TokenContexts | None,
 ) -> dict[str, Path]:
     """Write everything that the finished stages allow; paths by file name."""
     # matplotlib takes half a second to import, which a run without figures need not spend.
+    from experiments.features_page import write_features_page
     from experiments.figures.ablation_curves import ablation_figure
+    from experiments.figures.communities import CommunityPanel, community_figure
     from experiments.figures.importance_spectrum import importance_figure, spectra_of
     from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
     from experiments.figures.saving import save_figure
+    from experiments.graph_page import write_graph_page
 
-    method, run = config.method.name, f"seed {config.seed}"
+    method, run = config.method.name, run_label(config.seed, config.analysis.half)
     paths = save_figure(importance_figure(spectra_of(graph, method, run)), folder, "importance_spectrum")
     if ablations is not None:
         curves = ablation_curves(ablations, method, run)
         for kind, of_kind in curves.items():
             if of_kind:
-                paths += save_figure(ablation_figure(of_kind, kind), folder, f"{kind}_ablation")
+                paths += save_figure(ablation_figure(of_kind, kind, ablations.score), folder, f"{kind}_ablation")
     if graph.edges:
         shown = shown_edges(graph, ablations)
         title = f"{config.model.kind}, {method.upper()}, {run}"
         panel = GraphPanel(title, graph, table, shown)
         paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
-        paths.append(write_page(folder, config, graph, table, shown, metrics, pictures))
+        keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
+        paths += save_figure(community_figure([keyboard]), folder, "communities")
+        described = {layer: found.features for layer, found in contexts.by_layer.items()} if contexts else {}
+        path, (heading, summary) = folder / GRAPH_PAGE, page_heading(config, metrics)
+        write_graph_page(path, graph, table, shown, heading, summary, pictures, described)
+        paths.append(path)
+    if contexts is not None:
+        path, (heading, summary) = folder / FEATURES_PAGE, page_heading(config, metrics)
+        write_features_page(path, graph, table, contexts, heading, summary, GRAPH_PAGE if graph.edges else None)
+        paths.append(path)
     paths += contact_sheets(folder, table, pictures or {})
     return {path.name: path for path in paths}
 
 
-def write_page(
-    folder: Path,
-    config: RunConfig,
-    graph: InteractionGraph,
-    table: FeatureTable,
-    shown: dict[str, int],
-    metrics: Metrics,
-    pictures: dict[str, list[FeaturePicture]] | None,
-) -> Path:
-    """`graph.html`."""
-    from experiments.graph_page import write_graph_page
-
+def page_heading(config: RunConfig, metrics: Metrics) -> tuple[str, dict[str, str]]:
+    """Title of a run's pages, and the lines under it."""
     summary = {"model": config.model.kind, "method": config.method.name, "seed": str(config.seed)}
-    summary |= {name: f"{metrics[key]:.4f}" for name, key in SUMMARY.items() if key in metrics}
-    path = folder / "graph.html"
-    write_graph_page(path, graph, table, shown, f"{config.model.kind}: {config.method.name.upper()}", summary, pictures)
-    return path
+    if config.analysis.half is not None:
+        summary["fitted on"] = f"the {config.analysis.half} half"
+    shown = {f"test {MODELS[config.model.kind].score_name}": "score/test", "modularity": "graph/modularity"}
+    summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
+    return f"{config.model.kind}: {config.method.name.upper()}", summary
 
 
 def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:
@@ -81,8 +90,9 @@ def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[F
     return paths
 
 
-SUMMARY = {"test score": "score/test", "modularity": "graph/modularity"}
-"""Metrics at the top of `graph.html`."""
+def run_label(seed: int, half: str | None) -> str:
+    """`seed 0`, `seed 0, first half`: how runs are told apart that differ in seed and data only."""
+    return f"seed {seed}" + (f", {half} half" if half is not None else "")
 
 
 def shown_edges(graph: InteractionGraph, ablations: Ablations | None) -> dict[str, int]:

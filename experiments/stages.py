@@ -5,8 +5,10 @@ Each is a function with a typed result that can be called by hand, and is kept u
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,9 @@ from libcore.graph import interaction_edges
 from libcore.methods import METHODS, FitSettings
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics
+from libcore.stochastic import Probes
+
+log = logging.getLogger(__name__)
 
 DEFAULT_POINTS = 10
 
@@ -63,6 +68,7 @@ def statistics_stage(
     depends_on = {
         "model": model_key,
         "n_examples": config.analysis.n_examples,
+        "half": config.analysis.half,
         "node_layers": chain.node_layers,
         "dtype": config.dtype,
     }
@@ -76,7 +82,9 @@ def statistics_stage(
     stage = cache.finish("statistics", stage_key(depends_on, ("libcore", "models")), compute)
     tensors, count = on_device(stage, cache.device), stage.result.values["count"]
     return stage, {
-        layer: LayerStatistics(tensors[f"mean/{layer}"], tensors[f"gram/{layer}"], count[layer])
+        layer: LayerStatistics(
+            tensors[f"mean/{layer}"], tensors[f"gram/{layer}"], count[layer], chain.isolated.get(layer, ())
+        )
         for layer in chain.node_layers
     }
 
@@ -92,28 +100,30 @@ def basis_stage(
     """The method's basis of every node layer."""
     analysis = config.analysis
     on_path = isinstance(config.method, LibConfig) and config.method.jacobian == "path"
+    errors = SamplingErrors("basis")
     settings = FitSettings(
         Truncation(analysis.truncation_rule, analysis.truncation),
         quadrature_of(config) if on_path else GRADIENT,
         analysis.estimator,
         analysis.memory_bytes,
         seed_of(config),
+        probes_of(config),
+        errors,
     )
     depends_on = {
         "statistics": statistics_key,
         "method": config.method.model_dump(),
         "truncation": asdict(settings.truncation),
         "jacobian": asdict(settings.jacobian),
-        "estimator": analysis.estimator,
         "seed": settings.seed,
-    }
+    } | estimator_depends_on(config)
 
     def compute() -> StageResult:
         tensors: dict[str, Tensor] = {}
         for layer, basis in METHODS[config.method.name](chain, inputs, statistics, settings).items():
             tensors |= {f"to_basis/{layer}": basis.to_basis, f"from_basis/{layer}": basis.from_basis}
             tensors[f"importance/{layer}"] = basis.importance
-        return StageResult(tensors)
+        return StageResult(tensors, errors.values())
 
     stage = cache.finish("basis", stage_key(depends_on, ("libcore",)), compute)
     tensors = on_device(stage, cache.device)
@@ -139,15 +149,53 @@ def edges_stage(
     cache: StageCache, config: RunConfig, basis_key: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
 ) -> tuple[FinishedStage, dict[str, Tensor]]:
     """Squared interaction strengths of every layer pair."""
-    quadrature, estimator = quadrature_of(config), config.analysis.estimator
-    depends_on = {"basis": basis_key, "quadrature": asdict(quadrature), "estimator": estimator}
+    quadrature, errors = quadrature_of(config), SamplingErrors("edges")
+    depends_on = {"basis": basis_key, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
 
     def compute() -> StageResult:
-        edges = interaction_edges(chain, inputs, bases, quadrature, estimator, config.analysis.memory_bytes)
-        return StageResult(edges)
+        estimator, budget = config.analysis.estimator, config.analysis.memory_bytes
+        edges = interaction_edges(chain, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
+        return StageResult(edges, errors.values())
 
     stage = cache.finish("edges", stage_key(depends_on, ("libcore",)), compute)
     return stage, on_device(stage, cache.device)
+
+
+def estimator_depends_on(config: RunConfig) -> dict[str, Any]:
+    """The estimator, and the probes where it draws any."""
+    estimator = config.analysis.estimator
+    return {"estimator": estimator} | ({"probes": asdict(probes_of(config))} if estimator == "stochastic" else {})
+
+
+def probes_of(config: RunConfig) -> Probes:
+    """The configured probes."""
+    probes = config.analysis.probes
+    return Probes(probes.n, probes.over, probes.seed)
+
+
+class SamplingErrors:
+    """Relative errors that a stage's stochastic estimates tell of themselves, by node layer."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self.by_layer = stage, {}
+
+    def __call__(self, layer: str, relative_error: float) -> None:
+        log.info("%s: %s: sampling error %.1e, by halves of the probes", self.stage, layer, relative_error)
+        self.by_layer[layer] = relative_error
+
+    def values(self) -> dict[str, Any]:
+        """What the stage keeps: nothing where nothing was sampled."""
+        return {"sampling_error": self.by_layer} if self.by_layer else {}
+
+
+def estimator_metrics(stages: dict[str, FinishedStage]) -> dict[str, float]:
+    """Sampling errors of bases and edges under their metric keys; none where nothing was sampled."""
+    return {
+        f"estimator/{stage}_error/{layer}": error
+        for stage in ("basis", "edges")
+        if stage in stages
+        for layer, error in stages[stage].result.values.get("sampling_error", {}).items()
+    }
 
 
 def quadrature_of(config: RunConfig) -> Quadrature:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from libcore.ablation_schedule import bisect, edge_evaluations_left, halvings, node_evaluations_left
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.chunking import rows_per_chunk
@@ -16,9 +18,10 @@ from libcore.kept_features import outputs_with_kept
 from libcore.sections.masked import masked_evaluation
 
 ScoreSum = Callable[[Tensor, int, int], float]
-"""`(outputs of examples start..stop, start, stop) -> sum of their scores`; a higher score is better."""
-OnScore = Callable[[str, int, float], None]
-"""Called with node layer, number kept and score after each evaluation."""
+"""`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
+OnScore = Callable[[str, int, float, int], None]
+"""Called after each evaluation with node layer, number kept, score, and how many evaluations at most are still to come
+in this layer's curve."""
 
 ROUND_OFF = 1e-12
 """Scores are sums of examples divided by their number: equal ones may differ by this."""
@@ -34,14 +37,29 @@ class AblationCurve:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Held-out inputs and how outputs on them are scored."""
+    """Held-out inputs and how outputs on them are scored.
+
+    Attributes:
+        inputs: what the chain's head takes.
+        score_sum: scores of a chunk's outputs, summed over examples.
+        lower_is_better: whether a model that is harmed scores more, as in cross-entropy.
+        score_name: what the score is called; cross-entropies are in nats per token.
+    """
 
     inputs: Tensor
     score_sum: ScoreSum
+    lower_is_better: bool = False
+    score_name: str = "accuracy"
 
     def first(self, n_examples: int | None) -> EvaluationData:
         """The first `n_examples`, all by default."""
-        return EvaluationData(self.inputs[:n_examples], self.score_sum)
+        return replace(self, inputs=self.inputs[:n_examples])
+
+    def within(self, score: float, test_score: float, tolerance: float) -> bool:
+        """Whether a score is at most `tolerance` worse than the unablated model's; never where it is no number."""
+        if self.lower_is_better:
+            return score <= test_score + tolerance + ROUND_OFF
+        return score >= test_score - tolerance - ROUND_OFF
 
     def mean_score(self, output_of: Callable[[int, int], Tensor], chunk: int) -> float:
         """Mean score over all inputs, `chunk` examples at a time."""
@@ -72,7 +90,7 @@ def node_ablation(
     tolerances: Sequence[float],
     test_score: float,
     memory_budget: int,
-    on_score: OnScore = lambda layer, kept, score: None,
+    on_score: OnScore = lambda layer, kept, score, left: None,
 ) -> AblationCurve:
     """Keep the first `n` features of one node layer, the constant counted as one, and run the rest of the model.
 
@@ -82,16 +100,22 @@ def node_ablation(
     """
     chunk = examples_per_pass(chain, data, memory_budget)
     output_with_kept = outputs_with_kept(chain, data.inputs, layer, basis, chunk)
-    curve = AblationCurve()
+    curve, schedule = AblationCurve(), list(schedule)
+    search_to = basis.n_features if tolerances else None
 
     def score(kept: int) -> float:
-        if kept not in curve.score_by_kept:
-            curve.score_by_kept[kept] = data.mean_score(lambda start, stop: output_with_kept(start, stop, kept), chunk)
-            on_score(chain.node_layers[layer], kept, curve.score_by_kept[kept])
-        return curve.score_by_kept[kept]
+        nonlocal search_to
+        scored = curve.score_by_kept
+        if kept not in scored:
+            scored[kept] = data.mean_score(lambda start, stop: output_with_kept(start, stop, kept), chunk)
+            if search_to is not None and data.within(scored[kept], test_score, min(tolerances)):
+                search_to = None
+            left = node_evaluations_left(scored, schedule, search_to)
+            on_score(chain.node_layers[layer], kept, scored[kept], left)
+        return scored[kept]
 
     for tolerance in sorted(tolerances, reverse=True):
-        enough = (kept for kept in range(basis.n_features + 1) if score(kept) >= test_score - tolerance - ROUND_OFF)
+        enough = (kept for kept in range(basis.n_features + 1) if data.within(score(kept), test_score, tolerance))
         curve.needed[tolerance] = next(enough, basis.n_features)
     for kept in schedule:
         score(kept)
@@ -108,7 +132,7 @@ def edge_ablation(
     tolerances: Sequence[float],
     test_score: float,
     memory_budget: int,
-    on_score: OnScore = lambda layer, kept, score: None,
+    on_score: OnScore = lambda layer, kept, score, left: None,
 ) -> AblationCurve:
     """Keep the `n` strongest edges of one layer pair; every output feature is recomputed from its own masked inputs.
 
@@ -131,37 +155,30 @@ def edge_ablation(
         for start in range(0, len(data.inputs), chunk)
     }
     curve = AblationCurve()
+    bracket, n_edges = width_in * width_out, edges.shape[0] * (edges.shape[1] - int(basis.has_constant))
+
+    def is_enough(kept: int, tolerance: float) -> bool:
+        return data.within(score(kept), test_score, tolerance)
+
+    searches = [partial(is_enough, tolerance=tolerance) for tolerance in tolerances]
 
     def score(kept: int) -> float:
-        if kept not in curve.score_by_kept:
+        scored = curve.score_by_kept
+        if kept not in scored:
             mask = strongest_edges(edges, kept, basis.has_constant)
 
             def output_of(start: int, stop: int) -> Tensor:
                 return chain.output_from(evaluations[start](mask) @ next_basis.from_basis, layer + 1)
 
-            curve.score_by_kept[kept] = data.mean_score(output_of, chunk)
-            on_score(name, kept, curve.score_by_kept[kept])
-        return curve.score_by_kept[kept]
+            scored[kept] = data.mean_score(output_of, chunk)
+            on_score(name, kept, scored[kept], edge_evaluations_left(scored, searches, bracket, n_edges))
+        return scored[kept]
 
-    n_edges = edges.shape[0] * (edges.shape[1] - int(basis.has_constant))
-    for tolerance in tolerances:
-        needed = bisect(
-            lambda kept, enough=test_score - tolerance: score(kept) >= enough - ROUND_OFF, width_in * width_out
-        )
-        curve.needed[tolerance] = min(needed, n_edges)
-    kept = min(curve.needed.values(), default=0)
-    while kept := kept // 2:
+    for tolerance, search in zip(tolerances, searches, strict=True):
+        curve.needed[tolerance] = min(bisect(search, bracket), n_edges)
+    for kept in halvings(min(curve.needed.values(), default=0)):
         score(kept)
     return curve
-
-
-def bisect(is_enough: Callable[[int], bool], upper: int) -> int:
-    """Smallest number found enough by halving `(0, upper]`, rounding up; `upper` is taken to be enough."""
-    lower = 0
-    while upper - lower > 1:
-        middle = (lower + upper + 1) // 2
-        lower, upper = (lower, middle) if is_enough(middle) else (middle, upper)
-    return upper
 
 
 def strongest_edges(
@@ -186,14 +203,6 @@ def smallest_kept_edge(edges: Float[Tensor, "feature_out feature_in"], kept: int
     """Strength of the weakest of the `kept` strongest edges that do not leave the constant feature; 0 for none."""
     variable = edges[:, int(has_constant) :].flatten()
     return variable.topk(min(kept, len(variable))).values[-1].item() if kept > 0 else 0.0
-
-
-def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -> list[int]:
-    """Numbers of features at which a node-ablation curve is drawn: all small ones, then geometric, then all."""
-    schedule, step = list(range(min(n_features, dense_until) + 1)), float(dense_until)
-    while (step := max(step * ratio, step + 1)) < n_features:
-        schedule.append(int(step))
-    return sorted({*schedule, n_features})
 
 
 def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from libcore.chain import Chain
 from libcore.estimators import Estimator, edges
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
+from libcore.stochastic import PROBES, Probes
 
 STORED = ("mean", "gram", "to_basis", "from_basis", "importance")
 """What the file holds of every node layer; edges beside them, where they were computed."""
@@ -109,14 +112,26 @@ def interaction_edges(
     quadrature: Quadrature = GRADIENT,
     estimator: Estimator = "auto",
     memory_budget: int = 512 * 2**20,
+    probes: Probes = PROBES,
+    on_error: Callable[[str, float], None] = lambda layer, relative_error: None,
 ) -> dict[str, Float[Tensor, "feature_out feature_in"]]:
-    """Edges between all adjacent node layers on these inputs (METHOD.md 3), float64."""
+    """Edges between all adjacent node layers on these inputs (METHOD.md 3), float64.
+
+    `on_error` is called with each layer's name and estimated relative error where the estimator samples by `probes`.
+    """
     strengths: dict[str, Tensor] = {}
     dtype: torch.dtype = chain.head(inputs[:1]).dtype
     for index, section in enumerate(chain.sections):
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
         stream = chain.stream(inputs, index, memory_budget)
         strengths[layer] = edges(
-            section, stream, bases[layer].to(dtype=dtype), bases[next_layer].to(dtype=dtype), quadrature, estimator
+            section,
+            stream,
+            bases[layer].to(dtype=dtype),
+            bases[next_layer].to(dtype=dtype),
+            quadrature,
+            estimator,
+            probes.named(f"edges/{layer}"),
+            partial(on_error, layer),
         )
     return strengths

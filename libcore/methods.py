@@ -18,6 +18,7 @@ from libcore.lib import lib_basis
 from libcore.pca import pca_basis
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
+from libcore.stochastic import PROBES, Probes
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class FitSettings:
         estimator: how Jacobian Grams are computed.
         memory_budget: bytes that one chunk's working set may take.
         seed: of methods that draw random numbers.
+        probes: what the `stochastic` estimator draws.
+        on_error: called with node layer and estimated relative error of its Jacobian Gram where that is sampled.
     """
 
     truncation: Truncation = RELATIVE
@@ -37,6 +40,8 @@ class FitSettings:
     estimator: Estimator = "auto"
     memory_budget: int = 512 * 2**20
     seed: int = 0
+    probes: Probes = PROBES
+    on_error: Callable[[str, float], None] = lambda layer, relative_error: None
 
 
 LayerBasis = Callable[[LayerStatistics, bool, Truncation, torch.dtype], Basis]
@@ -54,7 +59,13 @@ def fit_lib(
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
         stream = chain.stream(inputs, index, settings.memory_budget)
         gram = jacobian_gram(
-            chain.sections[index], stream, bases[next_layer].to(dtype=dtype), settings.jacobian, settings.estimator
+            chain.sections[index],
+            stream,
+            bases[next_layer].to(dtype=dtype),
+            settings.jacobian,
+            settings.estimator,
+            settings.probes.named(f"basis/{layer}"),
+            partial(settings.on_error, layer),
         )
         bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
     return {layer: bases[layer] for layer in chain.node_layers}

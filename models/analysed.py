@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from libcore.ablation import EvaluationData
@@ -15,6 +16,9 @@ from libcore.chain import Chain
 
 CONSTANT = "constant"
 """Label of the constant feature."""
+
+Half = Literal["first", "second"]
+"""Of the examples that are fitted on."""
 
 LabelFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[str]]]
 
@@ -53,6 +57,84 @@ PictureFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[FeaturePict
 
 
 @dataclass(frozen=True)
+class Contexts:
+    """Where each feature is most extreme in one direction, the most extreme place first, one per sequence at most.
+
+    Attributes:
+        sequences: numbers of the sequences.
+        positions: of the token at which the feature is most extreme in that sequence.
+        activations: the feature at the tokens around that position, NaN where the window reaches out of the sequence.
+    """
+
+    sequences: Int64[Tensor, "feature n"]
+    positions: Int64[Tensor, "feature n"]
+    activations: Float[Tensor, "feature n window"]
+
+
+@dataclass(frozen=True)
+class LogitEffects:
+    """The tokens whose logits rise and fall most with each feature, the most changed first.
+
+    Values are the changes per standard deviation of the feature, less the mean over all tokens, which no probability
+    depends on.
+    """
+
+    raised: Int64[Tensor, "feature n"]
+    raised_by: Float[Tensor, "feature n"]
+    lowered: Int64[Tensor, "feature n"]
+    lowered_by: Float[Tensor, "feature n"]
+
+
+@dataclass(frozen=True)
+class LayerContexts:
+    """What a node layer's first features, the constant excepted, respond to and what they do to the logits.
+
+    Attributes:
+        first: index in the basis of the feature that is described first; the others follow in the basis's order.
+        highest: contexts in which each feature is highest.
+        lowest: contexts in which it is lowest.
+        histogram: number of tokens by activation, in bins of equal width from the feature's lowest activation to its
+            highest.
+        mean: of each feature over all tokens.
+        standard_deviation: likewise.
+        effects: None for a node layer without the residual stream, such as the logits.
+    """
+
+    first: int
+    highest: Contexts
+    lowest: Contexts
+    histogram: Int64[Tensor, "feature bin"]
+    mean: Float[Tensor, " feature"]
+    standard_deviation: Float[Tensor, " feature"]
+    effects: LogitEffects | None
+
+    @property
+    def features(self) -> range:
+        """Indices in the basis of the features that are described."""
+        return range(self.first, self.first + len(self.mean))
+
+
+@dataclass(frozen=True)
+class TokenContexts:
+    """Features of a language model in the sequences that were searched. All tensors are in main memory.
+
+    Attributes:
+        tokens: the sequences.
+        vocabulary: text of every token; any string.
+        before: tokens of a window that lie before the one it is about.
+        by_layer: by node layer.
+    """
+
+    tokens: Int64[Tensor, "sequence position"]
+    vocabulary: tuple[str, ...]
+    before: int
+    by_layer: dict[str, LayerContexts]
+
+
+TokenContextsOf = Callable[[Chain, dict[str, Basis]], TokenContexts]
+
+
+@dataclass(frozen=True)
 class AnalysedModel:
     """A trained model, ready to be analysed.
 
@@ -62,6 +144,7 @@ class AnalysedModel:
         test: held-out inputs for scores and ablations.
         label_features: a name for every kept feature of every node layer.
         picture_features: pictures of each node layer's first features, for models whose inputs are images.
+        token_contexts: where each node layer's first features are strongest, for models whose inputs are texts.
     """
 
     chain: Callable[[torch.dtype], Chain]
@@ -69,10 +152,15 @@ class AnalysedModel:
     test: EvaluationData
     label_features: LabelFeatures
     picture_features: PictureFeatures | None = None
+    token_contexts: TokenContextsOf | None = None
 
-    def fit_inputs(self, n_examples: int | None) -> Tensor:
-        """The first `n_examples` of the training split, all by default."""
-        return self.train.inputs[:n_examples]
+    def fit_inputs(self, n_examples: int | None, half: Half | None = None) -> Tensor:
+        """The first `n_examples` of the training split, all by default; of those one half, where that is asked for."""
+        inputs = self.train.inputs[:n_examples]
+        middle = len(inputs) // 2
+        if half is None:
+            return inputs
+        return inputs[:middle] if half == "first" else inputs[middle:]
 
 
 def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,11 +12,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
 from experiments.figures.layers import layer_grid
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_label, group_styles, lightened, styled
+from experiments.scores import ACCURACY, NATS, Score
 
 AblationKind = Literal["node", "edge"]
 MARK_SIZE, MARK_SPACING = 4.0, 5.5
@@ -30,7 +32,7 @@ class Curve:
         group: what is averaged over and drawn in one colour, such as the method's name.
         run: which of the group's runs, such as its seed.
         layer: node layer; for edges, the one they leave.
-        score_by_kept: score on the test split by number of features or edges kept.
+        score_by_kept: score on the test split by number of features or edges kept; NaN where it overflowed.
         test_score: score of the unablated model.
         needed: smallest number kept whose score is within the tolerance, by tolerance.
     """
@@ -44,7 +46,7 @@ class Curve:
 
     def points(self) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
         """Numbers kept, ascending, and their scores; without zero, which a logarithmic axis has no place for."""
-        kept = sorted(n for n in self.score_by_kept if n > 0)
+        kept = sorted(n for n, score in self.score_by_kept.items() if n > 0 and math.isfinite(score))
         return np.array(kept, dtype=float), np.array([self.score_by_kept[n] for n in kept], dtype=float)
 
     def scores_at(self, kept: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -52,13 +54,19 @@ class Curve:
         numbers, scores = self.points()
         return np.interp(np.log(kept), np.log(numbers), scores)
 
+    def above_unablated(self) -> Curve:
+        """The same with every score less the unablated model's: what ablation adds to a cross-entropy."""
+        excess = {kept: score - self.test_score for kept, score in self.score_by_kept.items()}
+        return replace(self, score_by_kept=excess, test_score=0.0)
+
 
 @styled
-def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score_name: str = "accuracy") -> Figure:
+def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score: Score = ACCURACY) -> Figure:
     """One Axes per node layer in the order of the curves, one colour per group.
 
     A group of several runs is drawn as thin lines and their mean; each run's needed count at the tightest tolerance is
-    marked above the Axes. Raises ValueError without curves.
+    marked above the Axes. A score that ablation lets grow, without a bound, is drawn as what it grows by, on a
+    logarithmic axis. Raises ValueError without curves.
     """
     if not curves:
         raise ValueError("no ablation curve to draw; expected at least one")
@@ -67,18 +75,31 @@ def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score_name: str
     tolerances = {tolerance for curve in curves for tolerance in curve.needed}
     tolerance = min(tolerances, default=None)
     figure, grid = layer_grid(layers, "edges from " if kind == "edge" else "")
+    if score.lower_is_better:
+        curves = [curve.above_unablated() for curve in curves]
+        for axes in grid.values():
+            excess_axis(curves, tolerance, axes)
     for layer, axes in grid.items():
-        plot_ablation([curve for curve in curves if curve.layer == layer], styles, tolerance, axes)
+        plot_ablation([curve for curve in curves if curve.layer == layer], styles, tolerance, axes, score)
     figure.supxlabel(f"{'features' if kind == 'node' else 'edges'} kept", fontsize=TEXT_SIZE)
-    figure.supylabel(score_name, fontsize=TEXT_SIZE)
-    figure.legend(handles=key_of(curves, tolerance), loc="outside upper center", ncols=4)
+    title = f"{score.name} above the unablated\n({NATS})" if score.lower_is_better else score.title
+    figure.supylabel(title, fontsize=TEXT_SIZE)
+    figure.legend(handles=key_of(curves, tolerance, score), loc="outside upper center", ncols=4)
     return figure
 
 
-def plot_ablation(curves: Sequence[Curve], styles: dict[str, GroupStyle], tolerance: float | None, axes: Axes) -> Axes:
+def plot_ablation(
+    curves: Sequence[Curve],
+    styles: dict[str, GroupStyle],
+    tolerance: float | None,
+    axes: Axes,
+    score: Score = ACCURACY,
+) -> Axes:
     """The curves of one node layer; needed counts at `tolerance` stand above the Axes and in its legend."""
     count_axis(curves, axes)
-    axes.axhline(float(np.mean([curve.test_score for curve in curves])), color="black", linestyle="--", linewidth=0.7)
+    reference = tolerance if score.lower_is_better else float(np.mean([curve.test_score for curve in curves]))
+    if reference:
+        axes.axhline(reference, color="black", linestyle="--", linewidth=0.7)
     groups = [group for group in styles if any(curve.group == group for curve in curves)]
     handles = []
     for row, group in zip(range(len(groups), 0, -1), groups, strict=True):
@@ -133,6 +154,16 @@ def count_axis(curves: Sequence[Curve], axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def excess_axis(curves: Sequence[Curve], tolerance: float | None, axes: Axes) -> None:
+    """A logarithmic axis from a tenth of the tolerance up; lines leave it downwards, to scores as good or better."""
+    excess = np.concatenate([curve.points()[1] for curve in curves])
+    lowest = (tolerance or 0.01) / 10
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(lowest, 2 * float(np.max(excess, initial=10 * lowest)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # exponents are set too small to read
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def mean_curve(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     """Mean score over runs at every number that any of them kept, where all of them were measured."""
     numbers = [curve.points()[0] for curve in curves]
@@ -151,11 +182,14 @@ def needed_text(curves: Sequence[Curve], tolerance: float | None) -> str:
     return f"{np.mean(needed):.0f} ± {np.std(needed, ddof=1):.0f}{of_how_many}"
 
 
-def key_of(curves: Sequence[Curve], tolerance: float | None) -> list[Line2D]:
+def key_of(curves: Sequence[Curve], tolerance: float | None, score: Score = ACCURACY) -> list[Line2D]:
     """What the kinds of lines and marks mean."""
-    key = [Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="unablated")]
+    key: list[Line2D] = []
+    if tolerance or not score.lower_is_better:
+        text = f"{tolerance:g} above the unablated" if score.lower_is_better else "unablated"
+        key.append(Line2D([], [], color="black", linestyle="--", linewidth=0.7, label=text))
     if tolerance is not None:
-        text = f"needed to stay within {tolerance:g} of it"
+        text = "needed to stay below it" if score.lower_is_better else f"needed to stay within {tolerance:g} of it"
         key.append(Line2D([], [], color=NEUTRAL, marker="o", linestyle="none", markersize=MARK_SIZE, label=text))
     per_group = [(curve.group, curve.layer) for curve in curves]
     if len(set(per_group)) < len(per_group):

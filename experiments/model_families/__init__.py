@@ -8,6 +8,8 @@ from __future__ import annotations
 from experiments.model_families.block_diagonal_mlp import BlockDiagonalMlpFamily
 from experiments.model_families.family import ModelFamily, Trained, Weights
 from experiments.model_families.modular_addition import ModularAdditionFamily
+from experiments.model_families.pretrained_transformer import PretrainedTransformerFamily
+from experiments.model_families.small_transformer import SmallTransformerFamily
 from experiments.model_families.vision import CnnFamily, MlpFamily
 
 __all__ = ["MODELS", "ModelFamily", "Trained", "Weights"]
@@ -17,4 +19,6 @@ MODELS: dict[str, ModelFamily] = {
     "cifar10_mlp": MlpFamily(),
     "cifar10_cnn": CnnFamily(),
     "block_diagonal_mlp": BlockDiagonalMlpFamily(),
+    "small_transformer": SmallTransformerFamily(),
+    "pretrained_transformer": PretrainedTransformerFamily(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.config import RunConfig
 from experiments.errors import UserError
 from experiments.model_configs import BlockDiagonalMlpConfig
 from experiments.model_families.family import Trained, Weights
+from experiments.model_families.node_layers import select_node_layers
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.block_diagonal_mlp import model as block_diagonal_mlp
@@ -32,9 +34,10 @@ class BlockDiagonalMlpFamily:
     """`model=block_diagonal_mlp`."""
 
     training_code = ("models.block_diagonal_mlp", "libcore.baselines")
+    score_name = "accuracy"
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        return block_diagonal_mlp.node_layers(architecture_of(config))
+        return select_node_layers(config.analysis.node_layers, block_diagonal_mlp.node_layers(architecture_of(config)))
 
     def split_sizes(self, config: RunConfig) -> tuple[int, int]:
         n = n_examples(architecture_of(config))
@@ -60,7 +63,9 @@ class BlockDiagonalMlpFamily:
         return Trained(self.initial(config), {"summary": "drawn at random, as it is meant", "reached_target": True})
 
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        return block_diagonal_mlp.chain_of(weights, architecture_of(config), dtype, device)
+        chain = block_diagonal_mlp.chain_of(weights, architecture_of(config), dtype, device)
+        return chain.restricted_to(self.node_layers(config))
 
     def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
-        return block_diagonal_mlp.analysed(weights, architecture_of(config), device)
+        model = block_diagonal_mlp.analysed(weights, architecture_of(config), device)
+        return replace(model, chain=lambda dtype: self.chain(config, weights, dtype, device))

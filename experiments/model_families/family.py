@@ -35,8 +35,13 @@ class ModelFamily(Protocol):
         """Modules whose change makes trained weights stale."""
         ...
 
+    @property
+    def score_name(self) -> str:
+        """What the model's outputs are scored by: `accuracy` or `cross-entropy`."""
+        ...
+
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        """Names, first to last."""
+        """Those that the run analyses, first to last: what `analysis.node_layers` chooses; raises UserError."""
         ...
 
     def split_sizes(self, config: RunConfig) -> tuple[int, int]:
@@ -64,9 +69,9 @@ class ModelFamily(Protocol):
         ...
 
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        """The model as sections."""
+        """The model as sections between the node layers that the run analyses."""
         ...
 
     def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
-        """The model with its data, ready for the pipeline."""
+        """The model with its data, ready for the pipeline; its chain is that of `chain`."""
         ...

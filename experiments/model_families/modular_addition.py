@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.config import RunConfig
 from experiments.console import progress_bar
 from experiments.model_configs import ModularAdditionConfig
 from experiments.model_families.family import Trained, Weights
+from experiments.model_families.node_layers import select_node_layers
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.modular_addition import model as modular_addition
@@ -40,8 +42,10 @@ class ModularAdditionFamily:
         "models.modular_addition.transformer",
     )
 
+    score_name = "accuracy"
+
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        return NODE_LAYERS
+        return select_node_layers(config.analysis.node_layers, NODE_LAYERS)
 
     def split_sizes(self, config: RunConfig) -> tuple[int, int]:
         model = part_of(config)
@@ -89,10 +93,11 @@ class ModularAdditionFamily:
         )
 
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        return chain_of(weights, dtype, device)
+        return chain_of(weights, dtype, device).restricted_to(self.node_layers(config))
 
     def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
-        model = part_of(config)
-        return modular_addition.analysed(
-            weights, architecture_of(config), model.train_fraction, model.split_seed, device
+        part = part_of(config)
+        model = modular_addition.analysed(
+            weights, architecture_of(config), part.train_fraction, part.split_seed, device
         )
+        return replace(model, chain=lambda dtype: self.chain(config, weights, dtype, device))

@@ -17,6 +17,7 @@ from experiments.console import progress_bar
 from experiments.errors import UserError
 from experiments.model_configs import Cifar10CnnConfig, Cifar10MlpConfig
 from experiments.model_families.family import Trained, Weights
+from experiments.model_families.node_layers import select_node_layers
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.vision import cnn, cnn_sections, mlp
@@ -56,6 +57,7 @@ class ImageClassifierFamily(ABC):
     """What the MLP and the CNN have in common: all but the network itself."""
 
     training_code: tuple[str, ...] = ("models.vision.mlp", "models.vision.cnn", "models.vision.training", *READERS)
+    score_name = "accuracy"
 
     @abstractmethod
     def network(self, config: RunConfig) -> nn.Module:
@@ -67,10 +69,10 @@ class ImageClassifierFamily(ABC):
 
     @abstractmethod
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        """The model as sections."""
+        """The model as sections between the node layers that the run analyses."""
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        return tuple(self.grids(config))
+        return select_node_layers(config.analysis.node_layers, tuple(self.grids(config)))
 
     def split_sizes(self, config: RunConfig) -> tuple[int, int]:
         image_format = FORMATS[part_of(config).dataset]
@@ -141,7 +143,7 @@ class MlpFamily(ImageClassifierFamily):
         return dict.fromkeys(mlp.node_layers(len(config.model.hidden_sizes)), (1, 1))
 
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        return mlp.chain_of(weights, dtype, device)
+        return mlp.chain_of(weights, dtype, device).restricted_to(self.node_layers(config))
 
 
 class CnnFamily(ImageClassifierFamily):
@@ -160,4 +162,5 @@ class CnnFamily(ImageClassifierFamily):
     def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
         assert isinstance(config.model, Cifar10CnnConfig)
         channels, pooling = config.model.channels, config.model.pooling
-        return cnn_sections.chain_of(weights, FORMATS[config.model.dataset], channels, pooling, dtype, device)
+        chain = cnn_sections.chain_of(weights, FORMATS[config.model.dataset], channels, pooling, dtype, device)
+        return chain.restricted_to(self.node_layers(config))

@@ -31,6 +31,7 @@ PRE, MID, POST, OUTPUT = NODE_LAYERS = (
 )
 TRAIN_EXAMPLES, TEST_EXAMPLES = 39, 10
 TOLERANCES = {"0.001", "0.01", "0.05"}
+STORIES = REPOSITORY.parent / "shared" / "data" / "stories260k"
 TOY_MODELS = {
     "modular_addition": (
         "model.modulus=7",
@@ -53,6 +54,26 @@ TOY_MODELS = {
         "analysis.n_test_examples=40",
     ),
     "block_diagonal_mlp": ("model.n_blocks=2", "model.points_per_block=5"),
+    "small_transformer": (
+        "model.n_layers=1",
+        "model.d_model=6",
+        "model.n_heads=2",
+        "model.d_head=3",
+        "model.d_mlp=5",
+        "model.vocabulary=character",
+        "model.sequence_length=8",
+        "model.test_share=0.001",
+        "model.training.steps=3",
+        "analysis.n_examples=20",
+        "analysis.n_test_examples=10",
+    ),
+    "pretrained_transformer": (
+        f"model.name={STORIES}",
+        "model.sequence_length=6",
+        "model.n_train_sequences=12",
+        "model.n_test_sequences=4",
+        "analysis.node_layers=[blocks.3.hook_resid_mid,blocks.4.hook_resid_pre]",
+    ),
 }
 """Overrides that make each kind of model small."""
 TOY = TOY_MODELS["modular_addition"]

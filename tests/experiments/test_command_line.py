@@ -138,7 +138,14 @@ class TestHelp:
 
 KEYS = ("model:", "modulus: 113", "method:", "name: lib", "analysis:", "tolerances:", "tracking:", "seed: 0", "device:")
 HELP = {
-    "--help": (*KEYS, "method: lib, neuron, pca, random, svd", "cifar10_mlp, demo", "experiments.report", "--cfg job"),
+    "--help": (
+        *KEYS,
+        "modular_addition, pretrained_transformer, small_transformer",
+        "method: lib, neuron, pca, random, svd",
+        "cifar10_mlp, demo",
+        "experiments.report",
+        "--cfg job",
+    ),
     "job": KEYS,
     "defaults-tree": ("model: modular_addition", "method: lib", "analysis: default", "tracking: wandb"),
     "install=bash": ("complete",),

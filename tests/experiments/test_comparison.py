@@ -25,7 +25,16 @@ class TestNumbers:
 
     @pytest.mark.parametrize(
         ("value", "written"),
-        [(133.0, "133"), (12769.0, "12,769"), (0.99964, "0.9996"), (120.46, "120.5"), (0.0, "0"), (-2.0, "-2")],
+        [
+            (133.0, "133"),
+            (12769.0, "12,769"),
+            (0.99964, "0.9996"),
+            (120.46, "120.5"),
+            (12769.4, "12,769"),
+            (999.96, "1000"),
+            (0.0, "0"),
+            (-2.0, "-2"),
+        ],
     )
     def test_numbers_are_written_as_one_reads_them(self, value, written):
         assert number(value) == written
@@ -40,6 +49,14 @@ class TestNumbers:
 
     def test_blocks_are_ordered_by_number(self):
         names = [f"features/kept/blocks.{block}.hook_resid_pre" for block in (0, 1, 2, 9, 10, 11)]
+        assert in_order(reversed(names)) == names
+
+    def test_layers_inside_a_block_are_in_the_order_of_their_computation(self):
+        inside = ("hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "hook_resid_mid", "ln2.hook_scale")
+        inside += ("ln2.hook_normalized", "mlp.hook_post")
+        names = [f"features/kept/blocks.{block}.{place}" for block in (0, 1, 10) for place in inside]
+        last = ("blocks.10.hook_resid_post", "ln_final.hook_scale", "ln_final.hook_normalized", OUTPUT)
+        names += [f"features/kept/{layer}" for layer in last]
         assert in_order(reversed(names)) == names
 
     def test_layers_of_other_models_are_ordered_by_number(self):

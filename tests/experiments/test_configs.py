@@ -15,6 +15,7 @@ from experiments.files import write_json
 from experiments.model_families import MODELS
 from experiments.pipeline import run_pipeline
 from experiments.report_files import write_report
+from experiments.tolerances import tolerances_of
 from experiments.validation import CONFIG_DIRECTORY, check_command_line
 from libcore.methods import METHODS
 
@@ -95,7 +96,7 @@ def test_the_defaults_are_the_paper_s():
     assert (model.train_fraction, model.split_seed, model.checkpoint) == (0.3, 0, None)
     assert (analysis.integration, analysis.n_points, analysis.n_examples) == ("gradient", None, None)
     assert (config.dtype, analysis.ablation_dtype) == ("float64", "float32")
-    assert 0.001 in analysis.tolerances
+    assert 0.001 in tolerances_of(config)
     assert config.tracking.mode == "offline"
 
 

@@ -16,12 +16,14 @@ from matplotlib.text import Text
 
 from experiments.features import NO_COMMUNITY, FeatureTable
 from experiments.figures.ablation_curves import Curve, ablation_figure, mean_curve
+from experiments.figures.communities import COLOURS, MAXIMUM_KEYS, NONE, SMALLER, CommunityPanel, community_figure
 from experiments.figures.graph_layout import graph_layout
 from experiments.figures.importance_spectrum import Spectrum, importance_figure, spectra_of
 from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
 from experiments.figures.layers import short_layer_names
 from experiments.figures.saving import save_figure
 from experiments.figures.style import NEUTRAL, PAGE_WIDTH, TEXT_SIZE, group_styles, lightened
+from experiments.scores import Score
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 from libcore.statistics import LayerStatistics
@@ -253,12 +255,107 @@ class TestInteractionGraph:
             interaction_graph_figure([])
 
 
+class TestCommunities:
+    def panel(self, graph: InteractionGraph | None = None, modularity: float | None = 0.25) -> CommunityPanel:
+        graph = graph or random_graph()
+        return CommunityPanel("LIB, seed 0", graph, table_of(graph), modularity)
+
+    @pytest.mark.parametrize("layer", LAYERS)
+    def test_keys_are_features_that_vary_by_importance_in_their_community_s_colour(self, layer):
+        graph = random_graph()
+        graph.bases[layer].importance[5] = 5.0
+        panel = self.panel(graph)
+        figure = community_figure([panel])
+        keys = artist(figure, f"keys/{layer}")
+        first = int(layer != OUTPUT)
+        expected = [5, *(feature for feature in range(first, N_FEATURES[layer]) if feature != 5)]
+        assert panel.keys(layer) == expected
+        colours = {NO_COMMUNITY: NONE, 0: COLOURS[0], 1: COLOURS[1], 2: COLOURS[2]}
+        for feature, colour in zip(expected, keys.get_facecolor(), strict=True):
+            assert same_color(colour, colours[panel.table.communities[layer][feature]])
+        assert len({path.vertices[:, 1].min() for path in keys.get_paths()}) == 1
+        lefts = [path.vertices[:, 0].min() for path in keys.get_paths()]
+        assert lefts == sorted(lefts)
+
+    def test_its_caption_says_how_modular_it_is_and_in_how_many_parts(self):
+        panel = self.panel()
+        sizes = {community: 0 for community in range(3)}
+        for of_layer in panel.table.communities.values():
+            for community in of_layer:
+                if community != NO_COMMUNITY:
+                    sizes[community] += 1
+        texts = [text.get_text() for text in texts_of(community_figure([panel]))]
+        assert "LIB, seed 0: modularity 0.250, 3 communities" in texts
+        assert [text for text in texts if text in {f"{size} features" for size in sizes.values()}]
+        assert "no community" in texts
+        without = [text.get_text() for text in texts_of(community_figure([self.panel(modularity=None)]))]
+        assert "LIB, seed 0: 3 communities" in without
+
+    def test_a_community_of_one_is_none_and_past_the_colours_they_are_grey(self):
+        n = len(COLOURS) + 3
+        graph = random_graph((PRE, MID), {PRE: n + 2, MID: n + 1})
+        pairs = [NO_COMMUNITY, *range(n)]
+        table = FeatureTable(table_of(graph).labels, {PRE: [*pairs, n], MID: pairs})
+        figure = community_figure([CommunityPanel("LIB", graph, table, 0.5)])
+        keys = artist(figure, f"keys/{PRE}").get_facecolor()
+        assert [same_color(colour, SMALLER) for colour in keys] == [False] * len(COLOURS) + [True] * 3 + [False]
+        assert same_color(keys[-1], NONE)
+        assert "3 smaller communities" in [text.get_text() for text in texts_of(figure)]
+
+    @pytest.mark.parametrize(
+        ("n_layers", "n_features", "n_panels"), [(2, 2, 1), (3, 100, 2), (11, 66, 2), (25, 400, 1)]
+    )
+    def test_all_texts_are_legible_and_all_keys_on_the_page(self, n_layers, n_features, n_panels):
+        layers = tuple(f"blocks.{index}.ln1.hook_normalized" for index in range(n_layers))
+        panel = self.panel(random_graph(layers, dict.fromkeys(layers, n_features)))
+        figure = community_figure([panel] * n_panels)
+        assert_legible(figure)
+        for axes in figure.axes:
+            drawn = [collection for collection in axes.collections if "keys/" in collection.get_gid()]
+            assert len(drawn) == n_layers
+            for keys in drawn:
+                assert len(keys.get_paths()) == min(MAXIMUM_KEYS, n_features - 1)
+                right = max(path.vertices[:, 0].max() for path in keys.get_paths())
+                assert right <= axes.get_xlim()[1]
+        texts = [text.get_text() for text in texts_of(figure)]
+        assert (f"{MAXIMUM_KEYS} of {n_features - 1}" in texts) is (n_features > MAXIMUM_KEYS)
+
+    def test_no_panel_is_refused(self):
+        with pytest.raises(ValueError, match="no communities"):
+            community_figure([])
+
+
 class TestAblationCurves:
     def test_nothing_needed_is_marked_at_the_left_end(self, tmp_path):
         figure = ablation_figure([curve("lib", "seed 0", {2: 0.9, 8: 0.99, 0: 0.9}, {0.1: 0})], "node")
         (axes,) = figure.axes
         (mark,) = lines(axes, "lib needed")
         assert mark.get_xdata().tolist() == [2]
+        save_figure(figure, tmp_path, "drawn")
+
+    def excess_figure(self, scores: dict[int, float], needed: dict[float, int]) -> Figure:
+        return ablation_figure([curve("lib", "seed 0", scores, needed)], "node", Score("cross-entropy", True))
+
+    def test_a_cross_entropy_is_drawn_as_what_it_grows_by_on_a_logarithmic_axis(self, tmp_path):
+        figure = self.excess_figure({1: 900.99, 8: 1.49, 16: 0.995, 32: 0.98}, {0.01: 16, 0.1: 9})
+        (axes,) = figure.axes
+        (line,) = lines(axes, "lib run")
+        np.testing.assert_allclose(line.get_ydata(), [900.0, 0.5, 0.005, -0.01])
+        assert axes.get_yscale() == "log"
+        assert axes.get_ylim() == pytest.approx((0.001, 1800.0))
+        # The dashed line is what is still tolerated.
+        assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"] == [0.01]
+        texts = [text.get_text() for text in texts_of(figure)]
+        assert "cross-entropy above the unablated\n(nats per token)" in texts
+        assert "0.01 above the unablated" in texts
+        assert_legible(figure)
+        save_figure(figure, tmp_path, "drawn")
+
+    def test_a_cross_entropy_that_overflowed_or_never_grew_is_no_obstacle(self, tmp_path):
+        figure = self.excess_figure({1: float("nan"), 2: float("inf"), 4: 0.99, 8: 0.9}, {0.01: 4})
+        (axes,) = figure.axes
+        assert lines(axes, "lib run")[0].get_xdata().tolist() == [4, 8]
+        assert axes.get_ylim() == pytest.approx((0.001, 0.02))
         save_figure(figure, tmp_path, "drawn")
 
     def test_a_single_run_is_one_line_through_its_points_with_its_needed_count(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import pytest
 import torch
 from running import MID, OUTPUT, PRE
@@ -10,6 +12,7 @@ from experiments.ablations import Ablations, ablations_from_json, ablations_to_j
 from experiments.cache import FinishedStage, StageResult
 from experiments.metrics import ablation_metrics, feature_metrics, resource_metrics, sparsity_metrics
 from experiments.resources import Resources
+from experiments.scores import Score
 from libcore.ablation import AblationCurve
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
@@ -47,6 +50,23 @@ def test_needed_features_and_edges_with_their_total():
 
 def test_ablations_survive_their_file():
     assert ablations_from_json(ablations_to_json(ABLATIONS)) == ABLATIONS
+
+
+def test_a_cross_entropy_s_file_says_so_and_survives_an_overflow():
+    ablations = Ablations(
+        1.5, Score("cross-entropy", lower_is_better=True), {PRE: AblationCurve({4: 1.5, 0: 9.0}, {0.01: 4})}
+    )
+    content = ablations_to_json(ablations)
+    assert content["score"] == {"name": "cross-entropy", "lower_is_better": True}
+    assert ablations_from_json(content) == ablations
+    content["node_ablation"][PRE]["0"] = None
+    assert isnan(ablations_from_json(content).nodes[PRE].score_by_kept[0])
+
+
+def test_a_file_that_does_not_name_its_score_has_accuracies():
+    content = ablations_to_json(ABLATIONS)
+    del content["score"]
+    assert ablations_from_json(content) == ABLATIONS
 
 
 def test_features_are_counted_with_the_constant_and_sparsity_is_measured_without():

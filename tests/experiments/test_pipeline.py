@@ -32,6 +32,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from experiments.config import RunConfig
+from experiments.tolerances import resolved
 from libcore.graph import InteractionGraph
 from models.modular_addition.data import split_pairs
 from models.modular_addition.training import one_hot_pairs
@@ -49,7 +50,7 @@ def full(tmp_path_factory):
 
 class TestFiles:
     def test_all_files_are_there_and_no_others(self, full):
-        figures = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph")
+        figures = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph", "communities")
         expected = {f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
         expected |= {"figures", "figures/graph.html", "metrics.json", "ablations.json", "timings.json", "features.json"}
         expected |= {"graph.safetensors", "model.safetensors", "config.yaml", "wandb"}
@@ -60,7 +61,8 @@ class TestFiles:
     def test_config_yaml_is_the_configuration_that_was_run(self, full):
         written = yaml.safe_load((full / "config.yaml").read_text())
         overrides = (*TOY, "tracking.tags=[toy]", "tracking.group=together", f"output_directory={full.parents[1]}")
-        assert RunConfig.model_validate(written) == config_of(*overrides)
+        assert RunConfig.model_validate(written) == resolved(config_of(*overrides))
+        assert written["analysis"]["tolerances"] == [0.001, 0.01, 0.05]
 
     def test_the_graph_has_the_contract_s_names_and_shapes(self, full):
         metrics = read_json(full / "metrics.json")
@@ -113,7 +115,9 @@ class TestFiles:
 
     def test_ablations_agree_with_themselves_and_with_the_metrics(self, full):
         metrics, ablations = read_json(full / "metrics.json"), read_json(full / "ablations.json")
-        assert ablations.keys() == {"test_score", "node_ablation", "edge_ablation", "edges_needed", "nodes_needed"}
+        curves_and_counts = {"node_ablation", "edge_ablation", "edges_needed", "nodes_needed"}
+        assert ablations.keys() == {"test_score", "score", *curves_and_counts}
+        assert ablations["score"] == {"name": "accuracy", "lower_is_better": False}
         assert ablations["test_score"] == metrics["score/test"]
         for curves, needed, prefix in (
             ("node_ablation", "nodes_needed", "features"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from running import (
@@ -32,6 +34,7 @@ from libcore.graph import InteractionGraph
 from models.modular_addition.data import split_pairs
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
+HALVES = ("first", "second")
 MEASURES = ("hoyer", "gini", "participation", "mass99")
 
 
@@ -115,6 +118,35 @@ class TestWhatWasAskedFor:
         assert torch.allclose(graph.statistics[PRE].mean[:-1], embedded.mean((0, 1)), atol=1e-12)
         assert read_json(run / "metrics.json")["score/train"] == read_json(quick / "metrics.json")["score/train"]
 
+    def test_fit_on_a_half_of_the_examples(self, quick, variant):
+        first, second = (variant("analysis.n_examples=21", f"analysis.half={half}", name=half) for half in HALVES)
+        tokens = split_pairs(7, 0.8, 0)[0].tokens[:21]
+        weights = load_file(first / "model.safetensors")
+        embedded = weights["embed.W_E"].double()[tokens] + weights["pos_embed.W_pos"].double()
+        for run, chosen in ((first, embedded[:10]), (second, embedded[10:])):
+            moments = InteractionGraph.load(run / "graph.safetensors").statistics[PRE]
+            assert moments.count == len(chosen) * POSITIONS[PRE]
+            assert torch.allclose(moments.mean[:-1], chosen.mean((0, 1)), atol=1e-12)
+            assert reused(run)["model"]
+            assert read_json(run / "metrics.json")["score/train"] == read_json(quick / "metrics.json")["score/train"]
+        assert not any(reused(second)[stage] for stage in ("statistics", "basis", "edges", "ablation"))
+
+    def test_node_layers_by_pattern(self, variant):
+        run = variant("method=pca", "analysis.node_layers=[blocks.*.hook_resid_p*,output]", "analysis.stages=[basis]")
+        assert InteractionGraph.load(run / "graph.safetensors").node_layers == (PRE, POST, OUTPUT)
+
+    def test_ablations_say_beforehand_what_they_cost_at_most(self, variant, caplog):
+        caplog.set_level("INFO", logger="experiments")
+        scores = read_json(variant("analysis.n_test_examples=5") / "ablations.json")
+        first, estimate, last = [
+            record.message for record in caplog.records if record.name == "experiments.ablation_progress"
+        ]
+        bound = int(re.search(r"at most ([\d,]+) evaluations", first)[1].replace(",", ""))
+        done = sum(len(curve) for kind in ("node_ablation", "edge_ablation") for curve in scores[kind].values())
+        assert 0 < done <= bound
+        assert last.startswith(f"ablation: {done:,} of at most {bound:,} evaluations in ")
+        assert re.search(r"at most [\d.]+ s in all", estimate)
+
     def test_ablate_on_the_first_examples_of_the_test_split(self, quick, variant):
         run = variant("analysis.n_test_examples=3")
         scores = read_json(run / "ablations.json")
@@ -190,6 +222,15 @@ class TestModelChecks:
         check_model(config_of(*TOY, f"analysis.n_test_examples={TEST_EXAMPLES}"))
         with pytest.raises(UserError, match=r"analysis\.n_test_examples=11: the test split has 10"):
             check_model(config_of(*TOY, "analysis.n_test_examples=11"))
+
+    def test_a_single_example_has_no_halves(self):
+        check_model(config_of(*TOY, "analysis.n_examples=2", "analysis.half=first"))
+        with pytest.raises(UserError, match=r"analysis\.half=first: a single example has no halves"):
+            check_model(config_of(*TOY, "analysis.n_examples=1", "analysis.half=first"))
+
+    def test_the_known_ground_truth_has_no_halves(self):
+        with pytest.raises(UserError, match=r"analysis\.half=second: a part of all combinations is not independent"):
+            config_of("model=block_diagonal_mlp", "analysis.half=second")
 
     def test_a_closed_form_that_there_is_not(self):
         settings = (

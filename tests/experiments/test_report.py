@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from running import FEW_METRICS, PRE, few_settings, files_below, report_of, write_run
+from running import FEW_METRICS, MID, PRE, few_settings, files_below, report_of, write_run
 
 from experiments.errors import UserError
+from experiments.files import write_json
 from experiments.finished_runs import find_runs
 from experiments.report import main
 
@@ -91,6 +92,84 @@ class TestReport:
         write_run(tmp_path / "runs" / "two", few_settings("lib", 1) | elsewhere)
         _, (table,), _ = report_of(tmp_path)
         assert table["score/test"]["lib_n"] == "2"
+
+    def test_halves_of_the_data_are_runs_like_seeds(self, tmp_path):
+        for half, score in (("first", 0.5), ("second", 0.75)):
+            settings = few_settings("lib", 0) | {"analysis": {"n_examples": None, "half": half}}
+            write_run(tmp_path / "runs" / half, settings, FEW_METRICS | {"score/test": score})
+        text, (table,), _ = report_of(tmp_path)
+        assert (table["score/test"]["lib_mean"], table["score/test"]["lib_n"]) == ("0.625", "2")
+        assert "over 2 runs of a method (seed 0; halves of the data: first, second)" in text
+        assert f"| `{tmp_path}/runs/first` | lib | 0 | first | 0.5000 |" in text
+
+    def test_a_half_of_the_data_is_not_averaged_with_all_of_it(self, tmp_path):
+        settings = few_settings("lib", 0)
+        write_run(tmp_path / "runs" / "all", settings)
+        write_run(tmp_path / "runs" / "null", few_settings("lib", 1) | {"analysis": {"n_examples": None, "half": None}})
+        write_run(tmp_path / "runs" / "half", settings | {"analysis": {"n_examples": None, "half": "first"}})
+        _, tables, _ = report_of(tmp_path)
+        assert sorted(table["score/test"]["lib_n"] for table in tables) == ["1", "2"]
+
+
+SCORE = {"name": "cross-entropy", "lower_is_better": True}
+NO_CURVES = {"node_ablation": {}, "edge_ablation": {}, "edges_needed": {}, "nodes_needed": {}}
+
+
+class TestVerdicts:
+    """Two halves of LIB and of PCA on a language model."""
+
+    @pytest.fixture
+    def text(self, tmp_path) -> str:
+        for method, half, values in (
+            ("lib", "first", (10, 20, 100, 40, 0.5)),
+            ("lib", "second", (12, 20, 110, 40, 0.7)),
+            ("pca", "first", (12, 20, 90, 41, 0.4)),
+            ("pca", "second", (14, 20, 90, 49, 0.4)),
+        ):
+            keys = (f"features/needed_0.01/{PRE}", f"features/needed_0.01/{MID}")
+            keys += (f"edges/needed_0.01/{PRE}", f"edges/needed_0.01/{MID}", "graph/modularity")
+            metrics = dict(zip(keys, values, strict=True)) | {"score/test": 1.5}
+            metrics |= {"edges/needed_0.01/total": values[2] + values[3], f"edges/needed_0.1/{PRE}": 1}
+            settings = few_settings(method, 0) | {"analysis": {"half": half}}
+            run = write_run(tmp_path / "runs" / f"{method}_{half}", settings, metrics)
+            write_json(run / "ablations.json", {"test_score": 1.5, "score": SCORE} | NO_CURVES)
+        return report_of(tmp_path)[0]
+
+    def test_one_sentence_says_who_needs_less_for_each_criterion(self, text):
+        sentences = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+        assert sentences == [
+            "Features needed (cross-entropy + 0.01 nats): LIB needs fewer than PCA in 1 of 2 node layers and as many "
+            "in 1; in all 31 ± 1.414 against 33 ± 1.414.",
+            "Edges needed (cross-entropy + 0.01 nats): LIB needs fewer than PCA in 1 of 2 pairs of node layers; "
+            "in all 145 ± 7.071 against 135 ± 5.657.",
+            "Modularity: LIB's is higher than that of PCA: 0.6 ± 0.1414 against 0.4 ± 0.",
+        ]
+
+    def test_totals_are_in_a_table_of_their_own(self, text):
+        assert "| over all node layers | LIB | PCA |" in text
+        assert "| features needed, 0.01 | 31 ± 1.414 | 33 ± 1.414 |" in text
+        assert "| edges needed, 0.01 | 145 ± 7.071 | 135 ± 5.657 |" in text
+        assert "| edges needed, 0.1 | 1 ± 0 | 1 ± 0 |" in text
+        assert "| modularity | 0.6 ± 0.1414 | 0.4 ± 0 |" in text
+
+    def test_the_score_is_called_what_it_is(self, text):
+        assert "a test cross-entropy at most 0.01, 0.1 nats per token above the unablated model's" in text
+        assert "| run | method | seed | half | test cross-entropy (nats per token) |" in text
+
+    def test_without_lib_nothing_is_said_of_it(self, tmp_path):
+        write_run(tmp_path / "runs" / "pca", few_settings("pca", 0))
+        write_run(tmp_path / "runs" / "svd", few_settings("svd", 0))
+        text, _, _ = report_of(tmp_path)
+        assert "LIB" not in text
+
+    def test_a_run_without_a_part_of_the_metrics_has_no_total(self, tmp_path):
+        more = FEW_METRICS | {f"features/needed_0.001/{MID}": 3}
+        write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0), more)
+        write_run(tmp_path / "runs" / "lib1", few_settings("lib", 1))
+        write_run(tmp_path / "runs" / "pca", few_settings("pca", 0), more)
+        text, _, _ = report_of(tmp_path)
+        assert "| features needed, 0.001 | – | 15 |" in text
+        assert "LIB needs fewer than PCA in 0 of 2 node layers and as many in 2.\n" in text
 
 
 class TestCommand:

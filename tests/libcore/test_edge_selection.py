@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from libcore.ablation import bisect, kept_schedule, smallest_kept_edge, strongest_edges
+from libcore.ablation import smallest_kept_edge, strongest_edges
+from libcore.ablation_schedule import bisect, kept_schedule
 
 edge_matrices = st.integers(1, 4).flatmap(
     lambda width: st.lists(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import slow_reference
@@ -11,6 +12,8 @@ from tiny_models import AMPLE, BUDGETS, random_activation, random_chain
 from torch import Generator, Tensor
 
 from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
+from libcore.ablation_plan import plan_ablations
+from libcore.ablation_schedule import kept_schedule
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import interaction_edges
@@ -126,7 +129,7 @@ def test_node_ablation_follows_its_schedule_and_tells_what_it_scored(setting: Se
         [],
         setting.test_score,
         AMPLE,
-        lambda layer, kept, score: seen.append((layer, kept, score)),
+        lambda layer, kept, score, left: seen.append((layer, kept, score)),
     )
     assert list(curve.score_by_kept) == [0, 2]
     assert seen == [("middle", kept, score) for kept, score in curve.score_by_kept.items()]
@@ -159,6 +162,77 @@ def test_needed_edges_are_within_tolerance_and_one_fewer_was_not(setting: Settin
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
     assert setting.node_ablation(1, 1).needed == setting.node_ablation(1).needed
     assert setting.edge_ablation(1, 1).needed == setting.edge_ablation(1).needed
+
+
+def test_of_scores_where_less_is_better_the_same_features_and_edges_are_needed(setting: Setting) -> None:
+    by_layer = [(setting.node_ablation(layer), setting.edge_ablation(layer)) for layer in range(3)]
+    right = setting.data
+
+    def error_sum(output: Tensor, start: int, stop: int) -> float:
+        return stop - start - right.score_sum(output, start, stop)
+
+    setting.data = EvaluationData(right.inputs, error_sum, lower_is_better=True, score_name="error")
+    assert setting.test_score == pytest.approx(1.0 - unablated_score(setting.chain, right, 1), abs=1e-12)
+    for layer, expected in enumerate(by_layer):
+        for curve, of_right in zip((setting.node_ablation(layer), setting.edge_ablation(layer)), expected, strict=True):
+            assert curve.needed == of_right.needed
+            assert len(set(curve.needed.values())) > 1
+            assert curve.score_by_kept == pytest.approx({kept: 1.0 - s for kept, s in of_right.score_by_kept.items()})
+
+
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_a_score_is_within_its_tolerance_on_the_side_that_is_worse(lower_is_better: bool) -> None:
+    sign = 1.0 if lower_is_better else -1.0
+    data = EvaluationData(torch.zeros(1), lambda *_: 0.0, lower_is_better).first(1)
+    assert data.lower_is_better is lower_is_better
+    assert data.within(2.0 + sign * 0.25, 2.0, 0.25)
+    assert not data.within(2.0 + sign * 0.26, 2.0, 0.25)
+    assert data.within(2.0 - sign * 100.0, 2.0, 0.25)
+    assert not data.within(float("nan"), 2.0, 0.25)
+
+
+class TestEvaluationsLeft:
+    """How many evaluations are still to come is never said to be fewer than come, and falls to none."""
+
+    def follow(self, setting: Setting, ablate: Callable[..., AblationCurve]) -> tuple[AblationCurve, list[int]]:
+        left: list[int] = []
+        return ablate(on_score=lambda layer, kept, score, to_come: left.append(to_come)), left
+
+    def assert_honest(self, curve: AblationCurve, left: list[int], most: int) -> None:
+        assert len(left) == len(curve.score_by_kept) <= most
+        bounds = [done + to_come for done, to_come in enumerate(left, start=1)]
+        assert bounds == sorted(bounds, reverse=True)
+        assert bounds[0] <= most
+        assert left[-1] == 0
+
+    @pytest.mark.parametrize("layer", range(3))
+    @pytest.mark.parametrize("tolerances", [[], [0.05], TOLERANCES])
+    def test_of_features_and_edges(self, setting: Setting, layer: int, tolerances: list[float]) -> None:
+        chain, score = setting.chain, setting.test_score
+        plan = plan_ablations(chain, setting.bases, setting.edges, tolerances)
+        name, next_name = chain.node_layers[layer : layer + 2]
+        basis, next_basis = setting.bases[name], setting.bases[next_name]
+        schedule = kept_schedule(basis.n_features)
+        curve, left = self.follow(
+            setting, partial(node_ablation, chain, setting.data, layer, basis, schedule, tolerances, score, AMPLE)
+        )
+        self.assert_honest(curve, left, plan.curves["node", name].most)
+        if not tolerances:
+            return
+        pair, edges = (basis, next_basis), setting.edges[name]
+        curve, left = self.follow(
+            setting, partial(edge_ablation, chain, setting.data, layer, pair, edges, tolerances, score, AMPLE)
+        )
+        self.assert_honest(curve, left, plan.curves["edge", name].most)
+
+    def test_a_model_that_needs_everything_costs_all_that_was_planned(self, setting: Setting) -> None:
+        basis = setting.bases["middle"]
+        plan = plan_ablations(setting.chain, setting.bases, setting.edges, [0.0])
+        calls: list[int] = []
+        node_ablation(
+            setting.chain, setting.data, 1, basis, [], [0.0], 2.0, AMPLE, lambda *evaluated: calls.append(evaluated[3])
+        )
+        assert len(calls) == plan.curves["node", "middle"].most == basis.n_features + 1
 
 
 @pytest.mark.parametrize(

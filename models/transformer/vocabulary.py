@@ -1,0 +1,127 @@
+"""From text to tokens: single characters, byte pairs learned from the text, or a pretrained model's own tokenizer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from models.vision.image_set import one_line
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+WORDS = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""What byte pairs never reach across: a word, a number or signs with the space before them, other white space."""
+UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextError(ValueError):
+    """A text that cannot be read, or does not suit the model."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A text as tokens.
+
+    Attributes:
+        tokens: indices into the vocabulary.
+        vocabulary: for each token its text, spaces and line breaks included.
+        beginning_of_sequence: the token that marks the beginning of a text, where there is one.
+    """
+
+    tokens: Int[Tensor, " token"]
+    vocabulary: tuple[str, ...]
+    beginning_of_sequence: int | None = None
+
+
+def encode_characters(text: str) -> Encoding:
+    """One token for each character that occurs, in the order of their code points."""
+    vocabulary = tuple(sorted(set(text)))
+    index = {character: token for token, character in enumerate(vocabulary)}
+    return Encoding(torch.tensor([index[character] for character in text]), vocabulary)
+
+
+def encode_byte_pairs(text: str, size: int) -> Encoding:
+    """Byte-pair encoding learned from the text itself: all its characters, then the most frequent pairs.
+
+    Args:
+        text: what is encoded, and what the pairs are learned from.
+        size: tokens of the vocabulary; fewer where the text has no more pairs.
+
+    Raises:
+        TextError: the text has more different characters than `size`.
+    """
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import Split
+    from tokenizers.trainers import BpeTrainer
+
+    n_characters = len(set(text))
+    if n_characters > size:
+        raise TextError(
+            f"vocabulary_size={size}: the text has {n_characters} different characters; expected at least that"
+        )
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = Split(Regex(WORDS), behavior="isolated")  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=size, show_progress=False))
+    by_token = {token: piece for piece, token in tokenizer.get_vocab().items()}
+    vocabulary = tuple(by_token[token] for token in range(len(by_token)))
+    return Encoding(torch.tensor(tokenizer.encode(text).ids), vocabulary)
+
+
+def encode_pretrained(text: str, folder: Path) -> Encoding:
+    """By the tokenizer in a pretrained model's folder; adds no token at the beginning or end.
+
+    Raises TextError where there is no tokenizer that can be read.
+    """
+    tokenizer = read_tokenizer(folder)
+    tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    return Encoding(tokens, token_texts(tokenizer), beginning_of_sequence(folder))
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """A model's tokenizer, as that of the `tokenizers` library; raises TextError."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        if file.is_file():
+            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer
+        # Of older models; takes seconds to import.
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    # `tokenizers` raises plain Exceptions, `transformers` whatever it trips over.
+    except Exception as error:
+        raise TextError(f"{folder}: no tokenizer that can be read ({one_line(error)})") from error
+
+
+def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """For each token what it adds to a text; a part of a character is shown as the tokenizer names it."""
+    # Behind another token, as some tokenizers drop a space at the beginning.
+    *_, before = tokenizer.encode("a", add_special_tokens=False).ids
+    length = len(tokenizer.decode([before], skip_special_tokens=False))
+    texts: list[str] = []
+    for token in range(tokenizer.get_vocab_size()):
+        text = tokenizer.decode([before, token], skip_special_tokens=False)[length:]
+        name = tokenizer.id_to_token(token) or f"<{token}>"
+        texts.append(name if UNDECODABLE in text else text)
+    return tuple(texts)
+
+
+def beginning_of_sequence(folder: Path) -> int | None:
+    """The token that a model's configuration names for the beginning, where it names one."""
+    try:
+        token = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("bos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise TextError(f"{folder / 'config.json'}: cannot be read ({one_line(error)})") from error
+    return token if isinstance(token, int) else None

@@ -1,0 +1,272 @@
+"""The small and the pretrained transformer from the command line: whole runs, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from running import (
+    STORIES,
+    TOY_MODELS,
+    assert_same_tensors,
+    assert_says,
+    config_of,
+    read_json,
+    refusal,
+    reused,
+    run_here,
+    tensors_of,
+)
+from safetensors.torch import load_file, save_file
+
+from experiments.cache import StageCache
+from experiments.model_families import MODELS, pretrained_transformer, small_transformer
+from experiments.model_families.pretrained_transformer import by_name
+from experiments.stages import model_stage
+from models.transformer import hub
+
+CPU = torch.device("cpu")
+QUICK = ("analysis.stages=[basis,edges,ablation]", "tracking.mode=disabled")
+SMALL = ("model=small_transformer", *TOY_MODELS["small_transformer"], *QUICK)
+PRETRAINED = ("model=pretrained_transformer", *TOY_MODELS["pretrained_transformer"], *QUICK)
+LAYERS = tuple(f"blocks.0.hook_resid_{place}" for place in ("pre", "mid", "post"))
+needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="the pretrained model is not there")
+
+
+@cache
+def small_run(base: Path) -> Path:
+    """One run of the small transformer; once for all tests below `base`, not to be changed."""
+    return run_here(base / "language", "small", *SMALL)
+
+
+@cache
+def pretrained_run(base: Path) -> Path:
+    """The same of the pretrained one."""
+    return run_here(base / "language", "pretrained", *PRETRAINED)
+
+
+@pytest.fixture
+def small(tmp_path_factory) -> Path:
+    return small_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def pretrained(tmp_path_factory) -> Path:
+    return pretrained_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
+    return partial(refusal, tmp_path, monkeypatch, capsys)
+
+
+class TestSmallTransformer:
+    def test_a_run_of_it(self, small):
+        metrics, tensors = read_json(small / "metrics.json"), tensors_of(small)
+        labels = read_json(small / "features.json")["labels"]
+        assert tuple(labels) == LAYERS
+        for layer, next_layer in pairwise(LAYERS):
+            assert tensors[f"edges/{layer}"].shape == tuple(
+                metrics[f"features/kept/{name}"] for name in (next_layer, layer)
+            )
+            assert metrics[f"features/needed_0.01/{layer}"] <= metrics[f"features/kept/{layer}"]
+        # Of about a hundred characters, hardly trained: little better than guessing, in nats.
+        assert 2 < metrics["score/test"] < 5
+        assert labels[LAYERS[0]][0] == "constant"
+        assert all(label.count('", "') == 2 for label in labels[LAYERS[0]][1:])
+
+    def test_its_file_may_be_given_instead_of_training(self, small, tmp_path, monkeypatch):
+        monkeypatch.setattr(small_transformer, "train", lambda *_: pytest.fail("it was trained"))
+        again = run_here(tmp_path, "loaded", *SMALL, f"model.checkpoint={small / 'model.safetensors'}")
+        assert_same_tensors(tensors_of(again), tensors_of(small))
+
+    def test_a_file_of_other_sizes(self, refused, small):
+        line = refused(*SMALL, f"model.checkpoint={small / 'model.safetensors'}", "model.d_mlp=7")
+        assert_says(line, "model.checkpoint=", "d_mlp is another; expected 7, found 5")
+
+    def test_a_file_of_another_text(self, refused, small, tmp_path):
+        (tmp_path / "text.txt").write_text("other characters " * 20)
+        line = refused(*SMALL, f"model.checkpoint={small / 'model.safetensors'}", "data.path=text.txt")
+        assert_says(line, "model.checkpoint=", "its vocabulary is another", "data.path")
+
+    def test_a_file_that_is_no_model(self, refused, tmp_path):
+        save_file({"weight": torch.zeros(2)}, tmp_path / "some.safetensors")
+        assert_says(
+            refused(*SMALL, "model.checkpoint=some.safetensors"), "model.checkpoint=some.safetensors", "missing"
+        )
+
+    def test_an_interrupted_training_goes_on_and_ends_the_same(self, tmp_path, monkeypatch):
+        config = config_of(*SMALL, "model.training.evaluate_every=1")
+        expected = MODELS["small_transformer"].train(config, CPU, tmp_path / "whole.safetensors").weights
+        original, steps, stops = small_transformer.train, [], [2]
+
+        class Interrupted(Exception):
+            pass
+
+        def watched(*arguments):
+            def watch(step, evaluation):
+                steps.append(step)
+                if stops and step == stops[0]:
+                    stops.clear()
+                    raise Interrupted
+
+            return original(*arguments[:-1], watch)
+
+        monkeypatch.setattr(small_transformer, "train", watched)
+        stages = StageCache(tmp_path / "cache", CPU)
+        with pytest.raises(Interrupted):
+            model_stage(stages, config)
+        stage = model_stage(stages, config)
+        assert steps == [1, 2, 2, 3]
+        assert_same_tensors(stage.result.tensors, expected)
+        assert [path.suffix for path in (tmp_path / "cache" / "model").glob("*.safetensors")] == []
+
+    def test_training_that_diverges(self, tmp_path):
+        config = config_of(*SMALL, "model.training.learning_rate=1e30", f"output_directory={tmp_path}")
+        with pytest.raises(Exception, match=r"model\.training\.learning_rate=1e\+30: training diverged"):
+            model_stage(StageCache(tmp_path, CPU), config)
+
+    def test_the_record_says_whether_the_target_was_reached(self, tmp_path):
+        records = [
+            MODELS["small_transformer"]
+            .train(config_of(*SMALL, f"model.training.target_cross_entropy={nats}"), CPU, tmp_path / f"{nats}")
+            .record
+            for nats in (0.1, 9.0)
+        ]
+        assert [record["reached_target"] for record in records] == [False, True]
+        assert records[0]["history"] == records[1]["history"]
+        assert "nats per token" in records[0]["summary"]
+
+
+class TestTexts:
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (None, "data.path=text.txt: no such file"),
+            (b"", "data.path=text.txt: empty"),
+            (b"caf\xe9", "data.path=text.txt: not UTF-8"),
+            (b"short", "data.path=text.txt: too short: 5 tokens make 0 sequences of 8"),
+        ],
+    )
+    def test_one_that_cannot_be_used(self, refused, tmp_path, content, expected):
+        if content is not None:
+            (tmp_path / "text.txt").write_bytes(content)
+        assert_says(refused(*SMALL, "data.path=text.txt"), expected)
+
+    def test_a_vocabulary_that_is_too_small(self, refused):
+        line = refused(*SMALL, "model.vocabulary=bpe", "model.vocabulary_size=50")
+        assert_says(line, "model.vocabulary_size=50: the text has", "different characters")
+
+    def test_a_text_that_has_changed_is_read_again(self, tmp_path):
+        path, family = tmp_path / "text.txt", MODELS["small_transformer"]
+        config = config_of(*SMALL, f"data.path={path}")
+        found = []
+        for text in ("some text to read. " * 9, "other text, and more of it. " * 9):
+            path.write_text(text)
+            found.append((family.split_sizes(config), family.depends_on(config)["text"]))
+        assert found[0] != found[1]
+        assert sum(found[0][0]) == 19 * 9 // 8
+
+    def test_node_layers_that_there_are_not(self, refused):
+        line = refused(*SMALL, "analysis.node_layers=[blocks.0.hook_resid_pree,output]")
+        assert_says(line, "analysis.node_layers=", "blocks.0.hook_resid_pree", "did you mean blocks.0.hook_resid_pre?")
+
+    def test_more_examples_than_there_are(self, refused, tmp_path):
+        (tmp_path / "text.txt").write_text("0123456789" * 8)
+        line = refused(*SMALL, "data.path=text.txt", "analysis.n_test_examples=null")
+        assert_says(line, "analysis.n_examples=20", "the training split has 9")
+
+
+@needs_stories
+class TestPretrainedTransformer:
+    def test_a_run_of_it(self, pretrained):
+        metrics, labels = read_json(pretrained / "metrics.json"), read_json(pretrained / "features.json")["labels"]
+        # A model of stories reading a reference: better than guessing one of 512 tokens, log 512 = 6.2 nats.
+        assert 1 < metrics["score/test"] < 6.2
+        assert list(labels) == ["blocks.3.hook_resid_mid", "blocks.4.hook_resid_pre"]
+        for layer in labels:
+            assert 40 < metrics[f"features/kept/{layer}"] == len(labels[layer]) <= 65
+
+    def test_a_later_run_loads_it_without_its_library(self, pretrained, monkeypatch):
+        by_name.cache_clear()
+        monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_: pytest.fail("it was loaded again"))
+        again = run_here(pretrained.parents[1], "again", *PRETRAINED)
+        assert set(reused(again).values()) == {True}
+        other = run_here(pretrained.parents[1], "other", *PRETRAINED, "model.split_seed=1", "seed=3")
+        by_name.cache_clear()
+        assert not any(reused(other).values())
+        weights = load_file(other / "model.safetensors")
+        assert_same_tensors(weights, load_file(pretrained / "model.safetensors"))
+
+    def test_its_file_may_be_given(self, pretrained, tmp_path, monkeypatch):
+        monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_: pytest.fail("it was loaded again"))
+        again = run_here(tmp_path, "loaded", *PRETRAINED, f"model.checkpoint={pretrained / 'model.safetensors'}")
+        assert_same_tensors(tensors_of(again), tensors_of(pretrained))
+
+    def test_a_beginning_before_every_sequence(self, pretrained):
+        outputs = f"output_directory={pretrained.parents[1]}"
+        config = config_of(*PRETRAINED, outputs, "model.beginning_of_sequence=true")
+        family = MODELS["pretrained_transformer"]
+        model = family.analysed(config, family.initial(config), CPU)
+        assert model.train.inputs.shape == (12, 6)
+        assert (model.train.inputs[:, 0] == 1).all()
+        assert (model.train.inputs[:, 1:] != 1).all()
+
+    def test_a_model_that_names_no_beginning(self, refused, pretrained, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(STORIES, folder)
+        configuration = json.loads((folder / "config.json").read_text()) | {"bos_token_id": None}
+        (folder / "config.json").write_text(json.dumps(configuration))
+        line = refused(
+            *PRETRAINED,
+            f"model.name={folder}",
+            f"model.checkpoint={pretrained / 'model.safetensors'}",
+            "model.beginning_of_sequence=true",
+        )
+        assert_says(line, "model.beginning_of_sequence=true", "expected false")
+
+    def test_sequences_longer_than_the_context(self, refused):
+        assert_says(
+            refused(*PRETRAINED, "model.sequence_length=513"), "model.sequence_length=513", "at most 512 tokens"
+        )
+
+    def test_a_damaged_checkpoint(self, refused, tmp_path):
+        (tmp_path / "model.safetensors").write_text("no weights")
+        line = refused(*PRETRAINED, "model.checkpoint=model.safetensors")
+        assert_says(line, "model.checkpoint=model.safetensors", "not readable")
+        assert_says(refused(*PRETRAINED, "model.checkpoint=none.safetensors"), "model.checkpoint=", "no such file")
+
+    def test_a_folder_that_cannot_be_represented(self, refused, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(STORIES, folder)
+        (folder / "config.json").write_text(json.dumps({"model_type": "nothing", "architectures": ["Nothing"]}))
+        assert_says(refused(*PRETRAINED, f"model.name={folder}"), f"model.name={folder}", "cannot be loaded")
+
+
+class TestNames:
+    def test_a_folder_without_a_model(self, refused, tmp_path):
+        (tmp_path / "empty").mkdir()
+        arguments = ("model=pretrained_transformer", *QUICK)
+        assert_says(refused(*arguments, "model.name=./empty"), "model.name=./empty", "config.json, found none")
+        assert_says(refused(*arguments, "model.name=./no"), "model.name=./no", "found no such folder")
+
+    def test_the_hub_without_a_network(self, refused, tmp_path, monkeypatch):
+        def no_network(endpoint: str) -> None:
+            raise TimeoutError("no answer")
+
+        monkeypatch.setattr(hub, "check_reachable", no_network)
+        line = refused("model=pretrained_transformer", "model.name=nobody/nothing", *QUICK)
+        assert_says(line, "model.name=nobody/nothing", "not to be had from", "no answer")
+
+    def test_what_is_no_name(self, refused):
+        assert_says(refused("model=pretrained_transformer", "model.name='a b'", *QUICK), "model.name=a b", "neither")
+
+    def test_short_names_are_those_of_the_library(self):
+        assert hub.official_name("gpt2-small") == "gpt2"
+        assert hub.official_name("nobody/nothing") == "nobody/nothing"

@@ -1,0 +1,124 @@
+"""Pretrained decoders from folders: loaded, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformer_families import GROUPED, N_TOKENS, hugging_face_model
+
+from models.transformer.bridge import UnsupportedFeature, load_pretrained
+from models.transformer.chain import chain_of
+from models.weights import CheckpointError
+
+# Warnings there are other people's.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STORIES = Path(__file__).parents[3] / "shared" / "data" / "stories260k"
+
+
+@pytest.fixture(scope="module")
+def saved_model() -> Any:
+    return hugging_face_model("Llama", GROUPED, torch.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, saved_model: Any) -> Path:
+    """A model and a tokenizer as `save_pretrained` leaves them."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({str(token): token for token in range(N_TOKENS)}, unk_token="0"))
+    special = {"unk_token": "0", "bos_token": "1", "eos_token": "2", "pad_token": "2"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(tmp_path)
+    saved_model.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_is_loaded_without_a_word(
+    folder: Path, saved_model: Any, generator: torch.Generator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    architecture, weights = load_pretrained(str(folder))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    tokens = torch.randint(N_TOKENS, (2, 16), generator=generator)
+    chain = chain_of(architecture, weights, torch.float32, torch.device("cpu"))
+    with torch.no_grad():
+        expected = saved_model(tokens).logits
+    torch.testing.assert_close(chain.output_from(chain.activation(tokens, 0), 0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_dtype_is_the_one_asked_for(folder: Path) -> None:
+    _, weights = load_pretrained(str(folder), torch.float64)
+    assert {weight.dtype for weight in weights.values()} == {torch.float64}
+
+
+def assert_refused(name: Path | str, *expected: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_pretrained(str(name))
+    message = str(error.value)
+    assert message.startswith(f"{name}: ")
+    assert "\n" not in message
+    assert len(message) < 400
+    assert all(part in message for part in expected), message
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nothing", "no such folder")
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "cannot be loaded")
+
+
+def test_a_name_without_a_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert_refused("nobody/no-such-model", "cannot be loaded", "or a name on the hub")
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert_refused(folder, "cannot be loaded")
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    assert_refused(folder, "weight model.layers.1.mlp.up_proj.weight is missing")
+
+
+def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "no_such_kind"}))
+    assert_refused(folder, "cannot be loaded", "no_such_kind")
+
+
+def test_an_encoder_decoder_is_refused_by_name(tmp_path: Path) -> None:
+    from transformers import T5Config
+
+    T5Config(d_model=8, num_layers=1, num_heads=2, d_kv=4, d_ff=8, vocab_size=N_TOKENS).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedFeature, match="encoder-decoder cannot be represented as a chain of sections"):
+        load_pretrained(str(tmp_path))
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the pretrained model stories260k is not there")
+@torch.no_grad()
+def test_stories260k_has_the_bridges_logits(generator: torch.Generator) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    architecture, weights = load_pretrained(str(STORIES))
+    assert (architecture.n_layers, architecture.n_heads, architecture.n_key_value_heads) == (5, 8, 4)
+    tokens = torch.randint(architecture.d_vocab, (2, 128), generator=generator)
+    expected = TransformerBridge.boot_transformers(str(STORIES), device="cpu")(tokens)
+    chain = chain_of(architecture, weights, torch.float32, torch.device("cpu"))
+    torch.testing.assert_close(chain.output_from(chain.activation(tokens, 3), 3), expected, rtol=1e-4, atol=1e-4)
