@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream
+from libcore.chunking import ActivationStream, rows_per_chunk, stream_of_held
 from libcore.sections import Section, compose
 
 
@@ -69,6 +69,28 @@ class Chain:
                 return self.activation(inputs[start:stop], layer)
 
         return ActivationStream(produce, len(inputs), memory_budget, self.values_to_produce(inputs, layer))
+
+    def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
+        """Every node layer's activations on `inputs`.
+
+        From one pass through the model where they take at most half of the budget together, which the chunks then do
+        without; otherwise recomputed from the inputs for each layer.
+        """
+        with torch.no_grad():
+            examples = [self.activation(inputs[:1], layer) for layer in range(len(self.node_layers))]
+        held_bytes = len(inputs) * sum(example.numel() * example.element_size() for example in examples)
+        if held_bytes > memory_budget // 2:
+            return [self.stream(inputs, layer, memory_budget) for layer in range(len(self.node_layers))]
+        held = [example.new_empty(len(inputs), *example.shape[1:]) for example in examples]
+        chunk = rows_per_chunk(self.values_to_produce(inputs, len(self.sections)), memory_budget // 2)
+        with torch.no_grad():
+            for start in range(0, len(inputs), chunk):
+                activation = self.activation(inputs[start : start + chunk], 0)
+                held[0][start : start + chunk] = activation
+                for section, activations in zip(self.sections, held[1:], strict=True):
+                    activation = section(activation)
+                    activations[start : start + chunk] = activation
+        return [stream_of_held(activations, memory_budget - held_bytes) for activations in held]
 
     def values_to_produce(self, inputs: Tensor, layer: int) -> int:
         """Numbers alive per example on the way from the inputs to node layer number `layer`."""

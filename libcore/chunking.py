@@ -34,6 +34,11 @@ class ActivationStream:
         return self.produce(0, 1)
 
 
+def stream_of_held(activations: Tensor, memory_budget: int) -> ActivationStream:
+    """Activations `[example, position, d]` that are in memory already."""
+    return ActivationStream(lambda start, stop: activations[start:stop], len(activations), memory_budget)
+
+
 def rows_per_chunk(values_per_row: int, memory_budget: int) -> int:
     """How many rows fit into the budget, at least one; every value counts as a float64, what sums are taken in."""
     return max(1, memory_budget // (8 * max(1, values_per_row)))

@@ -121,12 +121,12 @@ def interaction_edges(
     """
     strengths: dict[str, Tensor] = {}
     dtype: torch.dtype = chain.head(inputs[:1]).dtype
+    streams = chain.streams(inputs, memory_budget)
     for index, section in enumerate(chain.sections):
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
-        stream = chain.stream(inputs, index, memory_budget)
         strengths[layer] = edges(
             section,
-            stream,
+            streams[index],
             bases[layer].to(dtype=dtype),
             bases[next_layer].to(dtype=dtype),
             quadrature,

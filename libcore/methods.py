@@ -55,12 +55,12 @@ def fit_lib(
     """LIB, last node layer to first: each layer's basis needs the next one's (METHOD.md 2)."""
     dtype = working_dtype(chain, inputs)
     bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+    streams = chain.streams(inputs, settings.memory_budget)
     for index in reversed(range(len(chain.sections))):
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
-        stream = chain.stream(inputs, index, settings.memory_budget)
         gram = jacobian_gram(
             chain.sections[index],
-            stream,
+            streams[index],
             bases[next_layer].to(dtype=dtype),
             settings.jacobian,
             settings.estimator,

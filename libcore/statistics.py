@@ -95,9 +95,6 @@ def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> 
 def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[str, LayerStatistics]:
     """Statistics of every node layer on `inputs`, by name."""
     return {
-        layer: replace(
-            layer_statistics(chain.stream(inputs, index, memory_budget), chain.has_constant(layer)),
-            isolated=chain.isolated.get(layer, ()),
-        )
-        for index, layer in enumerate(chain.node_layers)
+        layer: replace(layer_statistics(stream, chain.has_constant(layer)), isolated=chain.isolated.get(layer, ()))
+        for layer, stream in zip(chain.node_layers, chain.streams(inputs, memory_budget), strict=True)
     }

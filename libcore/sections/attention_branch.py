@@ -79,6 +79,17 @@ class AttentionBranch(Branch):
         """By rotary positions, where there are any."""
         return heads if self.rotary is None else self.rotary.turn(heads, positions)
 
+    def turned_back_by_keys(
+        self,
+        query: Float[Tensor, "*batch query d_head"],
+        pairs: Float[Tensor, "*batch query key"],
+        positions: Positions,
+    ) -> Float[Tensor, "*batch query d_head"]:
+        """`sum_s pairs_ts q_t`, each time turned back by the key's position."""
+        if self.rotary is None:
+            return query * pairs.sum(-1, keepdim=True)
+        return self.rotary.turned_back_by_keys(query, pairs, positions.keys)
+
     def hidden_from(self, positions: Positions) -> Bool[Tensor, "query key"]:
         """Keys that a query does not attend to."""
         query, key = positions.queries[:, None], positions.keys[None, :]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from libcore.sections.attention_branch import AttentionBranch
 
 
+VALUES_IN_CACHE = 2**19
+"""Numbers worked on at a time where an intermediate is many times as large as what it comes from."""
+
+
 class AttentionJacobianSums(JacobianSums):
     """Sums over inputs that `sum J J^T` and `sum J_tt` are made of, by pairs of heads `(g, g')`."""
 
@@ -74,19 +78,19 @@ class AttentionJacobianSums(JacobianSums):
 
     def _add_pairs(self, parts: AttentionParts, positions: Positions) -> None:
         """Value and key rows, of all position pairs; head by head, so that arrays stay a few numbers per pair."""
-        pattern = (parts.pattern * parts.weight[:, :, None, :]).transpose(0, 1)
-        query, value, mixed = (part.transpose(0, 1) for part in (parts.query, parts.value, parts.mixed))
-        mixed_query = (mixed[..., :, None] * query[..., None, :]).flatten(-2)
+        pattern = (parts.pattern * parts.weight[:, :, None, :]).transpose(0, 1).contiguous()
+        query, value, mixed = (part.transpose(0, 1).contiguous() for part in (parts.query, parts.value, parts.mixed))
         for g in range(len(pattern)):
             product = pattern[g] * pattern
             self.value_value[g] += product.sum((1, 2, 3))
-            # sum_t P q_t for every key, then the value it belongs to; z_t belongs to the query.
+            # v_s belongs to the key, so the queries asked of it are summed first; z_t belongs to the query.
             asked = self.branch.turn(product.transpose(-1, -2) @ query, -positions.keys)
-            self.value_key[g] += torch.einsum("hbsd,hbse->hde", value, asked) / self.branch.scale
-            self.value_key[g] -= self._sum_over_keys(product, mixed_query, positions) / self.branch.scale
+            met = value.flatten(1, 2).transpose(-1, -2) @ asked.flatten(1, 2)
+            turned = self.branch.turned_back_by_keys(query, product, positions)
+            met -= mixed.flatten(1, 2).transpose(-1, -2) @ turned.flatten(1, 2)
+            self.value_key[g] += met / self.branch.scale
             pulled = product[g:] * self._pull_overlap(g, value, mixed) / self.branch.scale**2
-            both = (query[g][..., :, None] * query[g:][..., None, :]).flatten(-2)
-            self.key_key[g, g:] += self._sum_over_keys(pulled, both, positions, both_turn=True)
+            self.key_key[g, g:] += self._asked_twice(g, query, pulled, positions)
 
     def _pull_overlap(self, g: int, value: Tensor, mixed: Tensor) -> Float[Tensor, "head batch query key"]:
         """`(v_gs - z_gt) Ω_gh (v_hs - z_ht)^T` for every head `h >= g`."""
@@ -96,35 +100,33 @@ class AttentionJacobianSums(JacobianSums):
         overlap = (value_reach * value).sum(-1)[:, :, None, :] + (mixed_reach * mixed).sum(-1)[..., None]
         return overlap - mixed_reach @ value.transpose(-1, -2) - mixed @ value_reach.transpose(-1, -2)
 
-    def _sum_over_keys(
-        self,
-        pairs: Float[Tensor, "head batch query key"],
-        of_query: Float[Tensor, "head batch query width"],
-        positions: Positions,
-        both_turn: bool = False,
-    ) -> Float[Tensor, "head rows d_head"]:
-        """`sum pairs_ts of_query_t`: matrices whose last index (or both) turns back by the key's position."""
-        d_head = self.w_q.shape[-1]
+    def _asked_twice(
+        self, g: int, query: Tensor, pairs: Float[Tensor, "head batch query key"], positions: Positions
+    ) -> Float[Tensor, "head d_head d_head"]:
+        """`sum pairs_ts q_gt^T q_ht`, both queries turned back by the key's position, for every head `h >= g`."""
+        both = (query[g][..., :, None] * query[g:][..., None, :]).flatten(-2)
         if self.branch.rotary is None:
-            return torch.einsum("hbt,hbtw->hw", pairs.sum(-1), of_query).unflatten(-1, (-1, d_head))
-        by_key = torch.einsum("hbts,hbtw->hsw", pairs, of_query).unflatten(-1, (-1, d_head))
+            summed = pairs.sum(-1).flatten(1)[:, None] @ both.flatten(1, 2)
+            return summed.unflatten(-1, (query.shape[-1], -1)).squeeze(1)
+        by_key = (pairs.transpose(-1, -2) @ both).sum(1).unflatten(-1, (query.shape[-1], -1))
         turned = self.branch.turn(by_key.transpose(1, 2), -positions.keys)
-        if both_turn:
-            turned = self.branch.turn(turned.transpose(1, 3), -positions.keys).transpose(1, 3)
-        return turned.sum(2)
+        return self.branch.turn(turned.transpose(1, 3), -positions.keys).transpose(1, 3).sum(2)
 
     def _add_own_position(self, own: OwnPosition) -> None:
         """Query rows, what they share with value and key rows, and the transfer: the pairs `s = t`."""
         through = own.through_query.flatten(0, 1)
         pattern, query, pull = (part.flatten(0, 1) for part in (own.pattern, own.query, own.pull))
         heads = through.shape[1:3]
-        reached = torch.einsum("nged,gdr->nger", through, self.reach).flatten(1, 2)
-        in_rows = reached.transpose(0, 1).flatten(1)
-        self.query_query += (in_rows @ in_rows.T).unflatten(0, heads).unflatten(2, heads).transpose(1, 2)
+        size = max(1, VALUES_IN_CACHE // (heads.numel() * self.reach.shape[-1]))
+        for some, asking, pulled in zip(through.split(size), query.split(size), pull.split(size), strict=True):
+            reached = (some.transpose(0, 1).flatten(1, 2) @ self.reach).unflatten(1, some.shape[::2][:2])
+            in_rows = reached.transpose(1, 2).flatten(0, 1).flatten(1)
+            self.query_query += (in_rows @ in_rows.T).unflatten(0, heads).unflatten(2, heads).transpose(1, 2)
+            by_sample = in_rows.unflatten(1, (len(some), -1)).permute(1, 2, 0)
+            met = (pulled.transpose(0, 1) @ self.reach).transpose(0, 1) @ by_sample
+            key_query = asking.permute(1, 2, 0) @ met.transpose(0, 1)
+            self.key_query += key_query.unflatten(2, heads).transpose(1, 2)
         self.value_query += torch.einsum("ng,nhfc->ghcf", pattern, through)
-        met = torch.einsum("ngd,gdr->ngr", pull, self.reach) @ reached.transpose(1, 2)
-        key_query = query.permute(1, 2, 0) @ met.transpose(0, 1)
-        self.key_query += key_query.unflatten(2, heads).transpose(1, 2)
         self.pattern_sum += pattern.sum(0)
         self.key_sum += torch.einsum("nge,ngd->ged", query, pull)
         self.query_sum += through.sum(0)

@@ -17,7 +17,6 @@ from torch import Tensor
 from libcore.chunking import ActivationStream
 from libcore.quadrature import Quadrature
 
-
 Moved = TypeVar("Moved", bound="Movable")
 
 

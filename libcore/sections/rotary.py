@@ -27,8 +27,27 @@ class Rotary(Movable):
         self, heads: Float[Tensor, "*batch position d_head"], positions: Int[Tensor, " position"]
     ) -> Float[Tensor, "*batch position d_head"]:
         """Each row turned by its position; negative positions turn back."""
-        angles = positions[:, None].to(self.frequencies.device) * self.frequencies
-        cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+        cos, sin = self.waves(positions, heads.dtype)
         n = len(self.frequencies)
         first, second, rest = heads[..., :n], heads[..., n : 2 * n], heads[..., 2 * n :]
         return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+
+    def turned_back_by_keys(
+        self,
+        heads: Float[Tensor, "*batch query d_head"],
+        pairs: Float[Tensor, "*batch query key"],
+        keys: Int[Tensor, " key"],
+    ) -> Float[Tensor, "*batch query d_head"]:
+        """`sum_s pairs_ts` times row `t` turned back by position `s`: one wave per angle, whatever the width."""
+        cos, sin = (pairs @ wave for wave in self.waves(keys, heads.dtype))
+        n = len(self.frequencies)
+        first, second, rest = heads[..., :n], heads[..., n : 2 * n], heads[..., 2 * n :]
+        rest = rest * pairs.sum(-1, keepdim=True)
+        return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
+
+    def waves(
+        self, positions: Int[Tensor, " position"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "position pair"], Float[Tensor, "position pair"]]:
+        """Cosine and sine of every angle."""
+        angles = positions[:, None].to(self.frequencies.device) * self.frequencies
+        return angles.cos().to(dtype), angles.sin().to(dtype)
