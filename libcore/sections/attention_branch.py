@@ -9,6 +9,7 @@ from math import sqrt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from libcore.quadrature import Quadrature
 from libcore.sections.attention_attributions import attention_attributions
@@ -111,19 +112,29 @@ class AttentionBranch(Branch):
             if len(queries):
                 yield queries, keys
 
-    def attend(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Attended:
-        """Queries at the output positions, keys and values at all positions, and the pattern."""
+    def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
+        """Queries at the output positions, keys and values at all positions."""
         read = activation if self.normalisation is None else self.normalisation(activation)
         query = self.turn(split_heads(read[:, positions.queries], self.W_Q), positions.queries)
-        key = self.turn(split_heads(read, self.W_K), positions.keys)
+        return query, self.turn(split_heads(read, self.W_K), positions.keys), split_heads(read, self.W_V)
+
+    def attend(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Attended:
+        """Queries, keys and values, and the pattern."""
+        query, key, value = self.project(activation, positions)
         scores = (query / self.scale) @ key.transpose(-1, -2)
         pattern = scores.masked_fill(self.hidden_from(positions), -torch.inf).softmax(-1)
-        return Attended(query, key, split_heads(read, self.W_V), pattern)
+        return Attended(query, key, value, pattern)
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        attended = self.attend(activation, positions)
-        mixed = (attended.pattern @ attended.value).transpose(1, 2).flatten(2)
-        return mixed @ self.W_O.flatten(0, 1)
+        if torch.is_grad_enabled():
+            attended = self.attend(activation, positions)
+            mixed = attended.pattern @ attended.value
+        else:
+            # Three times as fast, but its derivative cannot be batched over output features.
+            query, key, value = self.project(activation, positions)
+            attends = ~self.hidden_from(positions)
+            mixed = scaled_dot_product_attention(query, key, value, attends, scale=1 / self.scale)
+        return mixed.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
 
     def forward_values(self, positions: int, queries: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape

@@ -23,7 +23,10 @@ def naive_attention(section: AttentionSection, activation: Tensor, queries: list
             output = f[t] @ section.residual
             for h in range(n_heads):
                 keys = range(t + 1) if section.attention.causal else range(len(f))
-                scores = [((f[t] @ section.attention.W_Q[h]) @ (f[s] @ section.attention.W_K[h])).item() / sqrt(d_head) for s in keys]
+                scores = [
+                    ((f[t] @ section.attention.W_Q[h]) @ (f[s] @ section.attention.W_K[h])).item() / sqrt(d_head)
+                    for s in keys
+                ]
                 total = sum(exp(score) for score in scores)
                 for s, score in zip(keys, scores, strict=True):
                     output = output + exp(score) / total * (f[s] @ section.attention.W_V[h]) @ section.attention.W_O[h]
