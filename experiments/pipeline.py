@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from experiments.model_families import MODELS
 from experiments.preflight import resolve_device
 from experiments.resources import Resources, measured
 from experiments.run_figures import draw_figures
-from experiments.stages import basis_stage, edges_stage, model_stage, statistics_stage
+from experiments.stages import basis_stage, edges_stage, estimator_metrics, model_stage, statistics_stage
 from experiments.tolerances import resolved, tolerances_of
 from experiments.tracking import TrackedRun, track
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
@@ -72,7 +72,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     stages["model"] = model_stage(cache, config)
     log.info("model: %s", stages["model"].result.values["summary"])
     if not stages["model"].result.values["reached_target"]:
-        log.warning("training stopped at max_steps before it met its criterion")
+        log.warning("training ended before it met its criterion; the model is analysed as it is")
     model = MODELS[config.model.kind].analysed(config, stages["model"].result.tensors, device)
     chain = model.chain(dtype)
 
@@ -128,7 +128,7 @@ def analyse(
     if "edges" in wanted:
         stages["edges"], edges = edges_stage(cache, config, stages["basis"].key, chain, inputs, bases)
     results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header(config))))
-    results.metrics |= feature_metrics(bases)
+    results.metrics |= feature_metrics(bases) | estimator_metrics(stages)
     if "ablation" in wanted:
         features_key = stages["edges" if edges else "basis"].key
         stages["ablation"], results.ablations = ablation_stage(cache, config, features_key, model, bases, edges)
@@ -234,12 +234,10 @@ def to_yaml(config: RunConfig) -> str:
 
 def on_cpu(graph: InteractionGraph) -> InteractionGraph:
     """The graph for files, figures and communities."""
-    from libcore.statistics import LayerStatistics
-
     cpu = torch.device("cpu")
     return InteractionGraph(
         graph.node_layers,
-        {name: LayerStatistics(one.mean.cpu(), one.gram.cpu(), one.count) for name, one in graph.statistics.items()},
+        {name: replace(one, mean=one.mean.cpu(), gram=one.gram.cpu()) for name, one in graph.statistics.items()},
         {name: basis.to(device=cpu) for name, basis in graph.bases.items()},
         {name: strength.cpu() for name, strength in graph.edges.items()},
         graph.metadata,

@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.files import write_text
 from experiments.finished_runs import FinishedRun, find_runs
 from experiments.report_text import score_of, section
-from experiments.run_figures import ablation_curves, shown_edges
+from experiments.run_figures import ablation_curves, model_label, shown_edges
 from experiments.scores import ACCURACY
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
     text = ["# Comparison of interaction bases\n"]
     groups = by_setting(finished)
     for number, runs in enumerate(groups, start=1):
-        title = runs[0].model + (f" ({number})" if len(groups) > 1 else "")
+        title = model_label(runs[0].config["model"]) + (f" ({number})" if len(groups) > 1 else "")
         stem = "" if len(groups) == 1 else f"_{number}"
         comparison = compare(runs)
         write_text(out / f"report{stem}.csv", to_csv(comparison))

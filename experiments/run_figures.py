@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
 
 from experiments.ablations import Ablations
 from experiments.config import RunConfig
@@ -49,7 +51,7 @@ def draw_figures(
                 paths += save_figure(ablation_figure(of_kind, kind, ablations.score), folder, f"{kind}_ablation")
     if graph.edges:
         shown = shown_edges(graph, ablations)
-        title = f"{config.model.kind}, {method.upper()}, {run}"
+        title = f"{model_label(config.model.model_dump())}, {method.upper()}, {run}"
         panel = GraphPanel(title, graph, table, shown)
         paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
         keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
@@ -73,7 +75,7 @@ def page_heading(config: RunConfig, metrics: Metrics) -> tuple[str, dict[str, st
         summary["fitted on"] = f"the {config.analysis.half} half"
     shown = {f"test {MODELS[config.model.kind].score_name}": "score/test", "modularity": "graph/modularity"}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
-    return f"{config.model.kind}: {config.method.name.upper()}", summary
+    return f"{model_label(config.model.model_dump())}: {config.method.name.upper()}", summary
 
 
 def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:
@@ -88,6 +90,11 @@ def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[F
                 contact_sheet_figure(layer, of_layer, table.labels[layer]), folder, f"features_{layer}"
             )
     return paths
+
+
+def model_label(model: Mapping[str, Any]) -> str:
+    """`cifar10_mlp`; `gpt2` for a model that is chosen by name, the folder's own where that is a path."""
+    return PurePath(model.get("name", "")).name or model["kind"]
 
 
 def run_label(seed: int, half: str | None) -> str:

@@ -163,6 +163,13 @@ class AnalysedModel:
         return inputs[:middle] if half == "first" else inputs[middle:]
 
 
+def is_neuron_basis(basis: Basis) -> bool:
+    """Whether features are the coordinates themselves, none of them constant."""
+    matrix = basis.to_basis
+    identity = torch.eye(*matrix.shape, dtype=matrix.dtype, device=matrix.device)
+    return not basis.has_constant and torch.equal(matrix, identity)
+
+
 def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:
     """Scored by whether the largest logit at the last position is the label's."""
 

@@ -19,8 +19,10 @@ from libcore.graph import InteractionGraph
 QUANTITIES = {"lib": "Λ", "pca": "variance", "svd": "second moment", "neuron": "variance"}
 """What methods sort by; METHOD.md eq. 5 for `Λ`."""
 
-BELOW_SMALLEST_KEPT = 1e-5
-"""How far below the smallest kept feature the axis reaches: dropped directions trail off to zero."""
+BELOW_SMALLEST_KEPT = 0.5
+"""How far below the smallest kept feature the axis reaches."""
+BELOW_WITH_DROPPED = 1e-5
+"""The same where directions were dropped, which trail off to zero."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def importance_figure(spectra: Sequence[Spectrum]) -> Figure:
     figure.supxlabel("rank", fontsize=TEXT_SIZE)
     figure.supylabel("importance / largest", fontsize=TEXT_SIZE)
     kept = np.concatenate([spectrum.relative()[: spectrum.n_kept] for spectrum in spectra])
-    grid[layers[0]].set_ylim(np.nanmin(kept, initial=1.0) * BELOW_SMALLEST_KEPT, 3.0)
+    any_dropped = any(len(spectrum.importance) > spectrum.n_kept for spectrum in spectra)
+    below = BELOW_WITH_DROPPED if any_dropped else BELOW_SMALLEST_KEPT
+    grid[layers[0]].set_ylim(np.nanmin(kept, initial=1.0) * below, 3.0)
     key = [Line2D([], [], color=style.colour, label=group_and_quantity(group)) for group, style in styles.items()]
     key.append(Line2D([], [], color=NEUTRAL, marker="|", linestyle="none", markersize=8, label="last kept"))
     key.append(Line2D([], [], color=NEUTRAL, linestyle=":", label="dropped"))

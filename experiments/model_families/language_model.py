@@ -1,7 +1,8 @@
-"""What the small and the pretrained transformer have in common: node layers and chain of a packed decoder."""
+"""What the small and the pretrained transformer have in common: all but where the decoder and its tokens come from."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -10,10 +11,55 @@ from experiments.config import RunConfig
 from experiments.errors import UserError
 from experiments.model_families.family import Weights
 from libcore.chain import Chain
+from models.analysed import AnalysedModel
 from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
-from models.transformer.model import LanguageModel
+from models.transformer.model import LanguageModel, analysed
 from models.transformer.node_layers import resolve
+from models.transformer.text import TextData
+
+CODE = ("models.transformer",)
+"""Whose change makes weights stale: all of the package, since a list of its modules that forgets one would leave old
+weights in use."""
+
+
+class LanguageModelFamily(ABC):
+    """Decoders, scored by the cross-entropy of held-out text."""
+
+    training_code: tuple[str, ...] = CODE
+    score_name = "cross-entropy"
+
+    @abstractmethod
+    def text(self, config: RunConfig) -> TextData:
+        """The run's text in the model's tokens; raises UserError."""
+
+    @abstractmethod
+    def architecture(self, config: RunConfig) -> Architecture:
+        """What the run's model is, before it is trained; raises UserError."""
+
+    def node_layers(self, config: RunConfig) -> tuple[str, ...]:
+        return resolved_node_layers(config, self.architecture(config))
+
+    def split_sizes(self, config: RunConfig) -> tuple[int, int]:
+        text = self.text(config)
+        return len(text.train), len(text.test)
+
+    def check_data(self, config: RunConfig) -> None:
+        self.text(config)  # raises UserError
+
+    def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
+        """The decoder between the node layers that the run analyses."""
+        model = LanguageModel.unpacked(weights, Path("model.safetensors"))
+        node_layers = resolved_node_layers(config, model.architecture)
+        return chain_of(model.architecture, model.weights, dtype, device, node_layers)
+
+    def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
+        return analysed(
+            lambda dtype: self.chain(config, weights, dtype, device),
+            self.text(config),
+            device,
+            config.analysis.memory_bytes,
+        )
 
 
 def resolved_node_layers(config: RunConfig, architecture: Architecture) -> tuple[str, ...]:
@@ -22,9 +68,3 @@ def resolved_node_layers(config: RunConfig, architecture: Architecture) -> tuple
         return resolve(config.analysis.node_layers, architecture)
     except ValueError as error:
         raise UserError(f"analysis.node_layers={error}") from error
-
-
-def chain_of_packed(config: RunConfig, packed: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-    """The decoder between the node layers that the run analyses."""
-    model = LanguageModel.unpacked(packed, Path("model.safetensors"))
-    return chain_of(model.architecture, model.weights, dtype, device, resolved_node_layers(config, model.architecture))

@@ -14,27 +14,16 @@ from experiments.config import RunConfig
 from experiments.errors import UserError
 from experiments.model_configs import PretrainedTransformerConfig
 from experiments.model_families.family import Trained, Weights
-from experiments.model_families.language_model import chain_of_packed, resolved_node_layers
+from experiments.model_families.language_model import CODE, LanguageModelFamily
 from experiments.model_families.texts import text_data
-from libcore.chain import Chain
-from models.analysed import AnalysedModel
 from models.files import written_whole
+from models.transformer.architecture import Architecture
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
 from models.transformer.hub import ModelNotFound, model_folder
-from models.transformer.model import LanguageModel, analysed
+from models.transformer.model import LanguageModel
 from models.transformer.text import Cut, TextData
 from models.transformer.vocabulary import TextError, read_tokenizer, token_texts
 from models.weights import CheckpointError
-
-CONVERSION = (
-    "models.transformer.architecture",
-    "models.transformer.bridge",
-    "models.transformer.bridge_architecture",
-    "models.transformer.bridge_positions",
-    "models.transformer.bridge_weights",
-    "models.transformer.vocabulary",
-)
-"""Modules whose change makes converted weights stale."""
 
 
 def part_of(config: RunConfig) -> PretrainedTransformerConfig:
@@ -111,25 +100,18 @@ def by_name(name: str, output_directory: Path) -> LanguageModel:
 def converted_file(name: str, output_directory: Path) -> Path:
     """Where the converted model is kept, by the content of the folder's files."""
     files = sorted(path for path in folder_of(name).iterdir() if path.is_file())
-    key = stage_key({path.name: file_hash(path) for path in files}, CONVERSION)
+    key = stage_key({path.name: file_hash(path) for path in files}, CODE)
     return output_directory / "cache" / "pretrained" / f"{key}.safetensors"
 
 
-class PretrainedTransformerFamily:
+class PretrainedTransformerFamily(LanguageModelFamily):
     """`model=pretrained_transformer`."""
 
-    training_code = (*CONVERSION, "models.transformer.text")
-    score_name = "cross-entropy"
+    def text(self, config: RunConfig) -> TextData:
+        return text_of(config)
 
-    def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        return resolved_node_layers(config, model_of(config).architecture)
-
-    def split_sizes(self, config: RunConfig) -> tuple[int, int]:
-        text = text_of(config)
-        return len(text.train), len(text.test)
-
-    def check_data(self, config: RunConfig) -> None:
-        text_of(config)  # raises UserError
+    def architecture(self, config: RunConfig) -> Architecture:
+        return model_of(config).architecture
 
     def depends_on(self, config: RunConfig) -> dict[str, Any]:
         model = part_of(config)
@@ -154,14 +136,3 @@ class PretrainedTransformerFamily:
         n_weights = sum(weight.numel() for weight in model.weights.values())
         summary = f"{name}: {architecture.n_layers} layers of width {architecture.d_model}, {n_weights} weights"
         return Trained(packed, {"reached_target": True, "summary": summary})
-
-    def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        return chain_of_packed(config, weights, dtype, device)
-
-    def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
-        return analysed(
-            lambda dtype: self.chain(config, weights, dtype, device),
-            text_of(config),
-            device,
-            config.analysis.memory_bytes,
-        )

@@ -13,12 +13,11 @@ from experiments.console import progress_bar
 from experiments.errors import UserError
 from experiments.model_configs import SmallTransformerConfig
 from experiments.model_families.family import Trained, Weights
-from experiments.model_families.language_model import chain_of_packed, resolved_node_layers
+from experiments.model_families.language_model import LanguageModelFamily
 from experiments.model_families.texts import text_data
-from libcore.chain import Chain
-from models.analysed import AnalysedModel
+from models.transformer.architecture import Architecture
 from models.transformer.bridge import convert
-from models.transformer.model import LanguageModel, analysed
+from models.transformer.model import LanguageModel
 from models.transformer.small import Sizes, initial_model
 from models.transformer.text import Cut, TextData
 from models.transformer.training import Evaluation, TrainingSettings, train
@@ -59,30 +58,14 @@ def settings_of(config: RunConfig) -> TrainingSettings:
     return TrainingSettings(**settings.model_dump(exclude={"betas"}), betas=(first, second))
 
 
-class SmallTransformerFamily:
+class SmallTransformerFamily(LanguageModelFamily):
     """`model=small_transformer`."""
 
-    training_code = (
-        "models.transformer.architecture",
-        "models.transformer.bridge",
-        "models.transformer.bridge_architecture",
-        "models.transformer.bridge_weights",
-        "models.transformer.small",
-        "models.transformer.text",
-        "models.transformer.training",
-        "models.transformer.vocabulary",
-    )
-    score_name = "cross-entropy"
+    def text(self, config: RunConfig) -> TextData:
+        return text_of(config)
 
-    def node_layers(self, config: RunConfig) -> tuple[str, ...]:
-        return resolved_node_layers(config, sizes_of(config).architecture())
-
-    def split_sizes(self, config: RunConfig) -> tuple[int, int]:
-        text = text_of(config)
-        return len(text.train), len(text.test)
-
-    def check_data(self, config: RunConfig) -> None:
-        text_of(config)  # raises UserError
+    def architecture(self, config: RunConfig) -> Architecture:
+        return sizes_of(config).architecture()
 
     def depends_on(self, config: RunConfig) -> dict[str, Any]:
         return part_of(config).model_dump(exclude={"checkpoint"}) | {"text": text_of(config).hash()}
@@ -129,15 +112,4 @@ class SmallTransformerFamily:
                 "summary": f"{last.step} steps, loss {last.loss:.3f}, "
                 f"test cross-entropy {last.test_cross_entropy:.3f} nats per token",
             },
-        )
-
-    def chain(self, config: RunConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
-        return chain_of_packed(config, weights, dtype, device)
-
-    def analysed(self, config: RunConfig, weights: Weights, device: torch.device) -> AnalysedModel:
-        return analysed(
-            lambda dtype: self.chain(config, weights, dtype, device),
-            text_of(config),
-            device,
-            config.analysis.memory_bytes,
         )

@@ -14,7 +14,7 @@ from libcore.chain import Chain
 from libcore.sections import Section, compose
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.block_sections import BlockSections
-from models.transformer.node_layers import OUTPUT, all_node_layers, canonical, path_between, resolve
+from models.transformer.node_layers import OUTPUT, all_node_layers, canonical, node_layers_of, path_between, resolve
 
 
 def chain_of(
@@ -25,6 +25,8 @@ def chain_of(
     node_layers: Sequence[str] | None = None,
 ) -> Chain:
     """A decoder as sections: one where the two node layers allow it (with closed forms), a composition otherwise.
+
+    The scale of a normalisation, where it is a coordinate, stays a feature of its own in every basis.
 
     Args:
         architecture: what the weights belong to.
@@ -43,6 +45,7 @@ def chain_of(
     def steps(start: str, end: str) -> tuple[Section, ...]:
         return tuple(sections.between(*step) for step in path_between(architecture, start, end))
 
+    kinds = {layer.name: layer.kind for layer in node_layers_of(architecture)}
     layers = [canonical(name, architecture) for name in names]
     return Chain(
         node_layers=names,
@@ -50,6 +53,9 @@ def chain_of(
         head=embedding(architecture, weights),
         tail=None if layers[-1] == OUTPUT else compose(steps(layers[-1], OUTPUT)),
         before=steps(all_node_layers(architecture)[0], layers[0]),
+        isolated={
+            name: (architecture.d_model,) for name, layer in zip(names, layers, strict=True) if kinds[layer] == "scale"
+        },
     )
 
 

@@ -17,8 +17,8 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.chunking import float64_zeros, rows_per_chunk
 from models.analysed import Contexts, LayerContexts, TokenContexts, TokenContextsOf
+from models.extremes import Extremes, TopExamples, top_examples, values_per_example
 from models.transformer.logit_effects import logit_effects, unembedding_of
-from models.vision.extremes import Extremes, TopExamples, top_examples, values_per_example
 
 N_SEQUENCES = 256
 """Only the first so many sequences are searched: enough for telling contexts at both ends, in seconds."""

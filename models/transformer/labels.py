@@ -10,9 +10,8 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from models.analysed import CONSTANT
+from models.analysed import CONSTANT, is_neuron_basis
 from models.transformer.contexts import features_by_layer
-from models.vision.top_images import is_neuron_basis
 
 N_SEQUENCES = 256
 """Only the first so many sequences are looked at."""

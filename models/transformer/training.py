@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.files import written_whole
+from models.training_state import read_training_state, write_training_state
 
 EVALUATION_BATCH = 64
 LARGEST_GRADIENT = 1.0
@@ -149,23 +146,17 @@ def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, 
     """Weights, moments and evaluations so far; the file appears whole or not at all."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        tensors[f"weight/{name}"] = parameter.detach().contiguous()
-        tensors |= {f"{moment}/{name}": optimiser.state[parameter][moment].contiguous() for moment in MOMENTS}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"history": json.dumps([asdict(entry) for entry in history])})
+        tensors[f"weight/{name}"] = parameter
+        tensors |= {f"{moment}/{name}": optimiser.state[parameter][moment] for moment in MOMENTS}
+    write_training_state(path, tensors, history)
 
 
 def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[Evaluation]:
     """Put the state of an interrupted training back; its evaluations so far, none where there is no readable state."""
-    if not path.is_file():
+    found = read_training_state(path, Evaluation, next(model.parameters()).device)
+    if found is None:
         return []
-    device = next(model.parameters()).device
-    try:
-        with safe_open(path, "pt") as file:
-            history = [Evaluation(**entry) for entry in json.loads((file.metadata() or {})["history"])]
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return []
+    tensors, history = found
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight/{name}"])

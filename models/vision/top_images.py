@@ -1,6 +1,6 @@
 """What a vision model's features respond to: labels and pictures from the images at both ends of each feature.
 
-Both share one search of the images (`extremes.py`).
+Both share one search of the images (`models/extremes.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from models.analysed import CONSTANT, ExampleImage, FeaturePicture
-from models.vision.extremes import Extremes, TopExamples, top_examples
+from models.analysed import CONSTANT, ExampleImage, FeaturePicture, is_neuron_basis
+from models.extremes import Extremes, TopExamples, top_examples
 
 N_EXAMPLES = 8
 """Images at either end of a feature, or all where there are fewer."""
@@ -45,13 +45,6 @@ def class_labels(
     named = zip(classes.gather(1, commonest)[:, 0].tolist(), frequency.gather(1, commonest)[:, 0].tolist(), strict=True)
     labels = [f"{class_names[index]} {count}/{n}" for index, count in named]
     return [CONSTANT, *labels[1:]] if basis.has_constant else labels
-
-
-def is_neuron_basis(basis: Basis) -> bool:
-    """Whether features are the coordinates themselves, none of them constant."""
-    matrix = basis.to_basis
-    identity = torch.eye(*matrix.shape, dtype=matrix.dtype, device=matrix.device)
-    return not basis.has_constant and torch.equal(matrix, identity)
 
 
 def position_box(position: int, grid: tuple[int, int], height: int, width: int) -> Box | None:

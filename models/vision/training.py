@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.files import written_whole
+from models.training_state import read_training_state, write_training_state
 from models.vision.images import LabelledImages
 
 EVALUATION_BATCH = 1000
@@ -163,26 +160,20 @@ def accuracy(model: nn.Module, split: LabelledImages) -> float:
 
 def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[EpochResult]) -> None:
     """Weights, momenta and results so far; the file appears whole or not at all."""
-    tensors = {f"model/{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     momenta = zip(model.named_parameters(), optimiser.param_groups[0]["params"], strict=True)
     for (name, _), parameter in momenta:
         if (momentum := optimiser.state[parameter].get("momentum_buffer")) is not None:
-            tensors[f"momentum/{name}"] = momentum.contiguous()
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"history": json.dumps([asdict(result) for result in history])})
+            tensors[f"momentum/{name}"] = momentum
+    write_training_state(path, tensors, history)
 
 
 def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[EpochResult]:
     """Put the state of an interrupted training back; its results so far, none where there is no readable state."""
-    if not path.is_file():
+    found = read_training_state(path, EpochResult, next(model.parameters()).device)
+    if found is None:
         return []
-    device = next(model.parameters()).device
-    try:
-        with safe_open(path, "pt") as file:
-            history = [EpochResult(**result) for result in json.loads((file.metadata() or {})["history"])]
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return []
+    tensors, history = found
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     for name, parameter in model.named_parameters():
         if f"momentum/{name}" in tensors:

@@ -73,6 +73,8 @@ TOY_MODELS = {
         "model.n_train_sequences=12",
         "model.n_test_sequences=4",
         "analysis.node_layers=[blocks.3.hook_resid_mid,blocks.4.hook_resid_pre]",
+        "analysis.n_examples=12",
+        "analysis.n_test_examples=4",
     ),
 }
 """Overrides that make each kind of model small."""

@@ -433,6 +433,12 @@ class TestImportanceSpectrum:
         assert axes.get_yscale() == "log"
         assert axes.get_legend().get_texts()[0].get_text() == "3 of 7 kept"
 
+    def test_the_axis_has_room_below_the_kept_for_dropped_directions_alone(self):
+        importance = np.array([4.0, 2.0, 1.0, 0.5])
+        for n_kept, bottom in ((4, 0.0625), (3, 2.5e-6)):
+            (axes,) = importance_figure([Spectrum("lib", "0", PRE, importance, n_kept, 4)]).axes
+            assert axes.get_ylim() == pytest.approx((bottom, 3.0))
+
     def test_the_mean_over_runs_is_geometric_and_covers_what_all_kept(self):
         spectra = [
             Spectrum("pca", "0", PRE, np.array([1.0, 0.1, 0.01]), 3, 3),

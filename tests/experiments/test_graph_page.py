@@ -26,6 +26,7 @@ from graph_page_case import (
 from experiments import graph_page
 from experiments.features import NO_COMMUNITY, FeatureTable
 from experiments.graph_page import write_graph_page
+from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 
 
@@ -278,6 +279,23 @@ def test_page_says_what_it_holds_and_shows_text_as_text(page: Page) -> None:
     )
     assert colours[0] == colours[1], "one community, one colour"
     assert len(set(colours)) == 3, "another community and none have others"
+
+
+@needs_chromium
+@pytest.mark.parametrize("n_blocks", [2, 6])
+def test_names_of_node_layers_are_shown_whole(browser: Page, tmp_path: Path, n_blocks: int) -> None:
+    layers = tuple(f"blocks.{i // 2}.hook_resid_{('pre', 'mid')[i % 2]}" for i in range(2 * n_blocks))
+    one = Basis(torch.eye(3).double(), torch.eye(3).double(), torch.ones(3).double(), has_constant=True)
+    edges = {layer: torch.ones(3, 3).double() for layer in layers[:-1]}
+    labels = {layer: ["constant", "one of two", "other"] for layer in layers}
+    table = FeatureTable(labels, {layer: [NO_COMMUNITY, 0, 0] for layer in layers})
+    graph = InteractionGraph(layers, {}, dict.fromkeys(layers, one), edges)
+    write_graph_page(tmp_path / "graph.html", graph, table, dict.fromkeys(edges, 4), "title")
+    browser.open(tmp_path / "graph.html")
+    heads = "[...document.querySelectorAll('.layer-head div')]"
+    assert browser.run(f"{heads}.map((head) => head.textContent)") == list(layers)
+    assert browser.run(f"{heads}.filter((head) => head.scrollWidth > head.clientWidth).length") == 0
+    assert browser.errors == []
 
 
 @needs_chromium

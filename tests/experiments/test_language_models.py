@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from experiments.cache import StageCache
 from experiments.model_families import MODELS, pretrained_transformer, small_transformer
 from experiments.model_families.pretrained_transformer import by_name
+from experiments.run_figures import page_heading
 from experiments.stages import model_stage
 from models.transformer import hub
 
@@ -250,6 +251,24 @@ class TestPretrainedTransformer:
 
 
 class TestNames:
+    def test_pages_bear_the_model_s_name_and_its_score_s(self):
+        for name in ("roneneldan/TinyStories-1M", "../data/TinyStories-1M"):
+            config = config_of("model=pretrained_transformer", f"model.name={name}", "analysis.half=second")
+            heading, summary = page_heading(config, {"score/test": 1.25, "graph/modularity": 0.5})
+            assert heading == "TinyStories-1M: LIB"
+            assert summary == {
+                "model": "pretrained_transformer",
+                "method": "lib",
+                "seed": "0",
+                "fitted on": "the second half",
+                "test cross-entropy": "1.2500",
+                "modularity": "0.5000",
+            }
+        assert page_heading(config_of("model=cifar10_mlp"), {"score/test": 0.5}) == (
+            "cifar10_mlp: LIB",
+            {"model": "cifar10_mlp", "method": "lib", "seed": "0", "test accuracy": "0.5000"},
+        )
+
     def test_a_folder_without_a_model(self, refused, tmp_path):
         (tmp_path / "empty").mkdir()
         arguments = ("model=pretrained_transformer", *QUICK)

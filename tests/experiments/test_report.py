@@ -26,6 +26,13 @@ class TestReport:
         for method, seed, score in (("lib", 0, 0.5), ("lib", 1, 0.75), ("pca", 0, 0.25)):
             assert f"| `{tmp_path}/runs/{method}{seed}` | {method} | {seed} | {score:.4f} |" in text
 
+    def test_a_model_that_is_chosen_by_name_is_called_by_it(self, tmp_path):
+        for number, name in enumerate(("openai/gpt2", "../models/stories260k/")):
+            write_run(tmp_path / "runs" / str(number), few_settings("lib", 0, kind="pretrained_transformer", name=name))
+        text, _, _ = report_of(tmp_path)
+        assert "## gpt2 (1)\n" in text
+        assert "## stories260k (2)\n" in text
+
     def test_a_missing_metric_is_a_dash(self, tmp_path):
         write_run(tmp_path / "runs" / "lib", few_settings("lib", 0), {"score/test": 0.5, "graph/modularity": 0.1})
         write_run(tmp_path / "runs" / "pca", few_settings("pca", 0), {"score/test": 0.5, "graph/modularity": None})

@@ -129,7 +129,7 @@ class TestSweep:
         assert "PCA (n=2)" in done.stdout
         text = report.read_text(encoding="utf-8")
         assert "| metric | LIB (n = 2) | PCA (n = 2) |" in text
-        figures = {"interaction_graph", "node_ablation", "edge_ablation", "importance_spectrum"}
+        figures = {"interaction_graph", "communities", "node_ablation", "edge_ablation", "importance_spectrum"}
         assert {path.stem for path in (report.parent / "figures").glob("*.png")} == figures
         assert all(f"(figures/{name}.png)" in text for name in figures)
 

@@ -78,7 +78,7 @@ class TestOffline:
         assert step.keys() == MEDIA
 
 
-FIGURES = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph", "graph")
+FIGURES = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph", "communities", "graph")
 MEDIA = {"curves/node_ablation", "curves/edge_ablation", *(f"figures/{name}" for name in FIGURES)}
 
 

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from libcore.methods import METHODS, FitSettings
 from libcore.sections import AffineSection, BlockSection, ComposedSection
+from libcore.statistics import chain_statistics
 from models.transformer.architecture import Architecture, pack, unpack
 from models.transformer.chain import chain_of
 from models.transformer.node_layers import all_node_layers, default_node_layers, resolve
@@ -178,6 +180,33 @@ def test_fine_node_layers_hold_scale_normalised_and_hidden_activations(generator
     read = centred * inverse * weights["blocks.0.ln2.w"] + weights["blocks.0.ln2.b"]
     gate, linear = (read @ weights[f"blocks.0.mlp.W_{n}"] + weights[f"blocks.0.mlp.b_{n}"] for n in ("gate", "in"))
     torch.testing.assert_close(hidden, torch.cat([stream, torch.nn.functional.silu(gate) * linear], -1))
+
+
+def test_only_scales_are_isolated(generator: torch.Generator) -> None:
+    weights = random_weights(SEQUENTIAL, generator)
+    finest = chain_of(SEQUENTIAL, weights, torch.float64, CPU, ["*"])
+    scales = [layer for layer in finest.node_layers if layer.endswith("hook_scale")]
+    assert len(scales) == 5
+    assert finest.isolated == {layer: (SEQUENTIAL.d_model,) for layer in scales}
+    assert chain_of(SEQUENTIAL, weights, torch.float64, CPU).isolated == {}
+
+
+@pytest.mark.parametrize("method", ["lib", "pca"])
+def test_one_feature_reads_the_scale_and_nothing_but_the_constant_beside_it(
+    method: str, generator: torch.Generator
+) -> None:
+    layer = "blocks.0.ln1.hook_scale"
+    weights, tokens = random_weights(SEQUENTIAL, generator), tokens_of(SEQUENTIAL, generator)
+    chain = chain_of(
+        SEQUENTIAL, weights, torch.float64, CPU, [layer, "blocks.0.ln1.hook_normalized", "blocks.0.hook_resid_mid"]
+    )
+    statistics = chain_statistics(chain, tokens, 10**6)
+    to_basis = METHODS[method](chain, tokens, statistics, FitSettings())[layer].to_basis
+    scale = SEQUENTIAL.d_model
+    (feature,) = to_basis[scale].nonzero().flatten().tolist()
+    assert to_basis[:, feature].nonzero().flatten().tolist() == [scale, scale + 1]
+    # Not for want of correlation: the scale varies with the residual stream it is computed from.
+    assert statistics[layer].gram[scale, :scale].abs().max() > 1e-3
 
 
 def test_all_sections_are_in_the_dtype_asked_for(generator: torch.Generator) -> None:
