@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,11 +23,18 @@ class ActivationStream:
     memory_budget: int
     values_to_produce: int = 0
 
-    def chunks(self, values_per_example: int) -> Iterator[Tensor]:
-        """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used."""
+    def chunks(self, values_per_example: int, first: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used.
+
+        Of all chunks, number `first` and then each `every`-th.
+        """
         size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
-        for start in range(0, self.n_examples, size):
+        for start in range(first * size, self.n_examples, every * size):
             yield self.produce(start, min(start + size, self.n_examples))
+
+    def within(self, memory_budget: int) -> ActivationStream:
+        """The same activations in chunks of another budget."""
+        return replace(self, memory_budget=memory_budget)
 
     def example(self) -> Tensor:
         """The first example's activation `[1, position, d]`: shapes and dtype to plan with."""

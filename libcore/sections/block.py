@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import combinations
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.chunking import ActivationStream, float64_zeros
+from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
 from libcore.sections.branch import Branch, Positions
@@ -60,23 +61,28 @@ class BlockSection(Section):
     ) -> Float[Tensor, "d_in d_in"]:
         """Each branch by its own closed form; branches and residual stream meet within a position (METHOD.md 5)."""
         residual = self.residual.double() @ to_basis_next.double()
-        sums = [branch.jacobian_sums(to_basis_next, quadrature) for branch in self.branches]
         example = stream.example()
         positions = self.positions_of(example)
         n_queries, n_out, n_points = len(positions.queries), residual.shape[1], len(quadrature.points)
         values = sum(b.jacobian_values(positions.count, n_queries, n_out, n_points) for b in self.branches)
         if len(self.branches) > 1:
             values += 3 * n_queries * residual.numel()
-        between, count = float64_zeros(len(residual), len(residual), like=residual), 0
-        for activation in in_cache(stream, example).chunks(2 * example.numel() + values):
-            dense = [branch.add(activation.double(), positions) for branch in sums]
-            for one, other in combinations(dense, 2):
-                between += torch.einsum("nik,njk->ij", one(), other())
-            count += len(activation)
 
-        cross = between + sum((residual @ branch.transfer().T for branch in sums), torch.zeros_like(between))
-        gram = sum((branch.gram() for branch in sums), cross + cross.T + residual @ residual.T * (count * n_queries))
-        return gram / (count * positions.count)
+        def gram_of(chunks: Iterator[Tensor]) -> Tensor:
+            sums = [branch.jacobian_sums(to_basis_next, quadrature) for branch in self.branches]
+            between, count = float64_zeros(len(residual), len(residual), like=residual), 0
+            for activation in chunks:
+                dense = [branch.add(activation.double(), positions) for branch in sums]
+                for one, other in combinations(dense, 2):
+                    between += torch.einsum("nik,njk->ij", one(), other())
+                count += len(activation)
+            for branch in sums:
+                between += residual @ branch.transfer().T
+            own = residual @ residual.T * (count * n_queries)
+            return sum((branch.gram() for branch in sums), between + between.T + own)
+
+        shares = map_shares(stream, 2 * example.numel() + values, BYTES_IN_CACHE, gram_of)
+        return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)
 
     def closed_form_edges(
         self,
@@ -95,17 +101,16 @@ class BlockSection(Section):
         n_queries, (n_in, n_out) = len(positions.queries), residual.shape
         in_branches = [b.attribution_values(positions.count, n_queries, n_in, n_out) for b in self.branches]
         values = 2 * example.numel() + n_queries * n_in * n_out * 3 + max(in_branches, default=0)
-        square_sum, count = float64_zeros(n_in, n_out, like=residual), 0
-        for activation in in_cache(stream, example).chunks(values):
-            features = activation.double() @ to_basis
-            attribution = features[:, positions.queries, :, None] * residual
-            for part in parts:
-                attribution += part(features, positions)
-            square_sum += attribution.square_().sum((0, 1))
-            count += len(features)
-        return square_sum.T / (count * positions.count)
 
+        def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
+            square_sum = float64_zeros(n_in, n_out, like=residual)
+            for activation in chunks:
+                features = activation.double() @ to_basis
+                attribution = features[:, positions.queries, :, None] * residual
+                for part in parts:
+                    attribution += part(features, positions)
+                square_sum += attribution.square_().sum((0, 1))
+            return square_sum
 
-def in_cache(stream: ActivationStream, example: Tensor) -> ActivationStream:
-    """The same stream in chunks that are no larger than what is fastest."""
-    return stream if example.is_cuda else replace(stream, memory_budget=min(stream.memory_budget, BYTES_IN_CACHE))
+        shares = map_shares(stream, values, BYTES_IN_CACHE, square_sum_of)
+        return torch.stack(shares).sum(0).T / (stream.n_examples * positions.count)
