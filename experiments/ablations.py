@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,11 +15,13 @@ from experiments.cache import FinishedStage, StageCache, StageResult, stage_key
 from experiments.config import RunConfig
 from experiments.scores import ACCURACY, Score
 from experiments.tolerances import tolerances_of
-from libcore.ablation import AblationCurve, edge_ablation, node_ablation, unablated_score
+from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
 from libcore.ablation_plan import plan_ablations
 from libcore.ablation_schedule import kept_schedule
 from libcore.basis import Basis
 from models.analysed import AnalysedModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,29 @@ def compute_ablations(
                     budget,
                     progress.of_kind("edge"),
                 )
+    warn_of_unreached(ablations, test)
     return ablations
+
+
+def warn_of_unreached(ablations: Ablations, test: EvaluationData) -> None:
+    """A basis that dropped directions the model uses is not within tolerance with everything it has kept."""
+    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
+        for layer, curve in curves.items():
+            kept = max(curve.score_by_kept)
+            with_all = curve.score_by_kept[kept]
+            missed = [
+                t for t, n in curve.needed.items() if n >= kept and not test.within(with_all, ablations.test_score, t)
+            ]
+            if missed:
+                log.warning(
+                    "%s: with all %d %s the score is %.4f, not within %s of %.4f: the needed count says nothing there",
+                    layer,
+                    kept,
+                    kind,
+                    with_all,
+                    plain(max(missed)),
+                    ablations.test_score,
+                )
 
 
 def ablations_to_json(ablations: Ablations) -> dict[str, Any]:

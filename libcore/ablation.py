@@ -136,9 +136,9 @@ def edge_ablation(
 ) -> AblationCurve:
     """Keep the `n` strongest edges of one layer pair; every output feature is recomputed from its own masked inputs.
 
-    The needed count comes from bisection between 0 and `d_in * d_out`, the bracket of the published code; below it the
-    curve goes on by halves, down to one edge. Holds the features of all of `data` at `layer`: `examples * positions *
-    features` numbers.
+    The needed count comes from bisection between 0 and `d_in * d_out`, the bracket of the published code, in which all
+    that is more than there are edges is one evaluation. Below the count the curve goes on by halves, down to one edge.
+    Holds the features of all of `data` at `layer`: `examples * positions * features` numbers.
     """
     basis, next_basis = bases
     name, section = chain.node_layers[layer], chain.sections[layer]
@@ -163,7 +163,7 @@ def edge_ablation(
     searches = [partial(is_enough, tolerance=tolerance) for tolerance in tolerances]
 
     def score(kept: int) -> float:
-        scored = curve.score_by_kept
+        scored, kept = curve.score_by_kept, min(kept, n_edges)
         if kept not in scored:
             mask = strongest_edges(edges, kept, basis.has_constant)
 
@@ -171,7 +171,9 @@ def edge_ablation(
                 return chain.output_from(evaluations[start](mask) @ next_basis.from_basis, layer + 1)
 
             scored[kept] = data.mean_score(output_of, chunk)
-            on_score(name, kept, scored[kept], edge_evaluations_left(scored, searches, bracket, n_edges))
+            beyond = range(n_edges + 1, bracket + 1) if n_edges in scored else ()
+            left = edge_evaluations_left({*scored, *beyond}, searches, bracket, n_edges)
+            on_score(name, kept, scored[kept], left)
         return scored[kept]
 
     for tolerance, search in zip(tolerances, searches, strict=True):

@@ -66,6 +66,7 @@ class InteractionGraph:
         header = {
             "node_layers": json.dumps(self.node_layers),
             "constant": json.dumps([layer for layer in self.node_layers if self.bases[layer].has_constant]),
+            "isolated": json.dumps({layer: self.statistics[layer].isolated for layer in self.node_layers}),
             "count": json.dumps({layer: self.statistics[layer].count for layer in self.node_layers}),
         }
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -85,10 +86,13 @@ class InteractionGraph:
             raise ValueError(f"{path}: {missing[0]} is missing; expected {', '.join(STORED)} of every node layer")
         constant = json.loads(metadata.pop("constant"))
         count = json.loads(metadata.pop("count"))
+        isolated = json.loads(metadata.pop("isolated", "{}"))
         return cls(
             node_layers,
             {
-                name: LayerStatistics(tensors[f"mean/{name}"], tensors[f"gram/{name}"], count[name])
+                name: LayerStatistics(
+                    tensors[f"mean/{name}"], tensors[f"gram/{name}"], count[name], tuple(isolated.get(name, ()))
+                )
                 for name in node_layers
             },
             {

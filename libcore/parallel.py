@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from libcore.chunking import ActivationStream
+from libcore.chunking import ActivationStream, rows_per_chunk
 
 Result = TypeVar("Result")
 
@@ -23,11 +23,13 @@ def map_shares(
 ) -> list[Result]:
     """`work` on each thread's share of the chunks; results in the shares' order.
 
-    As many shares as torch may use threads on a CPU, one on a GPU. Chunks take at most `most_bytes` each, and together
-    at most the stream's budget. The same number of threads gives the same shares, hence the same numbers.
+    As many shares as torch may use threads on a CPU and as examples fit into the stream's budget at once, one on a GPU.
+    Chunks take at most `most_bytes` each, and together at most the budget. The same number of threads gives the same
+    shares, hence the same numbers.
     """
     on_gpu = stream.example().is_cuda
-    n_threads = 1 if on_gpu else torch.get_num_threads()
+    examples_at_once = rows_per_chunk(values_per_example, stream.memory_budget)
+    n_threads = 1 if on_gpu else min(torch.get_num_threads(), examples_at_once, stream.n_examples)
     budget = stream.memory_budget if on_gpu else min(stream.memory_budget // n_threads, most_bytes)
     stop = Event()
 

@@ -135,6 +135,11 @@ class TestWhatWasAskedFor:
         run = variant("method=pca", "analysis.node_layers=[blocks.*.hook_resid_p*,output]", "analysis.stages=[basis]")
         assert InteractionGraph.load(run / "graph.safetensors").node_layers == (PRE, POST, OUTPUT)
 
+    def test_a_basis_that_dropped_what_the_model_uses_is_told(self, variant, caplog):
+        variant("analysis.truncation=0.5", "analysis.tolerances=[0.001]")
+        told = [record.message for record in caplog.records if record.name == "experiments.ablations"]
+        assert any("features the score is" in message and "says nothing there" in message for message in told)
+
     def test_ablations_say_beforehand_what_they_cost_at_most(self, variant, caplog):
         caplog.set_level("INFO", logger="experiments")
         scores = read_json(variant("analysis.n_test_examples=5") / "ablations.json")

@@ -159,6 +159,19 @@ def test_needed_edges_are_within_tolerance_and_one_fewer_was_not(setting: Settin
             assert setting.score_of_mask(layer, slow_reference.strongest_edges(edges, needed - 1, True)) < enough
 
 
+@pytest.mark.parametrize("layer", range(3))
+def test_more_edges_than_there_are_is_one_evaluation(setting: Setting, layer: int) -> None:
+    """The published bracket goes on beyond all edges, where nothing changes any more."""
+    everything_is_too_little = 2.0
+    section_in, section_out = (setting.bases[name] for name in setting.chain.node_layers[layer : layer + 2])
+    edges = setting.edges[setting.chain.node_layers[layer]]
+    curve = edge_ablation(
+        setting.chain, setting.data, layer, (section_in, section_out), edges, (0.0,), everything_is_too_little, AMPLE
+    )
+    n_edges = edges.shape[0] * (edges.shape[1] - int(section_in.has_constant))
+    assert max(curve.score_by_kept) == curve.needed[0.0] == n_edges
+
+
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
     assert setting.node_ablation(1, 1).needed == setting.node_ablation(1).needed
     assert setting.edge_ablation(1, 1).needed == setting.edge_ablation(1).needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def graph_of(generator: Generator, method: str = "lib") -> InteractionGraph:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_loaded_is_what_was_saved_to_the_bit(generator: Generator, tmp_path: Path, method: str) -> None:
     graph = graph_of(generator, method)
+    first = graph.node_layers[0]
+    graph.statistics[first] = replace(graph.statistics[first], isolated=(1,))
     graph.save(tmp_path / "graph.safetensors")
     loaded = InteractionGraph.load(tmp_path / "graph.safetensors")
     assert loaded.node_layers == graph.node_layers
@@ -37,6 +40,7 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(generator: Generator, tmp_p
         basis, moments = graph.bases[layer], graph.statistics[layer]
         assert loaded.bases[layer].has_constant == basis.has_constant
         assert loaded.statistics[layer].count == moments.count
+        assert loaded.statistics[layer].isolated == moments.isolated
         pairs = [
             (getattr(loaded.bases[layer], name), getattr(basis, name))
             for name in ("to_basis", "from_basis", "importance")
