@@ -29,7 +29,7 @@ from experiments.model_families import MODELS
 from experiments.preflight import resolve_device
 from experiments.resources import Resources, measured
 from experiments.run_figures import draw_figures
-from experiments.stages import basis_stage, edges_stage, estimator_metrics, model_stage, statistics_stage
+from experiments.stages import basis_stage, edges_stage, error_metrics, model_stage, statistics_stage
 from experiments.tolerances import resolved, tolerances_of
 from experiments.tracking import TrackedRun, track
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
@@ -128,7 +128,7 @@ def analyse(
     if "edges" in wanted:
         stages["edges"], edges = edges_stage(cache, config, stages["basis"].key, chain, inputs, bases)
     results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header(config))))
-    results.metrics |= feature_metrics(bases) | estimator_metrics(stages)
+    results.metrics |= feature_metrics(bases) | error_metrics(stages)
     if "ablation" in wanted:
         features_key = stages["edges" if edges else "basis"].key
         stages["ablation"], results.ablations = ablation_stage(cache, config, features_key, model, bases, edges)
@@ -221,6 +221,7 @@ def header(config: RunConfig) -> dict[str, str]:
     return {
         "method": config.method.name,
         "config": json.dumps(config.model_dump(), sort_keys=True),
+        "model": json.dumps(MODELS[config.model.kind].depends_on(config), sort_keys=True),
         "versions": json.dumps(versions),
     }
 

@@ -19,6 +19,7 @@ from experiments.model_families import MODELS
 from experiments.preflight import load_checkpoint
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.completeness import chain_completeness
 from libcore.eigen import Truncation
 from libcore.graph import interaction_edges
 from libcore.methods import METHODS, FitSettings
@@ -34,7 +35,7 @@ DEFAULT_POINTS = 10
 def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
     """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can."""
     family = MODELS[config.model.kind]
-    depends_on = {"model": family.depends_on(config)}
+    depends_on: dict[str, Any] = {"model": family.depends_on(config)}
     if config.model.checkpoint is not None:
         key = stage_key(depends_on | {"checkpoint": file_hash_of(config)}, family.training_code)
         weights = load_checkpoint(config)
@@ -43,7 +44,9 @@ def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
             key,
             lambda: StageResult(weights, {"summary": f"from {config.model.checkpoint}", "reached_target": True}),
         )
-    key = stage_key(depends_on | {"seed": config.seed, "device": cache.device.type}, family.training_code)
+    if family.seeded:
+        depends_on |= {"seed": config.seed}
+    key = stage_key(depends_on | {"device": cache.device.type}, family.training_code)
     state = cache.directory / "model" / f"{key}.training.safetensors"
 
     def compute() -> StageResult:
@@ -155,7 +158,11 @@ def edges_stage(
     def compute() -> StageResult:
         estimator, budget = config.analysis.estimator, config.analysis.memory_bytes
         edges = interaction_edges(chain, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
-        return StageResult(edges, errors.values())
+        completeness = chain_completeness(chain, inputs, bases, quadrature, budget)
+        worst = max(completeness, key=lambda layer: completeness[layer], default=None)
+        if worst is not None:
+            log.info("edges: attributions add up to the features' change but for %.1e (%s)", completeness[worst], worst)
+        return StageResult(edges, errors.values() | {"completeness": completeness})
 
     stage = cache.finish("edges", stage_key(depends_on, ("libcore",)), compute)
     return stage, on_device(stage, cache.device)
@@ -188,14 +195,16 @@ class SamplingErrors:
         return {"sampling_error": self.by_layer} if self.by_layer else {}
 
 
-def estimator_metrics(stages: dict[str, FinishedStage]) -> dict[str, float]:
-    """Sampling errors of bases and edges under their metric keys; none where nothing was sampled."""
-    return {
+def error_metrics(stages: dict[str, FinishedStage]) -> dict[str, float]:
+    """Errors under their metric keys: of sampling, where bases or edges were sampled; of the edges' integration."""
+    metrics = {
         f"estimator/{stage}_error/{layer}": error
         for stage in ("basis", "edges")
         if stage in stages
         for layer, error in stages[stage].result.values.get("sampling_error", {}).items()
     }
+    completeness = stages["edges"].result.values["completeness"] if "edges" in stages else {}
+    return metrics | {f"edges/completeness/{layer}": error for layer, error in completeness.items()}
 
 
 def quadrature_of(config: RunConfig) -> Quadrature:

@@ -102,7 +102,7 @@ class TestFiles:
             assert features_of_mean[1:].abs().max() < 1e-9 * features_of_mean[0].abs()
             assert torch.allclose(basis.from_basis @ basis.to_basis, torch.eye(basis.n_features).double(), atol=1e-6)
 
-    def test_metrics_have_exactly_the_contract_s_keys(self, full):
+    def test_metrics_are_the_contract_s_and_whether_attributions_add_up(self, full):
         pairs, metrics = NODE_LAYERS[:-1], read_json(full / "metrics.json")
         expected = {"score/train", "score/test", "graph/modularity", "graph/communities"}
         expected |= {f"features/kept/{layer}" for layer in NODE_LAYERS}
@@ -110,6 +110,7 @@ class TestFiles:
         expected |= {f"edges/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in (*pairs, "total")}
         expected |= {f"edges/{measure}/{layer}" for measure in MEASURES for layer in pairs}
         expected |= {f"{what}/{stage}" for what in ("time", "memory") for stage in (*STAGES, "figures")}
+        expected |= {f"edges/completeness/{layer}" for layer in pairs}
         assert metrics.keys() == expected
         assert all(isinstance(value, int | float) and isfinite(value) for value in metrics.values())
 
