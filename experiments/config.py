@@ -177,6 +177,12 @@ class RunConfig(Strict):
                 "method.jacobian=path with analysis.integration=gradient has no path; "
                 "expected trapezoidal or gauss_legendre"
             )
+        if self.data.path is not None and not isinstance(
+            self.model, SmallTransformerConfig | PretrainedTransformerConfig
+        ):
+            raise ValueError(
+                f"data.path={self.data.path}: model={self.model.kind} reads no text; expected null, or a language model"
+            )
         if isinstance(self.model, BlockDiagonalMlpConfig):
             for key in ("n_examples", "half", "n_test_examples"):
                 if getattr(self.analysis, key) is not None:

@@ -61,8 +61,8 @@ class FinishedRun:
         }
         analysis = {key: value for key, value in rest.get("analysis", {}).items() if key != "half"}
         rest["analysis"] = analysis | ({"half": "one of two"} if self.half is not None else {})
-        if rest["model"].get("checkpoint"):
-            # One checkpoint per seed is how trained seeds come in from outside.
+        if rest["model"].get("checkpoint") and self.model != "pretrained_transformer":
+            # One checkpoint per seed is how trained seeds come in from outside; pretrained ones are different models.
             rest = rest | {"model": rest["model"] | {"checkpoint": "given"}}
         return json.dumps(rest, sort_keys=True)
 

@@ -138,11 +138,20 @@ class SmallTransformerConfig(Strict):
     d_head: Annotated[int, Field(ge=2)]
     d_mlp: Count
     vocabulary: Literal["character", "bpe"]
-    vocabulary_size: Count
+    vocabulary_size: Count | None
     sequence_length: Annotated[int, Field(ge=2)]
     test_share: Share
     split_seed: Annotated[int, Field(ge=0)]
     training: TextTrainingConfig
+
+    @model_validator(mode="after")
+    def only_byte_pairs_have_a_size(self) -> SmallTransformerConfig:
+        """The characters are those of the text, however many."""
+        if self.vocabulary == "character" and self.vocabulary_size is not None:
+            raise ValueError(
+                f"vocabulary_size={self.vocabulary_size}: of byte pairs; expected null with vocabulary=character"
+            )
+        return self
 
 
 class PretrainedTransformerConfig(Strict):

@@ -37,7 +37,10 @@ def spread_text(runs: Sequence[FinishedRun], stem: str) -> str:
     halves = ", ".join(sorted({run.half for run in runs if run.half is not None}))
     which = f"{'seeds' if ',' in seeds else 'seed'} {seeds}" + (f"; halves of the data: {halves}" if halves else "")
     over = f"{n_runs} {'run' if n_runs == 1 else 'runs'} of a method"
-    return f"Mean ± standard deviation over {over} ({which}); the same as numbers in `report{stem}.csv`.\n"
+    sentence = f"Mean ± standard deviation over {over} ({which}); the same as numbers in `report{stem}.csv`."
+    if "," in halves:
+        sentence += " Both halves are tested on the same examples, whose own variation is not in the ±."
+    return f"{sentence}\n"
 
 
 def needed_text(comparison: Comparison, score: Score) -> str:
@@ -47,7 +50,10 @@ def needed_text(comparison: Comparison, score: Score) -> str:
         return ""
     listed = ", ".join(f"{tolerance:g}" for tolerance in counted)
     distance = f"{listed} nats per token above" if score.in_nats else f"{listed} {worse(score)}"
-    return f"`needed`: the fewest kept with a test {score.name} at most {distance} the unablated model's.\n"
+    return (
+        "`needed`: the fewest features, counted upwards, and the number of edges, found by bisection, that keep a test "
+        f"{score.name} at most {distance} the unablated model's.\n"
+    )
 
 
 def worse(score: Score) -> str:

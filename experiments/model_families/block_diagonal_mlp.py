@@ -34,6 +34,7 @@ class BlockDiagonalMlpFamily:
     """`model=block_diagonal_mlp`."""
 
     training_code = ("models.block_diagonal_mlp", "libcore.baselines")
+    seeded = True
     score_name = "accuracy"
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:

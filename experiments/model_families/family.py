@@ -36,6 +36,11 @@ class ModelFamily(Protocol):
         ...
 
     @property
+    def seeded(self) -> bool:
+        """Whether weights that no checkpoint gives depend on the run's seed."""
+        ...
+
+    @property
     def score_name(self) -> str:
         """What the model's outputs are scored by: `accuracy` or `cross-entropy`."""
         ...

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
 
-from experiments.config import RunConfig
+from experiments.config import BYTES, RunConfig
 from experiments.errors import UserError
 from experiments.model_families.family import Weights
+from experiments.model_families.node_layers import OPTION
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
 from models.transformer.model import LanguageModel, analysed
-from models.transformer.node_layers import resolve
+from models.transformer.node_layers import OUTPUT, resolve
 from models.transformer.text import TextData
 
 CODE = ("models.transformer",)
 """Whose change makes weights stale: all of the package, since a list of its modules that forgets one would leave old
 weights in use."""
+LIBRARIES = ("transformer-lens", "transformers")
+"""Whose versions decide what a folder's weights, or a seed's initial ones, are."""
+LARGEST_MATRIX = 2 * BYTES["GB"]
+"""Of a basis of the logits, in float64."""
 
 
 class LanguageModelFamily(ABC):
     """Decoders, scored by the cross-entropy of held-out text."""
 
     training_code: tuple[str, ...] = CODE
+    seeded = True
     score_name = "cross-entropy"
 
     @abstractmethod
@@ -63,8 +70,20 @@ class LanguageModelFamily(ABC):
 
 
 def resolved_node_layers(config: RunConfig, architecture: Architecture) -> tuple[str, ...]:
-    """Names of the node layers that the run analyses; raises UserError for what matches none."""
+    """Names of the node layers that the run analyses; raises UserError for what cannot be analysed."""
     try:
-        return resolve(config.analysis.node_layers, architecture)
+        node_layers = resolve(config.analysis.node_layers, architecture)
     except ValueError as error:
-        raise UserError(f"analysis.node_layers={error}") from error
+        raise UserError(f"{OPTION}{error}") from error
+    size = 8 * architecture.d_vocab_out**2
+    if OUTPUT in node_layers and size > LARGEST_MATRIX:
+        raise UserError(
+            f"{OPTION}{OUTPUT}: a basis of its {architecture.d_vocab_out} logits takes matrices of "
+            f"{size / BYTES['GB']:.1f} GB; expected blocks.{architecture.n_layers - 1}.hook_resid_post as the last"
+        )
+    return node_layers
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of `LIBRARIES`, told without importing them."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -41,7 +41,7 @@ class ModularAdditionFamily:
         "models.modular_addition.training",
         "models.modular_addition.transformer",
     )
-
+    seeded = True
     score_name = "accuracy"
 
     def node_layers(self, config: RunConfig) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ from experiments.config import RunConfig
 from experiments.errors import UserError
 from experiments.model_configs import PretrainedTransformerConfig
 from experiments.model_families.family import Trained, Weights
-from experiments.model_families.language_model import CODE, LanguageModelFamily
+from experiments.model_families.language_model import CODE, LanguageModelFamily, library_versions
 from experiments.model_families.texts import text_data
 from models.files import written_whole
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
+from models.transformer.configuration import context_length
 from models.transformer.hub import ModelNotFound, model_folder
 from models.transformer.model import LanguageModel
 from models.transformer.text import Cut, TextData
@@ -43,10 +44,17 @@ def folder_of(name: str) -> Path:
 
 def text_of(config: RunConfig) -> TextData:
     """The run's text in the model's own tokens; the vocabulary is as long as the model's embedding."""
-    model, decoder = part_of(config), model_of(config)
-    n_context, d_vocab = decoder.architecture.n_context, decoder.architecture.d_vocab
-    if model.sequence_length > n_context:
-        raise UserError(f"model.sequence_length={model.sequence_length}: the model reads at most {n_context} tokens")
+    text, decoder = own_text(config), model_of(config)
+    n_tokens = decoder.architecture.d_vocab
+    if (largest := int(max(text.train.max(), text.test.max()))) >= n_tokens:
+        name = part_of(config).name
+        raise UserError(f"model.name={name}: its tokenizer has token {largest}; the model reads {n_tokens} tokens")
+    return TextData(text.train, text.test, decoder.vocabulary)
+
+
+def own_text(config: RunConfig) -> TextData:
+    """The run's text by the named model's tokenizer, all that there is to know before the model is loaded."""
+    model = part_of(config)
     cut = Cut(
         model.sequence_length,
         model.test_share,
@@ -55,22 +63,44 @@ def text_of(config: RunConfig) -> TextData:
         model.n_test_sequences,
         model.beginning_of_sequence,
     )
-    text = text_data(config.data.path, ("pretrained", folder_of(model.name)), cut)
-    if (largest := int(max(text.train.max(), text.test.max()))) >= d_vocab:
-        raise UserError(f"model.name={model.name}: its tokenizer has token {largest}; the model reads {d_vocab} tokens")
-    return TextData(text.train, text.test, decoder.vocabulary)
+    folder = folder_of(model.name)
+    text = text_data(config.data.path, ("pretrained", folder), cut)
+    check_length(config, context_length(folder))
+    return text
+
+
+def check_length(config: RunConfig, n_context: int | None) -> None:
+    """Raises UserError for sequences longer than the model reads."""
+    length = part_of(config).sequence_length
+    if n_context is not None and length > n_context:
+        raise UserError(f"model.sequence_length={length}: the model reads at most {n_context} tokens")
 
 
 def model_of(config: RunConfig) -> LanguageModel:
     """The decoder, once per process: from the checkpoint if there is one, else by its name. Raises UserError."""
+    # First of all, as a conversion takes long, and is not to be waited for to hear that there is no such text.
+    vocabulary = own_text(config).vocabulary
     model = part_of(config)
     if model.checkpoint is None:
-        return by_name(model.name, Path(config.output_directory))
-    path = Path(model.checkpoint)
+        decoder = by_name(model.name, Path(config.output_directory))
+    else:
+        decoder = from_file(Path(model.checkpoint), model.name, vocabulary)
+    check_length(config, decoder.architecture.n_context)
+    return decoder
+
+
+def from_file(path: Path, name: str, vocabulary: tuple[str, ...]) -> LanguageModel:
+    """The decoder of `model.checkpoint`, which must have the named model's vocabulary; raises UserError."""
     try:
-        return from_checkpoint(path, file_hash(path) if path.is_file() else "")
+        decoder = from_checkpoint(path, file_hash(path) if path.is_file() else "")
     except CheckpointError as error:
         raise UserError(f"model.checkpoint={error}") from error
+    if decoder.vocabulary != padded(vocabulary, decoder.architecture):
+        raise UserError(
+            f"model.checkpoint={path}: its vocabulary is another than that of model.name={name}; "
+            "expected the model that it was made from"
+        )
+    return decoder
 
 
 @lru_cache(maxsize=2)
@@ -81,31 +111,42 @@ def from_checkpoint(path: Path, content: str) -> LanguageModel:
 
 @lru_cache(maxsize=2)
 def by_name(name: str, output_directory: Path) -> LanguageModel:
-    """As an earlier run has converted it, or else through TransformerLens, which takes long to import."""
+    """As an earlier run has converted it, or else through TransformerLens, which takes long, and kept for later."""
+    file, folder = converted_file(name, output_directory), folder_of(name)
     try:
-        return LanguageModel.read(converted_file(name, output_directory))
+        return LanguageModel.read(file)
     except CheckpointError:
         pass
-    folder = folder_of(name)
     try:
-        architecture, weights = load_pretrained(str(folder))
         vocabulary = token_texts(read_tokenizer(folder))
+        architecture, weights = load_pretrained(str(folder))
     except (CheckpointError, UnsupportedFeature, TextError) as error:
-        raise UserError(f"model.name={error}") from error
-    # Embeddings are often longer than the vocabulary, for speed.
+        # By the name that was typed, not by its folder in the hub's cache.
+        raise UserError(f"model.name={str(error).replace(str(folder), name)}") from error
+    model = LanguageModel(architecture, weights, padded(vocabulary, architecture))
+    with written_whole(file) as path:
+        save_file(model.packed(), path)
+    return model
+
+
+def padded(vocabulary: tuple[str, ...], architecture: Architecture) -> tuple[str, ...]:
+    """A vocabulary as long as the embedding, which often is longer for speed."""
     unused = (f"<{token}>" for token in range(len(vocabulary), architecture.d_vocab))
-    return LanguageModel(architecture, weights, (*vocabulary, *unused))
+    return (*vocabulary, *unused)
 
 
 def converted_file(name: str, output_directory: Path) -> Path:
     """Where the converted model is kept, by the content of the folder's files."""
     files = sorted(path for path in folder_of(name).iterdir() if path.is_file())
-    key = stage_key({path.name: file_hash(path) for path in files}, CODE)
+    content = {path.name: file_hash(path) for path in files}
+    key = stage_key({"files": content, "versions": library_versions()}, CODE)
     return output_directory / "cache" / "pretrained" / f"{key}.safetensors"
 
 
 class PretrainedTransformerFamily(LanguageModelFamily):
     """`model=pretrained_transformer`."""
+
+    seeded = False
 
     def text(self, config: RunConfig) -> TextData:
         return text_of(config)
@@ -126,13 +167,9 @@ class PretrainedTransformerFamily(LanguageModelFamily):
         return model_of(config).packed()
 
     def train(self, config: RunConfig, device: torch.device, state: Path) -> Trained:
-        """Nothing is trained; the converted model is kept for runs on other texts."""
+        """Nothing is trained."""
         model, name = model_of(config), part_of(config).name
-        packed, architecture = model.packed(), model.architecture
-        file = converted_file(name, Path(config.output_directory))
-        if not file.is_file():
-            with written_whole(file) as path:
-                save_file(packed, path)
+        architecture = model.architecture
         n_weights = sum(weight.numel() for weight in model.weights.values())
         summary = f"{name}: {architecture.n_layers} layers of width {architecture.d_model}, {n_weights} weights"
-        return Trained(packed, {"reached_target": True, "summary": summary})
+        return Trained(model.packed(), {"reached_target": True, "summary": summary})

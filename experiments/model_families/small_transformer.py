@@ -13,7 +13,7 @@ from experiments.console import progress_bar
 from experiments.errors import UserError
 from experiments.model_configs import SmallTransformerConfig
 from experiments.model_families.family import Trained, Weights
-from experiments.model_families.language_model import LanguageModelFamily
+from experiments.model_families.language_model import CODE, LanguageModelFamily, library_versions
 from experiments.model_families.texts import text_data
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import convert
@@ -22,6 +22,9 @@ from models.transformer.small import Sizes, initial_model
 from models.transformer.text import Cut, TextData
 from models.transformer.training import Evaluation, TrainingSettings, train
 from models.weights import CheckpointError
+
+DEFAULT_VOCABULARY_SIZE = 512
+"""Of byte pairs."""
 
 
 def part_of(config: RunConfig) -> SmallTransformerConfig:
@@ -33,7 +36,7 @@ def part_of(config: RunConfig) -> SmallTransformerConfig:
 def text_of(config: RunConfig) -> TextData:
     """The run's text."""
     model = part_of(config)
-    tokens = ("bpe", model.vocabulary_size) if model.vocabulary == "bpe" else ("character",)
+    tokens = ("bpe", model.vocabulary_size or DEFAULT_VOCABULARY_SIZE) if model.vocabulary == "bpe" else ("character",)
     return text_data(config.data.path, tokens, Cut(model.sequence_length, model.test_share, model.split_seed))
 
 
@@ -61,6 +64,8 @@ def settings_of(config: RunConfig) -> TrainingSettings:
 class SmallTransformerFamily(LanguageModelFamily):
     """`model=small_transformer`."""
 
+    training_code = (*CODE, "models.training_state")
+
     def text(self, config: RunConfig) -> TextData:
         return text_of(config)
 
@@ -68,7 +73,9 @@ class SmallTransformerFamily(LanguageModelFamily):
         return sizes_of(config).architecture()
 
     def depends_on(self, config: RunConfig) -> dict[str, Any]:
-        return part_of(config).model_dump(exclude={"checkpoint"}) | {"text": text_of(config).hash()}
+        # The text's hash is one of its tokens, which the vocabulary is part of.
+        settings = part_of(config).model_dump(exclude={"checkpoint", "vocabulary", "vocabulary_size"})
+        return settings | {"text": text_of(config).hash(), "versions": library_versions()}
 
     def load(self, config: RunConfig, path: Path) -> Weights:
         found, expected = LanguageModel.read(path), sizes_of(config).architecture()

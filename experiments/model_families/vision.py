@@ -56,7 +56,14 @@ def load_dataset(config: RunConfig) -> ImageDataset:
 class ImageClassifierFamily(ABC):
     """What the MLP and the CNN have in common: all but the network itself."""
 
-    training_code: tuple[str, ...] = ("models.vision.mlp", "models.vision.cnn", "models.vision.training", *READERS)
+    training_code: tuple[str, ...] = (
+        "models.vision.mlp",
+        "models.vision.cnn",
+        "models.vision.training",
+        "models.training_state",
+        *READERS,
+    )
+    seeded = True
     score_name = "accuracy"
 
     @abstractmethod

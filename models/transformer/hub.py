@@ -7,11 +7,17 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.vision.image_set import one_line
+from models.messages import one_line
+from models.network import check_reachable
+from models.transformer.configuration import ConfigurationError, read_configuration
 
 DOWNLOADED = ("*.json", "*.txt", "*.model", "*.safetensors")
 """Configuration, tokenizer and weights, once and not in every format that a repository has."""
 DOWNLOADED_WITHOUT_SAFETENSORS = (*DOWNLOADED, "*.bin")
+WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
+"""Name and suffix of a model's weights, by format."""
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
+"""Files that any tokenizer has one of."""
 
 
 class ModelNotFound(ValueError):
@@ -41,15 +47,34 @@ def is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a model was downloaded to its end: configuration, tokenizer and all parts of its weights."""
+    has_tokenizer = any(file.is_file() for pattern in TOKENIZERS for file in folder.glob(pattern))
+    return is_model(folder) and has_tokenizer and any(has_weights(folder, *parts) for parts in WEIGHTS)
+
+
+def has_weights(folder: Path, name: str, suffix: str) -> bool:
+    """Whether the weights are there in one format: one file, or every part that the list of parts names."""
+    index = folder / f"{name}{suffix}.index.json"
+    if not index.is_file():
+        return (folder / f"{name}{suffix}").is_file()
+    try:
+        parts = set(read_configuration(index).get("weight_map", {}).values())
+    except (ConfigurationError, AttributeError):
+        return False
+    return bool(parts) and all((folder / part).is_file() for part in parts)
+
+
 def from_hub(name: str) -> Path:
     """The folder that the hub's client keeps a model in, which it downloads first where it has to."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    official = official_name(name)
+    official, found = official_name(name), "not there as a folder"
     try:
-        if is_model(downloaded := Path(snapshot_download(official, local_files_only=True))):
+        if is_complete(downloaded := Path(snapshot_download(official, local_files_only=True))):
             return downloaded
+        found = "downloaded before in part only"
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -63,15 +88,8 @@ def from_hub(name: str) -> Path:
     # The client has dozens of errors of its own beside those of the network below it.
     except Exception as error:
         raise ModelNotFound(
-            f"{name}: not there as a folder, and not to be had from {constants.ENDPOINT} ({one_line(error)})"
+            f"{name}: {found}, and not to be had from {constants.ENDPOINT} ({one_line(error)})"
         ) from error
-
-
-def check_reachable(endpoint: str) -> None:
-    """Raises OSError where there is no network: the hub's client would try for most of a minute."""
-    from models.vision.cifar10_torchvision import check_reachable as check
-
-    check(endpoint)
 
 
 def official_name(name: str) -> str:

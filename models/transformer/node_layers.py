@@ -19,10 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Literal
 
+from models.node_layer_names import select_names
 from models.transformer.architecture import Architecture
 
 Kind = Literal["residual", "scale", "normalized", "hidden", "output"]
@@ -124,25 +123,11 @@ def other_names(architecture: Architecture) -> dict[str, str]:
     return {f"blocks.{i}.hook_resid_post": f"blocks.{i + 1}.hook_resid_pre" for i in range(architecture.n_layers - 1)}
 
 
-def resolve(patterns: Sequence[str] | None, architecture: Architecture) -> tuple[str, ...]:
-    """Node layers by name or pattern (`blocks.*.hook_resid_mid`) in the model's order, each once; None for the default.
+def resolve(chosen: Sequence[str] | None, architecture: Architecture) -> tuple[str, ...]:
+    """Node layers by name or pattern (`blocks.*.hook_resid_mid`) in the model's order; None for the default.
 
-    A node layer with two names goes by the one it is asked for.
-
-    Raises ValueError for a name or pattern that matches nothing, with the nearest name, and for fewer than two layers.
+    A node layer with two names goes by the one it is asked for. Raises ValueError (see `select_names`).
     """
-    if patterns is None:
+    if chosen is None:
         return default_node_layers(architecture)
-    names, others = all_node_layers(architecture), other_names(architecture)
-    asked_as: dict[str, str] = {}
-    for pattern in patterns:
-        matches = [name for name in (*names, *others) if fnmatchcase(name, pattern)]
-        if not matches:
-            close = get_close_matches(pattern, (*names, *others), n=1, cutoff=0.5)
-            hint = f" (did you mean {close[0]}?)" if close else f"; they are {', '.join(names)}"
-            raise ValueError(f"{pattern!r} matches no node layer of this model{hint}")
-        for name in matches:
-            asked_as.setdefault(others.get(name, name), name)
-    if len(asked_as) < 2:
-        raise ValueError(f"{list(patterns)} is one node layer; expected two or more")
-    return tuple(asked_as[name] for name in names if name in asked_as)
+    return select_names(chosen, all_node_layers(architecture), other_names(architecture))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from models.vision.image_set import one_line
+from models.messages import one_line
+from models.transformer.configuration import ConfigurationError, beginning_of_sequence
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,8 +81,12 @@ def encode_pretrained(text: str, folder: Path) -> Encoding:
     Raises TextError where there is no tokenizer that can be read.
     """
     tokenizer = read_tokenizer(folder)
+    try:
+        beginning = beginning_of_sequence(folder, tokenizer.token_to_id)
+    except ConfigurationError as error:
+        raise TextError(str(error)) from error
     tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
-    return Encoding(tokens, token_texts(tokenizer), beginning_of_sequence(folder))
+    return Encoding(tokens, token_texts(tokenizer), beginning)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -116,12 +120,3 @@ def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
         name = tokenizer.id_to_token(token) or f"<{token}>"
         texts.append(name if UNDECODABLE in text else text)
     return tuple(texts)
-
-
-def beginning_of_sequence(folder: Path) -> int | None:
-    """The token that a model's configuration names for the beginning, where it names one."""
-    try:
-        token = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("bos_token_id")
-    except (OSError, ValueError, AttributeError) as error:
-        raise TextError(f"{folder / 'config.json'}: cannot be read ({one_line(error)})") from error
-    return token if isinstance(token, int) else None

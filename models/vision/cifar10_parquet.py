@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits, one_line
+from models.messages import one_line
+from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 LAYOUTS = (
     ("train.parquet", "test.parquet"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +12,18 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import torch
 from numpy.exceptions import VisibleDeprecationWarning
 
-from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits, one_line
+from models.messages import one_line
+from models.network import check_reachable
+from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
 FOLDER = "cifar-10-batches-py"
-ANSWER_SECONDS = 5.0
-"""How long the server may take to answer at all."""
 STALLED_SECONDS = 30.0
 """How long a download may stand still."""
 
@@ -104,31 +101,6 @@ def download(root: Path) -> TorchvisionFolder:
     except (OSError, HTTPException, RuntimeError) as error:
         raise DatasetError(f"downloading {CIFAR10.url} failed ({one_line(error)})") from error
     return TorchvisionFolder(root)
-
-
-def check_reachable(url: str) -> None:
-    """Raises OSError or HTTPException if the server does not answer within `ANSWER_SECONDS`.
-
-    Asked in a thread that can be left behind, since looking up a host's name knows no time limit.
-    """
-    outcome: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            with urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS):
-                outcome.append(None)
-        except (OSError, HTTPException) as error:
-            if isinstance(error, HTTPError):
-                error.close()
-            outcome.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if not outcome:
-        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds")
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
 @contextmanager

@@ -63,8 +63,3 @@ FORMATS: dict[str, ImageFormat] = {
     "digits": ImageFormat(channels=1, height=8, width=8, n_classes=10, n_train=1_437, n_test=360),
 }
 """The data sets there are."""
-
-
-def one_line(message: object) -> str:
-    """What an error or another object says, or its type if it says nothing, without line breaks."""
-    return " ".join(str(message).split()) or type(message).__name__

@@ -14,19 +14,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from models.messages import one_line
 from models.vision.cifar10_parquet import LAYOUTS, ParquetFiles, find_parquet
 from models.vision.cifar10_torchvision import FOLDER, TorchvisionFolder, download, find_torchvision
 from models.vision.digits import read_digits
 from models.vision.image_cache import read_cached, write_cached
-from models.vision.image_set import (
-    FORMATS,
-    DatasetError,
-    ImageDataset,
-    ImageFormat,
-    LabelledImages,
-    Splits,
-    one_line,
-)
+from models.vision.image_set import FORMATS, DatasetError, ImageDataset, ImageFormat, LabelledImages, Splits
 
 __all__ = [
     "CLASS_NAMES",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
+from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +24,13 @@ from running import (
     run_here,
     tensors_of,
 )
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from experiments.cache import StageCache
+from experiments.errors import UserError
 from experiments.model_families import MODELS, pretrained_transformer, small_transformer
+from experiments.model_families.language_model import resolved_node_layers
 from experiments.model_families.pretrained_transformer import by_name
 from experiments.run_figures import page_heading
 from experiments.stages import model_stage
@@ -178,6 +183,38 @@ class TestTexts:
         line = refused(*SMALL, "analysis.node_layers=[blocks.0.hook_resid_pree,output]")
         assert_says(line, "analysis.node_layers=", "blocks.0.hook_resid_pree", "did you mean blocks.0.hook_resid_pre?")
 
+    @pytest.mark.parametrize("path", ["blocks.0.hook_resid_mid", "*"])
+    def test_logits_that_are_too_many_for_a_basis(self, path):
+        config = config_of(*SMALL, f"analysis.node_layers=['{path}',output]")
+        small = MODELS["small_transformer"].architecture(config)
+        assert resolved_node_layers(config, replace(small, d_vocab_out=16384))[-1] == "output"
+        with pytest.raises(
+            UserError, match=r"=output: .* 50257 logits .* 18\.8 GB; expected blocks\.0\.hook_resid_post"
+        ):
+            resolved_node_layers(config, replace(small, d_vocab_out=50257))
+
+    def test_a_size_of_a_vocabulary_that_has_none(self, refused):
+        assert_says(refused(*SMALL, "model.vocabulary_size=100"), "vocabulary_size=100", "expected null")
+
+    def test_a_text_for_a_model_that_reads_none(self, refused, tmp_path):
+        (tmp_path / "text.txt").write_text("text")
+        line = refused(*TOY_MODELS["modular_addition"], "data.path=text.txt")
+        assert_says(line, "data.path=text.txt: model=modular_addition reads no text", "expected null")
+
+    def test_other_versions_of_the_libraries_are_other_models(self, monkeypatch, tmp_path):
+        if not STORIES.is_dir():
+            pytest.skip("the pretrained model is not there")
+        configs = {"small_transformer": config_of(*SMALL), "pretrained_transformer": config_of(*PRETRAINED)}
+        kept = {"output_directory": str(tmp_path)}
+        configs = {kind: config.model_copy(update=kept) for kind, config in configs.items()}
+        before = {kind: MODELS[kind].depends_on(config) for kind, config in configs.items()}
+        version = importlib.metadata.version
+        for library in ("transformers", "transformer-lens"):
+            other = partial(lambda library, name: "0" if name == library else version(name), library)
+            monkeypatch.setattr(importlib.metadata, "version", other)
+            for kind, config in configs.items():
+                assert MODELS[kind].depends_on(config) != before[kind]
+
     def test_more_examples_than_there_are(self, refused, tmp_path):
         (tmp_path / "text.txt").write_text("0123456789" * 8)
         line = refused(*SMALL, "data.path=text.txt", "analysis.n_test_examples=null")
@@ -222,8 +259,10 @@ class TestPretrainedTransformer:
     def test_a_model_that_names_no_beginning(self, refused, pretrained, tmp_path):
         folder = tmp_path / "model"
         shutil.copytree(STORIES, folder)
-        configuration = json.loads((folder / "config.json").read_text()) | {"bos_token_id": None}
-        (folder / "config.json").write_text(json.dumps(configuration))
+        for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            (folder / name).chmod(0o644)
+            silent = json.loads((folder / name).read_text()) | {"bos_token_id": None, "bos_token": None}
+            (folder / name).write_text(json.dumps(silent))
         line = refused(
             *PRETRAINED,
             f"model.name={folder}",
@@ -236,6 +275,45 @@ class TestPretrainedTransformer:
         assert_says(
             refused(*PRETRAINED, "model.sequence_length=513"), "model.sequence_length=513", "at most 512 tokens"
         )
+
+    def test_a_file_of_another_vocabulary(self, refused, small):
+        line = refused(*PRETRAINED, f"model.checkpoint={small / 'model.safetensors'}")
+        assert_says(line, "model.checkpoint=", "its vocabulary is another than that of model.name=")
+
+    def test_what_it_was_converted_to_is_kept_and_mended(self, tmp_path, monkeypatch):
+        convert, loaded = pretrained_transformer.load_pretrained, []
+        monkeypatch.setattr(
+            pretrained_transformer, "load_pretrained", lambda name: loaded.append(name) or convert(name)
+        )
+        by_name.cache_clear()
+        kept = by_name(str(STORIES), tmp_path).packed()
+        (file,) = (tmp_path / "cache" / "pretrained").iterdir()
+        for damage in (lambda: None, lambda: file.write_bytes(file.read_bytes()[:-4]), lambda: None):
+            damage()
+            by_name.cache_clear()
+            assert_same_tensors(by_name(str(STORIES), tmp_path).packed(), kept)
+        by_name.cache_clear()
+        assert len(loaded) == 2
+
+    @pytest.mark.parametrize("argument", ["data.path=nowhere.txt", "model.sequence_length=513", "model.name=folder"])
+    def test_what_can_be_told_before_the_conversion_is(self, refused, tmp_path, monkeypatch, argument):
+        monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_: pytest.fail("it was loaded"))
+        folder = tmp_path / "folder"
+        shutil.copytree(STORIES, folder)
+        (folder / "tokenizer.json").unlink()
+        assert_says(refused(*PRETRAINED, argument), argument)
+
+    def test_the_seed_makes_no_other_model_of_it(self, pretrained):
+        outputs = f"output_directory={pretrained.parents[1]}"
+        again = run_here(pretrained.parents[1], "seed", *PRETRAINED, outputs, "seed=5")
+        assert set(reused(again).values()) == {True}
+
+    def test_the_graph_says_which_model_and_text_it_is_of(self, pretrained):
+        with safe_open(pretrained / "graph.safetensors", "pt") as file:
+            model = json.loads(file.metadata()["model"])
+        config = config_of(*PRETRAINED, f"output_directory={pretrained.parents[1]}")
+        assert model == MODELS["pretrained_transformer"].depends_on(config)
+        assert {"converted", "text"} <= model.keys()
 
     def test_a_damaged_checkpoint(self, refused, tmp_path):
         (tmp_path / "model.safetensors").write_text("no weights")

@@ -35,7 +35,7 @@ from models.modular_addition.data import split_pairs
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
 HALVES = ("first", "second")
-MEASURES = ("hoyer", "gini", "participation", "mass99")
+MEASURES = ("hoyer", "gini", "participation", "mass99", "completeness")
 
 
 def measured(key: str) -> str:

@@ -23,6 +23,7 @@ class TestReport:
         assert table.keys() == FEW_METRICS.keys() - {"score/train", "time/model"}
         assert unfinished == []
         assert "without results" not in text
+        assert "Both halves" not in text
         for method, seed, score in (("lib", 0, 0.5), ("lib", 1, 0.75), ("pca", 0, 0.25)):
             assert f"| `{tmp_path}/runs/{method}{seed}` | {method} | {seed} | {score:.4f} |" in text
 
@@ -108,6 +109,15 @@ class TestReport:
         assert (table["score/test"]["lib_mean"], table["score/test"]["lib_n"]) == ("0.625", "2")
         assert "over 2 runs of a method (seed 0; halves of the data: first, second)" in text
         assert f"| `{tmp_path}/runs/first` | lib | 0 | first | 0.5000 |" in text
+        assert "Both halves are tested on the same examples" in text
+
+    @pytest.mark.parametrize(("kind", "n_runs"), [("modular_addition", ["2"]), ("pretrained_transformer", ["1", "1"])])
+    def test_checkpoints_of_trained_models_are_seeds_and_those_of_pretrained_ones_models(self, tmp_path, kind, n_runs):
+        for name in "ab":
+            settings = few_settings("lib", 0, kind=kind, checkpoint=f"{name}.safetensors", name="gpt2")
+            write_run(tmp_path / "runs" / name, settings)
+        _, tables, _ = report_of(tmp_path)
+        assert [table["score/test"]["lib_n"] for table in tables] == n_runs
 
     def test_a_half_of_the_data_is_not_averaged_with_all_of_it(self, tmp_path):
         settings = few_settings("lib", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import huggingface_hub
@@ -14,16 +15,17 @@ from models.transformer.hub import ModelNotFound, model_folder
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    """A hub with one repository of the given files; what it was asked to download."""
+    """A hub with one repository of the given files; what it was asked to download, all into `tmp_path`."""
     patterns: list[list[str]] = []
 
     def serve(*files: str) -> list[list[str]]:
         def download(name: str, local_files_only: bool = False, allow_patterns: list[str] | None = None) -> str:
-            if local_files_only and not patterns:
+            if local_files_only and not any(tmp_path.iterdir()):
                 raise LocalEntryNotFoundError("not downloaded yet")
             if not local_files_only:
                 patterns.append(allow_patterns or [])
-                (tmp_path / "config.json").touch()
+                for file in files:
+                    (tmp_path / file).touch()
             return str(tmp_path)
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
@@ -40,7 +42,7 @@ def test_a_folder_with_a_configuration_is_taken_as_it_is(tmp_path):
 
 
 def test_one_format_of_the_weights_is_downloaded_once(asked, tmp_path):
-    patterns = asked("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5")
+    patterns = asked("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5")
     assert [model_folder("gpt2") for _ in range(2)] == [tmp_path, tmp_path]
     (only,) = patterns
     assert "*.safetensors" in only
@@ -51,6 +53,51 @@ def test_weights_of_a_repository_without_safetensors(asked):
     patterns = asked("config.json", "pytorch_model.bin")
     model_folder("roneneldan/TinyStories-1M")
     assert "*.bin" in patterns[0]
+
+
+SHARDS = json.dumps({"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}})
+
+
+@pytest.mark.parametrize(
+    ("downloaded", "complete"),
+    [
+        ({}, False),
+        ({"tokenizer.json": ""}, False),
+        ({"model.safetensors": ""}, False),
+        ({"model.safetensors": "", "tokenizer.model": ""}, True),
+        ({"pytorch_model.bin": "", "vocab.json": ""}, True),
+        ({"pytorch_model.bin.index.json": SHARDS, "model.safetensors": "", "vocab.json": ""}, True),
+        ({"model.safetensors.index.json": SHARDS, "model-1-of-2.safetensors": "", "vocab.json": ""}, False),
+        ({"model.safetensors.index.json": "{", "model-1-of-2.safetensors": "", "vocab.json": ""}, False),
+        (
+            {
+                "model.safetensors.index.json": SHARDS,
+                "model-1-of-2.safetensors": "",
+                "model-2-of-2.safetensors": "",
+                "vocab.json": "",
+            },
+            True,
+        ),
+    ],
+)
+def test_an_interrupted_download_is_gone_on_with(asked, tmp_path, downloaded, complete):
+    patterns = asked("config.json", "tokenizer.json", "model.safetensors")
+    for name, content in ({"config.json": ""} | downloaded).items():
+        (tmp_path / name).write_text(content)
+    assert model_folder("gpt2") == tmp_path
+    assert (patterns == []) == complete
+
+
+def test_an_interrupted_download_without_a_network_is_told(asked, monkeypatch, tmp_path):
+    asked("config.json")
+    (tmp_path / "config.json").touch()
+
+    def no_network(endpoint: str) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(hub, "check_reachable", no_network)
+    with pytest.raises(ModelNotFound, match=r"^gpt2-small: downloaded before in part only, and not .*\(no answer\)"):
+        model_folder("gpt2-small")
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "some/path/to/nowhere"])

@@ -89,6 +89,20 @@ class TestPretrained:
         assert encode_pretrained("a", folder).beginning_of_sequence is None
 
     @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("generation_config.json", {"bos_token_id": 3}),
+            ("tokenizer_config.json", {"bos_token": "he"}),
+            ("tokenizer_config.json", {"bos_token": {"content": "he"}}),
+        ],
+    )
+    def test_a_beginning_that_another_file_names(self, folder, name, content):
+        (folder / "config.json").write_text("{}")
+        (folder / name).write_text(json.dumps(content))
+        named = 3 if "bos_token_id" in content else encode_pretrained("he", folder).tokens.item()
+        assert encode_pretrained("a", folder).beginning_of_sequence == named
+
+    @pytest.mark.parametrize(
         ("name", "content"), [("tokenizer.json", "{}"), ("tokenizer.json", "no JSON"), ("config.json", "[]")]
     )
     def test_a_damaged_folder(self, folder, name, content):

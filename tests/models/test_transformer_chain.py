@@ -96,7 +96,7 @@ def test_default_node_layers_are_the_residual_stream() -> None:
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        (["output", "blocks.0.hook_resid_mid"], ("blocks.0.hook_resid_mid", "output")),
+        (["output", "blocks.0.hook_resid_m*"], ("blocks.0.hook_resid_mid", "output")),
         (["blocks.*.hook_resid_mid"], ("blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid")),
         (["blocks.0.hook_resid_m?d", "*.hook_resid_mid"], ("blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid")),
         (["blocks.0.hook_resid_post", "output"], ("blocks.0.hook_resid_post", "output")),
@@ -114,17 +114,31 @@ def test_names_and_patterns_are_resolved(patterns: list[str], expected: tuple[st
 
 
 def test_a_name_that_matches_nothing_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'blocks\.0\.hook_resid_middle'.*did you mean blocks\.0\.hook_resid_mid"):
+    with pytest.raises(ValueError, match=r"^blocks\.0\.hook_resid_middle: .*did you mean blocks\.0\.hook_resid_mid"):
         resolve(["output", "blocks.0.hook_resid_middle"], SEQUENTIAL)
-    with pytest.raises(ValueError, match=r"'blocks\.2\.\*' matches no node layer"):
+    with pytest.raises(ValueError, match=r"^blocks\.2\.\*: matches no node layer; expected some of blocks"):
         resolve(["blocks.2.*"], SEQUENTIAL)
-    with pytest.raises(ValueError, match="'zzz' matches no node layer of this model; they are blocks"):
+    with pytest.raises(ValueError, match=r"^zzz: no such node layer; expected some of blocks"):
         resolve(["zzz"], SEQUENTIAL)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["output", "blocks.0.hook_resid_mid"],
+        ["output", "output"],
+        # Two names of one node layer.
+        ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"],
+    ],
+)
+def test_names_out_of_order_or_repeated_are_refused(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="expected each once, in the model's order"):
+        resolve(names, SEQUENTIAL)
+
+
 def test_one_node_layer_is_not_enough() -> None:
-    with pytest.raises(ValueError, match="expected two or more"):
-        resolve(["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"], SEQUENTIAL)
+    with pytest.raises(ValueError, match="1 node layer; expected at least 2"):
+        resolve(["blocks.0.hook_resid_m*"], SEQUENTIAL)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -1,0 +1,55 @@
+"""What a pretrained model's folder says of the model in JSON, beside its sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.messages import one_line
+
+CONTEXT_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+"""Keys under which different kinds of models keep how many tokens they read."""
+
+
+class ConfigurationError(ValueError):
+    """A file of the folder that is no JSON object."""
+
+
+def read_configuration(file: Path) -> dict[str, Any]:
+    """One of the folder's files, empty if there is none; raises ConfigurationError."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file}: cannot be read ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file}: cannot be read (no JSON object)")
+    return content
+
+
+def context_length(folder: Path) -> int | None:
+    """The longest sequence that the model reads, in tokens; None where its configuration does not say."""
+    configuration = read_configuration(folder / "config.json")
+    lengths = (configuration.get(key) for key in CONTEXT_LENGTHS)
+    return next((length for length in lengths if isinstance(length, int)), None)
+
+
+def beginning_of_sequence(folder: Path, token_of: Callable[[str], int | None]) -> int | None:
+    """The token that marks the beginning of a text, where one of the folder's files names it.
+
+    Args:
+        folder: the model's.
+        token_of: the tokenizer's number of a token that is named by its text.
+
+    Raises ConfigurationError.
+    """
+    for name in ("config.json", "generation_config.json"):
+        token = read_configuration(folder / name).get("bos_token_id")
+        if isinstance(token, int):
+            return token
+    named = read_configuration(folder / "tokenizer_config.json").get("bos_token")
+    text = named.get("content") if isinstance(named, dict) else named
+    return token_of(text) if isinstance(text, str) else None
