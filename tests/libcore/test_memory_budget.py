@@ -45,9 +45,17 @@ def test_the_largest_array_is_seen() -> None:
 
 
 def largest_array_of(compute: Callable[[int], object], memory_budget: int) -> int:
-    """Bytes of the largest array that `compute` makes within this budget."""
-    with LargestArray() as largest:
-        compute(memory_budget)
+    """Bytes of the largest array that `compute` makes within this budget, of which several threads have a share each.
+
+    In one thread, since what others make is not seen from here.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with LargestArray() as largest:
+            compute(memory_budget)
+    finally:
+        torch.set_num_threads(n_threads)
     return largest.bytes
 
 
