@@ -45,6 +45,7 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     """Fit LIB; at each chosen layer time all estimators. Prints one line a layer."""
     import torch
 
+    from experiments.resources import keep_freed_memory
     from experiments.stages import probes_of
     from experiments.validation import check_command_line
     from libcore.estimators import jacobian_gram
@@ -54,6 +55,7 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     from libcore.statistics import chain_statistics
     from libcore.stochastic import stochastic_jacobian_gram
 
+    keep_freed_memory()
     (config,) = check_command_line(overrides, multirun=False)
     chain, inputs = chain_and_inputs(config, layers)
     budget, probes = config.analysis.memory_bytes, probes_of(config)

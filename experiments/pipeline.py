@@ -27,7 +27,7 @@ from experiments.metrics import (
 )
 from experiments.model_families import MODELS
 from experiments.preflight import resolve_device
-from experiments.resources import Resources, measured
+from experiments.resources import Resources, keep_freed_memory, measured
 from experiments.run_figures import draw_figures
 from experiments.stages import basis_stage, edges_stage, error_metrics, model_stage, statistics_stage
 from experiments.tolerances import resolved, tolerances_of
@@ -65,6 +65,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     write_text(directory / "config.yaml", to_yaml(config))
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     cache = StageCache(Path(config.output_directory) / "cache", device)
     stages: dict[str, FinishedStage] = {}
     others: dict[str, Resources] = {}

@@ -1,7 +1,8 @@
-"""Seconds and peak memory of a stage."""
+"""Seconds and peak memory of a stage, and how the process keeps its memory."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 import time
@@ -31,6 +32,22 @@ def measured(device: torch.device) -> Iterator[Resources]:
     finally:
         taken.seconds = time.perf_counter() - start
         taken.peak_memory = peak_memory(device)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's `mallopt`."""
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep blocks of up to 32 MB that are freed, 256 MB in all, instead of giving them back to the system.
+
+    Chunk after chunk asks for the same blocks: faulting their pages in anew took a fifth of attention's closed forms.
+    Does nothing with another C library.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def reset_peak_memory(device: torch.device) -> None:

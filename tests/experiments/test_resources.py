@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 
@@ -36,3 +37,26 @@ def test_a_block_that_fails_is_measured_and_its_error_goes_on():
         raise RuntimeError("no luck")
     assert resources.peak_memory > 0
     assert resources.seconds > 0
+
+
+FAULTS = """
+import resource, sys, numpy
+if sys.argv[1] == "keep":
+    from experiments.resources import keep_freed_memory
+    keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        blocks = [numpy.ones(2**20) for _ in range(3)]
+        del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_chunk():
+    keep, give_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert keep < give_back / 10
