@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from jaxtyping import Float
@@ -48,10 +48,17 @@ class Chain:
 
     def activation(self, inputs: Tensor, layer: int) -> Float[Tensor, "batch position d"]:
         """Activation of node layer number `layer` on these inputs."""
+        return next(islice(self.activations(inputs), layer, None))
+
+    def activations(self, inputs: Tensor) -> Iterator[Float[Tensor, "batch position d"]]:
+        """Every node layer's activation on these inputs, first to last, from one pass through the model."""
         activation = self.head(inputs)
-        for section in (*self.before, *self.sections[:layer]):
+        for section in self.before:
             activation = section(activation)
-        return activation
+        yield activation
+        for section in self.sections:
+            activation = section(activation)
+            yield activation
 
     def output_from(
         self, activation: Float[Tensor, "batch position d"], layer: int
@@ -77,7 +84,7 @@ class Chain:
         without; otherwise recomputed from the inputs for each layer.
         """
         with torch.no_grad():
-            examples = [self.activation(inputs[:1], layer) for layer in range(len(self.node_layers))]
+            examples = list(self.activations(inputs[:1]))
         held_bytes = len(inputs) * sum(example.numel() * example.element_size() for example in examples)
         if held_bytes > memory_budget // 2:
             return [self.stream(inputs, layer, memory_budget) for layer in range(len(self.node_layers))]
@@ -85,11 +92,8 @@ class Chain:
         chunk = rows_per_chunk(self.values_to_produce(inputs, len(self.sections)), memory_budget // 2)
         with torch.no_grad():
             for start in range(0, len(inputs), chunk):
-                activation = self.activation(inputs[start : start + chunk], 0)
-                held[0][start : start + chunk] = activation
-                for section, activations in zip(self.sections, held[1:], strict=True):
-                    activation = section(activation)
-                    activations[start : start + chunk] = activation
+                for whole, activation in zip(held, self.activations(inputs[start : start + chunk]), strict=True):
+                    whole[start : start + chunk] = activation
         return [stream_of_held(activations, memory_budget - held_bytes) for activations in held]
 
     def values_to_produce(self, inputs: Tensor, layer: int) -> int:

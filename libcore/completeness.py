@@ -56,9 +56,10 @@ def chain_completeness(
 ) -> dict[str, float]:
     """`completeness_error` of every section, by the node layer it starts from."""
     errors: dict[str, float] = {}
+    streams = chain.streams(inputs[:N_EXAMPLES], memory_budget)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-        stream, basis = chain.stream(inputs[:N_EXAMPLES], index, memory_budget), bases[layer]
+        basis, next_basis = bases[layer], bases[next_layer]
         errors[layer] = completeness_error(
-            chain.sections[index], stream, basis.to_basis, basis.from_basis, bases[next_layer].to_basis, quadrature
+            chain.sections[index], streams[index], basis.to_basis, basis.from_basis, next_basis.to_basis, quadrature
         )
     return errors

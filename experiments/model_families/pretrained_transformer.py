@@ -137,10 +137,14 @@ def padded(vocabulary: tuple[str, ...], architecture: Architecture) -> tuple[str
 
 def converted_file(name: str, output_directory: Path) -> Path:
     """Where the converted model is kept, by the content of the folder's files."""
-    files = sorted(path for path in folder_of(name).iterdir() if path.is_file())
-    content = {path.name: file_hash(path) for path in files}
-    key = stage_key({"files": content, "versions": library_versions()}, CODE)
+    key = stage_key({"files": content_of(folder_of(name)), "versions": library_versions()}, CODE)
     return output_directory / "cache" / "pretrained" / f"{key}.safetensors"
+
+
+@lru_cache(maxsize=8)
+def content_of(folder: Path) -> dict[str, str]:
+    """Hashes of the folder's files by name; the files may be large, and are read once per process."""
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 class PretrainedTransformerFamily(LanguageModelFamily):

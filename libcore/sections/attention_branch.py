@@ -15,6 +15,7 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention_attributions import attention_attributions
 from libcore.sections.attention_gram import AttentionJacobianSums
 from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
+from libcore.sections.heads import split_heads
 from libcore.sections.normalisation import Normalisation
 from libcore.sections.positionwise_branch import check_width
 from libcore.sections.rotary import Rotary
@@ -91,22 +92,22 @@ class AttentionBranch(Branch):
             return query * pairs.sum(-1, keepdim=True)
         return self.rotary.turned_back_by_keys(query, pairs, positions.keys)
 
-    def hidden_from(self, positions: Positions) -> Bool[Tensor, "query key"]:
-        """Keys that a query does not attend to."""
+    def attends(self, positions: Positions) -> Bool[Tensor, "query key"]:
+        """Keys that a query attends to."""
         query, key = positions.queries[:, None], positions.keys[None, :]
-        hidden = torch.zeros(len(query), positions.count, dtype=torch.bool, device=query.device)
+        attends = torch.ones(len(query), positions.count, dtype=torch.bool, device=query.device)
         if self.causal:
-            hidden |= key > query
+            attends &= key <= query
         if self.window is not None:
-            hidden |= key <= query - self.window
-        return hidden
+            attends &= key > query - self.window
+        return attends
 
     def key_blocks(self, positions: Positions) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
 
         Half of all pairs are none, where attention is causal; with a window, most are.
         """
-        attends = ~self.hidden_from(positions)
+        attends = self.attends(positions)
         for keys in torch.arange(positions.count, device=attends.device).split(KEYS_PER_BLOCK):
             queries = torch.nonzero(attends[:, keys].any(1)).flatten()
             if len(queries):
@@ -122,7 +123,7 @@ class AttentionBranch(Branch):
         """Queries, keys and values, and the pattern."""
         query, key, value = self.project(activation, positions)
         scores = (query / self.scale) @ key.transpose(-1, -2)
-        pattern = scores.masked_fill(self.hidden_from(positions), -torch.inf).softmax(-1)
+        pattern = scores.masked_fill(~self.attends(positions), -torch.inf).softmax(-1)
         return Attended(query, key, value, pattern)
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
@@ -132,8 +133,7 @@ class AttentionBranch(Branch):
         else:
             # Three times as fast, but its derivative cannot be batched over output features.
             query, key, value = self.project(activation, positions)
-            attends = ~self.hidden_from(positions)
-            mixed = scaled_dot_product_attention(query, key, value, attends, scale=1 / self.scale)
+            mixed = scaled_dot_product_attention(query, key, value, self.attends(positions), scale=1 / self.scale)
         return mixed.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
 
     def forward_values(self, positions: int, queries: int) -> int:
@@ -142,12 +142,8 @@ class AttentionBranch(Branch):
         of_heads = 2 * n_heads * (queries * (d_head + d_value) + positions * (d_head + d_value) + queries * positions)
         return positions * d_in * (1 if self.normalisation is None else 3) + of_heads
 
-    def in_float64(self) -> AttentionBranch:
-        """What closed forms compute with, whatever the model's dtype."""
-        return self.to(dtype=torch.float64)
-
     def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
-        return AttentionJacobianSums(self.in_float64(), to_basis_next.double(), quadrature)
+        return AttentionJacobianSums(self.to(dtype=torch.float64), to_basis_next.double(), quadrature)
 
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape
@@ -159,19 +155,10 @@ class AttentionBranch(Branch):
         return pairs + products + positions * 3 * d_in
 
     def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
-        return attention_attributions(self.in_float64(), from_basis, to_basis_next, quadrature)
+        return attention_attributions(self.to(dtype=torch.float64), from_basis, to_basis_next, quadrature)
 
     def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
         n_heads, _, d_head = self.W_Q.shape
         d_value = self.W_V.shape[-1]
         per_head = positions * n_in * (d_head + d_value) + 2 * queries * positions * n_in + queries * n_in * d_value
         return 2 * per_head + queries * n_in * (n_heads * d_value + n_out) + 4 * n_heads * queries * positions
-
-
-def split_heads(
-    activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
-) -> Float[Tensor, "batch head position d_head"]:
-    """All heads in one product."""
-    n_heads, _, d_head = weight.shape
-    projected = activation @ weight.transpose(0, 1).flatten(1)
-    return projected.unflatten(-1, (n_heads, d_head)).transpose(1, 2)

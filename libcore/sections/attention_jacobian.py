@@ -25,6 +25,7 @@ from torch import Tensor
 
 from libcore.quadrature import Quadrature
 from libcore.sections.branch import Positions
+from libcore.sections.heads import split_heads
 from libcore.sections.positionwise_branch import padded, unit_like
 
 if TYPE_CHECKING:
@@ -150,8 +151,6 @@ def rank_one_rows(
     weight: float,
 ) -> tuple[RankOneRows, ...]:
     """Along `x_c` the scale moves; the constant coordinate is not divided by it."""
-    from libcore.sections.attention_branch import split_heads
-
     assert branch.normalisation is not None
     width = branch.normalisation.width
     weights = (branch.W_Q, branch.W_K, branch.W_V)

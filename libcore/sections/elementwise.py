@@ -10,16 +10,25 @@ from torch import Tensor
 
 from libcore.quadrature import Quadrature
 
+ActivationFunction = Callable[[Tensor], Tensor]
+"""Differentiable, elementwise."""
+
 
 def path_derivative(
-    pre_activation: Float[Tensor, "*shape"], activation_function: Callable[[Tensor], Tensor], quadrature: Quadrature
+    pre_activation: Float[Tensor, "*shape"], activation_function: ActivationFunction, quadrature: Quadrature
 ) -> Float[Tensor, "*shape"]:
     """`sum_q w_q φ'(α_q u)` at pre-activations `u`, which are linear in the activation (the bias included)."""
-    pre_activation = pre_activation.detach()
     average = torch.zeros_like(pre_activation)
     for alpha, weight in quadrature:
-        at_alpha = (alpha * pre_activation).requires_grad_()
-        with torch.enable_grad():
-            total = activation_function(at_alpha).sum()
-        average += weight * torch.autograd.grad(total, at_alpha)[0]
+        average += weight * elementwise_derivative(activation_function, alpha * pre_activation)
     return average
+
+
+def elementwise_derivative(
+    function: ActivationFunction, pre_activation: Float[Tensor, "*batch pre"]
+) -> Float[Tensor, "*batch pre"]:
+    """`φ'(u)` by differentiation, for any differentiable elementwise function."""
+    at = pre_activation.detach().requires_grad_()
+    with torch.enable_grad():
+        total = function(at).sum()
+    return torch.autograd.grad(total, at)[0]

@@ -6,15 +6,13 @@ Every pre-activation feeds one hidden activation: column `j` feeds number `j % d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.sections.base import Movable
-
-ActivationFunction = Callable[[Tensor], Tensor]
+from libcore.sections.elementwise import ActivationFunction, elementwise_derivative
 
 
 class Hidden(Movable, ABC):
@@ -70,13 +68,3 @@ class Linear(Hidden):
 
     def derivative(self, pre_activation: Tensor) -> Tensor:
         return torch.ones_like(pre_activation)
-
-
-def elementwise_derivative(
-    function: ActivationFunction, pre_activation: Float[Tensor, "*batch pre"]
-) -> Float[Tensor, "*batch pre"]:
-    """`φ'(u)` by differentiation, for any differentiable elementwise function."""
-    at = pre_activation.detach().requires_grad_()
-    with torch.enable_grad():
-        total = function(at).sum()
-    return torch.autograd.grad(total, at)[0]

@@ -45,7 +45,7 @@ def masked_attention_evaluation(
     """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
     n_examples, n_positions, _ = features.shape
     attention, positions = section.attention, section.positions_of(features)
-    queries, attends = positions.queries.tolist(), ~attention.hidden_from(positions)
+    queries, attends = positions.queries.tolist(), attention.attends(positions)
     distinct = [DistinctRows.of(features[:, position]) for position in range(n_positions)]
     if max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct) > n_examples:
         return None

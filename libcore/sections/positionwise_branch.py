@@ -39,21 +39,17 @@ class Positionwise(Branch):
     ) -> PositionwiseJacobian:
         """Averaged over the quadrature's points along the path from zero, in the activation's dtype."""
 
-    def in_float64(self) -> Positionwise:
-        """What closed forms compute with, whatever the model's dtype."""
-        return self.to(dtype=torch.float64)
-
     def forward_values(self, positions: int, queries: int) -> int:
         return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])
 
     def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
-        return PositionwiseJacobianSums(self.in_float64(), to_basis_next.double(), quadrature)
+        return PositionwiseJacobianSums(self.to(dtype=torch.float64), to_basis_next.double(), quadrature)
 
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
         return queries * (4 * self.reads.shape[0] + 10 * self.reads.shape[1] + 2 * n_out)
 
     def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
-        return positionwise_attributions(self.in_float64(), from_basis, to_basis_next, quadrature)
+        return positionwise_attributions(self.to(dtype=torch.float64), from_basis, to_basis_next, quadrature)
 
     def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
         return queries * (self.reads.shape[1] * (10 + n_out) + n_in * n_out)

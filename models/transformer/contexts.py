@@ -108,10 +108,7 @@ def features_by_layer(
     # Beside the features themselves: their float64 copy and bins.
     size = rows_per_chunk(2 * values_per_example(chain, bases, tokens), memory_budget)
     for start in range(0, len(tokens), size):
-        activation = chain.activation(tokens[start : start + size], 0)
-        for index, layer in enumerate(chain.node_layers):
-            if index:
-                activation = chain.sections[index - 1](activation)
+        for layer, activation in zip(chain.node_layers, chain.activations(tokens[start : start + size]), strict=True):
             if activation.shape[1] != tokens.shape[1]:
                 raise ValueError(
                     f"{layer}: {activation.shape[1]} positions for {tokens.shape[1]} tokens; expected one each"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,15 +31,9 @@ class Sizes:
     def architecture(self) -> Architecture:
         """As the chain of sections is made from, which takes no TransformerLens."""
         return Architecture(
-            n_layers=self.n_layers,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
+            **asdict(self),
             n_key_value_heads=self.n_heads,
-            d_head=self.d_head,
-            d_mlp=self.d_mlp,
-            d_vocab=self.d_vocab,
             d_vocab_out=self.d_vocab,
-            n_context=self.n_context,
             normalisation="layer_norm",
             final_normalisation="layer_norm",
             eps=EPS,
@@ -58,15 +52,12 @@ def initial_model(sizes: Sizes, seed: int, device: torch.device) -> TransformerB
     from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge.sources import boot_native
 
+    named_alike = asdict(sizes)
+    n_context = named_alike.pop("n_context")
     return boot_native(
         TransformerBridgeConfig(
-            n_layers=sizes.n_layers,
-            d_model=sizes.d_model,
-            n_heads=sizes.n_heads,
-            d_head=sizes.d_head,
-            d_mlp=sizes.d_mlp,
-            d_vocab=sizes.d_vocab,
-            n_ctx=sizes.n_context,
+            **named_alike,
+            n_ctx=n_context,
             act_fn="gelu",
             normalization_type="LN",
             eps=EPS,
