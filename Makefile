@@ -1,9 +1,14 @@
-# Two commands on a fresh machine: `make demo`, `make test`. Both set up .venv, which is re-used while it is up to date.
+# Two commands on a fresh machine: `make demo`, `make test`. Both set up .venv with the versions of constraints.txt, which
+# the suite passed with; it is re-used while it is up to date. `make test-latest` takes the newest versions that
+# pyproject.toml admits, in a second environment, and `make lock` writes those down once the suite passes with them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LATEST := .venv-latest
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-latest lock lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.run experiment=demo
@@ -11,23 +16,34 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
+test-latest:
+	$(CHECK_PYTHON)
+	test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade torch torchvision
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
+	$(LATEST)/bin/python -m pytest
+
+# Names and versions alone: no addresses, no local builds, nothing of this project or of the installer.
+lock: test-latest
+	$(LATEST)/bin/python -m pip list --format=freeze --exclude-editable \
+		| sed -e 's/+.*//' -e '/^\(pip\|setuptools\|wheel\|local-interaction-basis\)==/d' > constraints.txt
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
 # A plain torch and torchvision first, so that pip settles on builds that belong together before anything else asks.
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(LATEST) *.egg-info

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +109,22 @@ def stage_key(depends_on: dict[str, Any], code: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""Where the project's packages lie side by side, in a checkout as in an installation."""
+
+
 @cache
 def source_hash(name: str) -> str:
-    """Hash of a module's source, or of all modules of a package."""
-    spec = find_spec(name)
-    assert spec is not None, f"{name} is one of the project's own modules"
-    origin = Path(spec.origin or "")
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    """Hash of the source of one of the project's own modules, or of all modules of a package.
+
+    Found by this file's place, never by the import system, for which a folder of the user's may bear the same name.
+    Raises FileNotFoundError for a name that is neither.
+    """
+    place = PROJECT.joinpath(*name.split("."))
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.relative_to(origin.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.relative_to(place.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

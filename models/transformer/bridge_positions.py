@@ -59,10 +59,27 @@ def rotary_positions(bridge: TransformerBridge) -> RotaryPositions:
         return from_frequencies(bridge, bridge.rotary_emb.original_component)
     if getattr(attention, "rotary", None) is not None:
         return from_native(bridge, attention.rotary)
-    if isinstance(getattr(attention, "embed_positions", None), Tensor):
-        width = attention.rotary_dim or attention.embed_positions.shape[-1]
-        return RotaryPositions(tuple(inverse_frequencies(10000.0, width).tolist()), adjacent=True)
+    if (angles := table_of_angles(bridge)) is not None:
+        return from_angles(bridge, angles)
     raise UnsupportedFeature(model_name(bridge), "rotary positions without a table")
+
+
+def table_of_angles(bridge: TransformerBridge) -> Float[Tensor, "position sines_and_cosines"] | None:
+    """GPT-J's and CodeGen's sines and cosines, None in a model without them.
+
+    Some versions of transformers keep the table in every attention layer, others in one module for all of them.
+    """
+    tables = (getattr(module, "embed_positions", None) for module in bridge.original_model.modules())
+    return next((table for table in tables if isinstance(table, Tensor)), None)
+
+
+def from_angles(bridge: TransformerBridge, angles: Float[Tensor, "position sines_and_cosines"]) -> RotaryPositions:
+    """By the formula that the table was made by, as frequencies cannot be read from angles to full precision."""
+    frequencies = inverse_frequencies(10000.0, angles.shape[-1])
+    sines = (frequencies * (len(angles) - 1)).sin().to(angles)
+    if not torch.allclose(sines, angles[-1, : len(sines)], rtol=0, atol=1e-6 * len(angles)):
+        raise UnsupportedFeature(model_name(bridge), "rotary positions of another base than 10000")
+    return RotaryPositions(tuple(frequencies.tolist()), adjacent=True)
 
 
 def from_frequencies(bridge: TransformerBridge, component: Any) -> RotaryPositions:

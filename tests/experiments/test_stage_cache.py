@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import MID, OUTPUT, PRE, QUICK, clean_environment, files_below, reused, run_here
+from running import MID, OUTPUT, PRE, QUICK, clean_environment, command, files_below, reused, run_here
 
+import experiments.cache as cache_module
 from experiments.cache import StageCache, StageResult, file_hash, source_hash, stage_key
 
 CPU = torch.device("cpu")
@@ -166,7 +167,7 @@ class TestKeys:
         assert len({key, *others}) == 6
 
     def test_a_change_of_the_code_is_a_change_of_its_hash(self, tmp_path, monkeypatch):
-        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(cache_module, "PROJECT", tmp_path)
         package = tmp_path / "hashed_package"
         (package / "inner").mkdir(parents=True)
         (package / "__init__.py").touch()
@@ -183,6 +184,26 @@ class TestKeys:
         assert len(set(hashes)) == 4
         (package / "notes.txt").write_text("no code")
         assert source_hash.__wrapped__("hashed_package") == hashes[-1]
+
+    def test_a_module_is_hashed_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cache_module, "PROJECT", tmp_path)
+        (tmp_path / "package").mkdir()
+        for name in ("one", "two"):
+            (tmp_path / "package" / f"{name}.py").write_text("a = 1\n")
+        of_one, of_all = (source_hash.__wrapped__(name) for name in ("package.one", "package"))
+        (tmp_path / "package" / "two.py").write_text("a = 2\n")
+        assert source_hash.__wrapped__("package.one") == of_one
+        assert source_hash.__wrapped__("package") != of_all
+        with pytest.raises(FileNotFoundError):
+            source_hash.__wrapped__("package.three")
+
+    def test_the_project_s_modules_are_found_where_folders_of_their_names_are(self, tmp_path):
+        """A user's own `models/` or `experiments/` in the folder that a run is started in changes no key."""
+        for name in ("models", "experiments", "libcore"):
+            (tmp_path / name).mkdir()
+        code = "from experiments.cache import source_hash; print(source_hash('models'), source_hash('libcore'))"
+        done = command(tmp_path, program=("-c", code))
+        assert done.stdout.split() == [source_hash("models"), source_hash("libcore")], done.stderr
 
     def test_a_file_s_hash_is_that_of_its_content(self, tmp_path):
         for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):

@@ -127,7 +127,7 @@ def no_rounding_to_float32() -> Iterator[None]:
 def with_float64_angles(bridge: Any, frequencies: tuple[float, ...]) -> Any:
     """Tables of angles that models keep (GPT-J, native ones), from the same frequencies, in float64."""
     angles = torch.arange(N_CONTEXT, dtype=torch.float64)[:, None] * torch.tensor(frequencies, dtype=torch.float64)
-    for module in bridge.modules():
+    for module in (*bridge.modules(), *bridge.original_model.modules()):
         if "cos_cached" in dict(module.named_buffers(recurse=False)):
             module.cos_cached = angles.cos().repeat_interleave(2, dim=-1)
             module.sin_cached = angles.sin().repeat_interleave(2, dim=-1)
