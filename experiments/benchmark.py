@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from experiments.errors import UserError
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from experiments.config import RunConfig
+    from experiments.config.schema import RunConfig
     from libcore.chain import Chain
 
 Result = TypeVar("Result")
@@ -45,15 +45,15 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     """Fit LIB; at each chosen layer time all estimators. Prints one line a layer."""
     import torch
 
-    from experiments.resources import keep_freed_memory
-    from experiments.stages import probes_of
-    from experiments.validation import check_command_line
+    from experiments.config.composition import check_command_line
+    from experiments.pipeline.resources import keep_freed_memory
+    from experiments.pipeline.stages import probes_of
     from libcore.estimators import jacobian_gram
+    from libcore.estimators.stochastic import stochastic_jacobian_gram
     from libcore.methods import FitSettings, fit_lib
     from libcore.quadrature import GRADIENT
     from libcore.sections import ClosedForm
     from libcore.statistics import chain_statistics
-    from libcore.stochastic import stochastic_jacobian_gram
 
     keep_freed_memory()
     (config,) = check_command_line(overrides, multirun=False)
@@ -86,11 +86,11 @@ def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain
     """The model of this configuration, trained if it has not been, and what it is fitted on."""
     import torch
 
-    from experiments.cache import StageCache
+    from experiments.config.model_checks import check_runs, resolve_device
     from experiments.model_families import MODELS
     from experiments.model_families.node_layers import check_node_layer
-    from experiments.preflight import check_runs, resolve_device
-    from experiments.stages import model_stage
+    from experiments.pipeline.cache import StageCache
+    from experiments.pipeline.stages import model_stage
 
     check_runs([config])
     family, device = MODELS[config.model.kind], resolve_device(config.device)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.validation import check_writable
+from experiments.config.composition import check_writable
+from models.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write_and_print(folders: Sequence[Path], out: Path) -> None:
     """Write the report and say in a few lines what is in it and where it is."""
     # What reads graphs imports torch; --help does without.
-    from experiments.report_files import write_report
+    from experiments.reporting.report_files import write_report
 
     report = write_report(folders, out)
     print_tables(report.tables)

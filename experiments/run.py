@@ -18,10 +18,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.config import RunConfig
-from experiments.errors import UserError
-from experiments.files import write_json
-from experiments.validation import CONFIG_DIRECTORY, check_command_line, is_plain_help, parse_config, sweep_given_twice
+from experiments.config.composition import (
+    CONFIG_DIRECTORY,
+    check_command_line,
+    is_plain_help,
+    parse_config,
+    sweep_given_twice,
+)
+from experiments.config.schema import RunConfig
+from experiments.pipeline.json_files import write_json
+from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
 
@@ -57,7 +63,7 @@ def run(composed: DictConfig) -> None:
     status = {"status": "running", "started": started}
     write_json(directory / "status.json", status)
     try:
-        from experiments.pipeline import run_pipeline
+        from experiments.pipeline.run_pipeline import run_pipeline
 
         run_pipeline(parse_config(composed), directory, sweep)
         status["status"] = "finished"
@@ -84,7 +90,7 @@ def check_before_start(arguments: list[str]) -> list[RunConfig]:
     parsed = get_args_parser().parse_intermixed_args(arguments)
     configs = check_command_line(parsed.overrides, parsed.multirun)
     if parsed.cfg is None:
-        from experiments.preflight import check_runs
+        from experiments.config.model_checks import check_runs
 
         check_runs(configs)
         # An option given on the command line replaces the experiment's own sweep over it, and may be a sweep itself.

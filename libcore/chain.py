@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream, rows_per_chunk, stream_of_held
 from libcore.sections import Section, compose
+from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held
 
 
 @dataclass(frozen=True)

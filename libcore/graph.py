@@ -17,9 +17,9 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators import Estimator, edges
+from libcore.estimators.stochastic import PROBES, Probes
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
-from libcore.stochastic import PROBES, Probes
 
 STORED = ("mean", "gram", "to_basis", "from_basis", "importance")
 """What the file holds of every node layer; edges beside them, where they were computed."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from libcore.chunking import ActivationStream, rows_per_chunk
+from libcore.streams import ActivationStream, rows_per_chunk
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.chain import Chain
-from libcore.chunking import ActivationStream, float64_zeros
+from libcore.streams import ActivationStream, float64_zeros
 
 
 @dataclass(frozen=True)

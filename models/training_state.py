@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.files import written_whole
+from models.whole_files import written_whole
 
 Entry = TypeVar("Entry")
 

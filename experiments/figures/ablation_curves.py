@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
+from experiments.config.scores import ACCURACY, NATS, Score
 from experiments.figures.layers import layer_grid
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_label, group_styles, lightened, styled
-from experiments.scores import ACCURACY, NATS, Score
 
 AblationKind = Literal["node", "edge"]
 MARK_SIZE, MARK_SPACING = 4.0, 5.5

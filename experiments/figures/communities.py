@@ -12,10 +12,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from experiments.features import NO_COMMUNITY, FeatureTable
 from experiments.figures.graph_columns import text_width
 from experiments.figures.layers import short_layer_names
 from experiments.figures.style import GREY_TEXT, NEUTRAL, PAGE_WIDTH, PALETTE, lightened, new_figure, styled
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.graph import InteractionGraph
 
 MAXIMUM_KEYS = 150

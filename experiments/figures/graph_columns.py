@@ -10,9 +10,9 @@ from functools import cache
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from experiments.features import FeatureTable
 from experiments.figures.graph_layout import DrawnLayer
 from experiments.figures.style import STYLE, TEXT_SIZE
+from experiments.pipeline.feature_table import FeatureTable
 
 ROW_HEIGHT = 10.5
 """A label of `TEXT_SIZE` with its box and the space to the next."""

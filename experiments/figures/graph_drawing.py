@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 
-from experiments.features import NO_COMMUNITY, FeatureTable
 from experiments.figures.graph_columns import DOT_SIZE, ROW_HEIGHT, Column
 from experiments.figures.graph_layout import DrawnEdges, GraphLayout
 from experiments.figures.style import NEUTRAL, PALETTE, TEXT_SIZE, lightened
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 
 WIDEST_EDGE = 2.2
 """Points."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from experiments.features import NO_COMMUNITY, FeatureTable
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.graph import InteractionGraph
 
 SWEEPS = 12

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.features import FeatureTable
 from experiments.figures.graph_captions import caption_columns, caption_gaps, footer_height, header_height
 from experiments.figures.graph_columns import place_columns, rows_height
 from experiments.figures.graph_drawing import community_colours, draw_boxes, draw_dots, draw_edges, edge_colours
 from experiments.figures.graph_layout import GraphLayout, graph_layout
 from experiments.figures.style import GREY_TEXT, PAGE_WIDTH, new_figure, styled
+from experiments.pipeline.feature_table import FeatureTable
 from libcore.graph import InteractionGraph
 
 MAXIMUM_FEATURES = 40

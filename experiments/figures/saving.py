@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments.figures.style import styled
-from models.files import written_whole
+from models.whole_files import written_whole
 
 DOTS_PER_INCH = 200
 

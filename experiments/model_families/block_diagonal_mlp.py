@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from experiments.config import RunConfig
-from experiments.errors import UserError
-from experiments.model_configs import BlockDiagonalMlpConfig
+from experiments.config.model_configs import BlockDiagonalMlpConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families.family import Trained, Weights
 from experiments.model_families.node_layers import select_node_layers
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.block_diagonal_mlp import model as block_diagonal_mlp
 from models.block_diagonal_mlp.data import n_combinations
+from models.errors import UserError
 
 
 def n_examples(architecture: block_diagonal_mlp.Architecture) -> int:
@@ -33,7 +33,7 @@ def architecture_of(config: RunConfig) -> block_diagonal_mlp.Architecture:
 class BlockDiagonalMlpFamily:
     """`model=block_diagonal_mlp`."""
 
-    training_code = ("models.block_diagonal_mlp", "libcore.baselines")
+    training_code = ("models.block_diagonal_mlp", "libcore.methods.baselines")
     seeded = True
     score_name = "accuracy"
 

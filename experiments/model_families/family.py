@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from experiments.config import RunConfig
+from experiments.config.schema import RunConfig
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.config import BYTES, RunConfig
-from experiments.errors import UserError
+from experiments.config.schema import BYTES, RunConfig
 from experiments.model_families.family import Weights
 from experiments.model_families.node_layers import OPTION
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
+from models.errors import UserError
 from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
 from models.transformer.model import LanguageModel, analysed

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from experiments.config import RunConfig
-from experiments.console import progress_bar
-from experiments.model_configs import ModularAdditionConfig
+from experiments.config.model_configs import ModularAdditionConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families.family import Trained, Weights
 from experiments.model_families.node_layers import select_node_layers
+from experiments.pipeline.console import progress_bar
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.modular_addition import model as modular_addition

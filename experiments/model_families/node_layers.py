@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.errors import UserError
-from models.node_layer_names import check_name, select_names
+from models.errors import UserError
+from models.node_layer_selection import check_name, select_names
 
 OPTION = "analysis.node_layers="
 

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from experiments.cache import file_hash, stage_key
-from experiments.config import RunConfig
-from experiments.errors import UserError
-from experiments.model_configs import PretrainedTransformerConfig
+from experiments.config.model_configs import PretrainedTransformerConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families.family import Trained, Weights
 from experiments.model_families.language_model import CODE, LanguageModelFamily, library_versions
 from experiments.model_families.texts import text_data
-from models.files import written_whole
+from experiments.pipeline.cache import file_hash, stage_key
+from models.errors import UserError
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
 from models.transformer.configuration import context_length
@@ -25,6 +24,7 @@ from models.transformer.model import LanguageModel
 from models.transformer.text import Cut, TextData
 from models.transformer.vocabulary import TextError, read_tokenizer, token_texts
 from models.weights import CheckpointError
+from models.whole_files import written_whole
 
 
 def part_of(config: RunConfig) -> PretrainedTransformerConfig:

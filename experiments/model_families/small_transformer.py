@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from experiments.config import RunConfig
-from experiments.console import progress_bar
-from experiments.errors import UserError
-from experiments.model_configs import SmallTransformerConfig
+from experiments.config.model_configs import SmallTransformerConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families.family import Trained, Weights
 from experiments.model_families.language_model import CODE, LanguageModelFamily, library_versions
 from experiments.model_families.texts import text_data
+from experiments.pipeline.console import progress_bar
+from models.errors import UserError
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import convert
 from models.transformer.model import LanguageModel

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from experiments.errors import UserError
+from models.errors import UserError
 from models.transformer.text import Cut, TextData, read_text, split_text
 from models.transformer.vocabulary import (
     Encoding,

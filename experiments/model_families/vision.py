@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.cache import stage_key
-from experiments.config import RunConfig
-from experiments.console import progress_bar
-from experiments.errors import UserError
-from experiments.model_configs import Cifar10CnnConfig, Cifar10MlpConfig
+from experiments.config.model_configs import Cifar10CnnConfig, Cifar10MlpConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families.family import Trained, Weights
 from experiments.model_families.node_layers import select_node_layers
+from experiments.pipeline.cache import stage_key
+from experiments.pipeline.console import progress_bar
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
+from models.errors import UserError
 from models.vision import cnn, cnn_sections, mlp
 from models.vision.images import FORMATS, DatasetError, ImageDataset, check_available, dataset_hash, load_images
 from models.vision.model import analysed, load_weights, weights_of

@@ -1,8 +1,9 @@
 """The functions between adjacent node layers, each with what it knows about itself."""
 
 from libcore.sections.affine import AffineSection
-from libcore.sections.attention import AttentionSection
-from libcore.sections.attention_branch import AttentionBranch
+from libcore.sections.attention.branch import AttentionBranch
+from libcore.sections.attention.rotary import Rotary
+from libcore.sections.attention.section import AttentionSection
 from libcore.sections.base import (
     ClosedForm,
     FastMaskedEvaluation,
@@ -14,13 +15,12 @@ from libcore.sections.base import (
 from libcore.sections.block import BlockSection
 from libcore.sections.branch import Branch
 from libcore.sections.composed import ComposedSection, compose
-from libcore.sections.convolution import ConvolutionSection, MaxPoolingSection
-from libcore.sections.hidden import Elementwise, Gated, Linear
+from libcore.sections.convolution.convolution import ConvolutionSection, MaxPoolingSection
+from libcore.sections.convolution.residual import ResidualConvolutionSection
 from libcore.sections.normalisation import Normalisation
-from libcore.sections.positionwise_branch import PositionwiseBranch, RescaleBranch, ScaleBranch
-from libcore.sections.residual_convolution import ResidualConvolutionSection
-from libcore.sections.residual_elementwise import ResidualElementwiseSection
-from libcore.sections.rotary import Rotary
+from libcore.sections.positionwise.branch import PositionwiseBranch, RescaleBranch, ScaleBranch
+from libcore.sections.positionwise.hidden import Elementwise, Gated, Linear
+from libcore.sections.positionwise.residual_elementwise import ResidualElementwiseSection
 
 __all__ = [
     "AffineSection",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream, float64_zeros
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
+from libcore.streams import ActivationStream, float64_zeros
 
 
 class AffineSection(Section):

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream
 from libcore.quadrature import Quadrature
+from libcore.streams import ActivationStream
 
 Moved = TypeVar("Moved", bound="Movable")
 

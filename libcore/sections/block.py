@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.chunking import ActivationStream, float64_zeros
 from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
 from libcore.sections.branch import Branch, Positions
+from libcore.streams import ActivationStream, float64_zeros
 
 BYTES_IN_CACHE = 48 * 2**20
 """Working set of a chunk on a CPU: with larger ones, arrays over position pairs are written to memory and read back,

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from libcore.chunking import rows_per_chunk
 from libcore.sections.base import FastMaskedEvaluation, MaskedEvaluation, Section
 from libcore.sections.masks import distinct_masks
+from libcore.streams import rows_per_chunk
 
 
 def masked_evaluation(

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from libcore.ablation import EvaluationData
-from libcore.baselines import haar_rotation
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.methods.baselines import haar_rotation
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.analysed import CONSTANT, AnalysedModel
 from models.block_diagonal_mlp.data import combinations, isotropic_points

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.chunking import float64_zeros, rows_per_chunk
+from libcore.streams import float64_zeros, rows_per_chunk
 from models.analysed import Contexts, LayerContexts, TokenContexts, TokenContextsOf
-from models.extremes import Extremes, TopExamples, top_examples, values_per_example
+from models.top_examples import Extremes, TopExamples, top_examples, values_per_example
 from models.transformer.logit_effects import logit_effects, unembedding_of
 
 N_SEQUENCES = 256

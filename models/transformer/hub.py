@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.messages import one_line
-from models.network import check_reachable
+from models.reachable import check_reachable
 from models.transformer.configuration import ConfigurationError, read_configuration
 
 DOWNLOADED = ("*.json", "*.txt", "*.model", "*.safetensors")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.chunking import rows_per_chunk
 from libcore.sections import ComposedSection, Section, compose
+from libcore.streams import rows_per_chunk
 from models.analysed import LogitEffects
 
 N_ACTIVATIONS = 16

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.node_layer_names import select_names
+from models.node_layer_selection import select_names
 from models.transformer.architecture import Architecture
 
 Kind = Literal["residual", "scale", "normalized", "hidden", "output"]

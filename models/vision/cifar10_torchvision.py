@@ -17,7 +17,7 @@ import torch
 from numpy.exceptions import VisibleDeprecationWarning
 
 from models.messages import one_line
-from models.network import check_reachable
+from models.reachable import check_reachable
 from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.files import written_whole
 from models.vision.image_set import ImageFormat, LabelledImages, Splits
+from models.whole_files import written_whole
 
 CHECKSUM = "checksum"
 NAMES = ("train/images", "train/labels", "test/images", "test/labels")

@@ -15,7 +15,7 @@ from torch.nn import functional
 from libcore.basis import Basis
 from libcore.chain import Chain
 from models.analysed import CONSTANT, ExampleImage, FeaturePicture, is_neuron_basis
-from models.extremes import Extremes, TopExamples, top_examples
+from models.top_examples import Extremes, TopExamples, top_examples
 
 N_EXAMPLES = 8
 """Images at either end of a feature, or all where there are fewer."""

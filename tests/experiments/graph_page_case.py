@@ -12,7 +12,7 @@ import pytest
 import torch
 from chromium import Page, chromium_path
 
-from experiments.features import NO_COMMUNITY, FeatureTable
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 from libcore.statistics import LayerStatistics

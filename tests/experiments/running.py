@@ -17,10 +17,10 @@ import yaml
 from safetensors.torch import load_file
 
 from experiments import run as run_module
-from experiments.config import RunConfig
-from experiments.pipeline import run_pipeline
-from experiments.report_files import write_report
-from experiments.validation import check_command_line
+from experiments.config.composition import check_command_line
+from experiments.config.schema import RunConfig
+from experiments.pipeline.run_pipeline import run_pipeline
+from experiments.reporting.report_files import write_report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRE, MID, POST, OUTPUT = NODE_LAYERS = (

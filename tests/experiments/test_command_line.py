@@ -14,8 +14,8 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from running import assert_says, clean_environment, command, files_below, read_json, refusal
 
+from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
 from experiments.run import check_before_start
-from experiments.validation import CONFIG_DIRECTORY, check_command_line
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from running import MID, OUTPUT, POST, PRE, few_settings, report_of, write_run
 
-from experiments.comparison import Cell, compare, in_order, number, to_csv, to_markdown
-from experiments.finished_runs import FinishedRun
+from experiments.reporting.comparison import Cell, compare, in_order, number, to_csv, to_markdown
+from experiments.reporting.finished_runs import FinishedRun
 
 
 class TestNumbers:

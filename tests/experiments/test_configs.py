@@ -10,13 +10,13 @@ import yaml
 from pydantic import BaseModel
 from running import REPOSITORY, STORIES, TOY_MODELS
 
-from experiments.config import RunConfig
-from experiments.files import write_json
+from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
+from experiments.config.schema import RunConfig
+from experiments.config.tolerances import tolerances_of
 from experiments.model_families import MODELS
-from experiments.pipeline import run_pipeline
-from experiments.report_files import write_report
-from experiments.tolerances import tolerances_of
-from experiments.validation import CONFIG_DIRECTORY, check_command_line
+from experiments.pipeline.json_files import write_json
+from experiments.pipeline.run_pipeline import run_pipeline
+from experiments.reporting.report_files import write_report
 from libcore.methods import METHODS
 
 

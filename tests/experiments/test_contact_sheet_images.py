@@ -12,7 +12,7 @@ import torch
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
 from PIL import Image
 
-from experiments.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
+from experiments.pages.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
 from models.analysed import ExampleImage, FeaturePicture
 
 

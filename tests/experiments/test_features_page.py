@@ -18,9 +18,9 @@ from graph_page_case import HOSTILE, needs_chromium, next_frame, node, text
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from experiments.features import NO_COMMUNITY, FeatureTable
-from experiments.features_page import N_EDGES, SHADES, write_features_page
-from experiments.graph_page import write_graph_page
+from experiments.pages.features_page import N_EDGES, SHADES, write_features_page
+from experiments.pages.graph_page import write_graph_page
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph, interaction_edges

@@ -14,7 +14,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from experiments.features import NO_COMMUNITY, FeatureTable
+from experiments.config.scores import Score
 from experiments.figures.ablation_curves import Curve, ablation_figure, mean_curve
 from experiments.figures.communities import COLOURS, MAXIMUM_KEYS, NONE, SMALLER, CommunityPanel, community_figure
 from experiments.figures.graph_layout import graph_layout
@@ -23,7 +23,7 @@ from experiments.figures.interaction_graph import GraphPanel, interaction_graph_
 from experiments.figures.layers import short_layer_names
 from experiments.figures.saving import save_figure
 from experiments.figures.style import NEUTRAL, PAGE_WIDTH, TEXT_SIZE, group_styles, lightened
-from experiments.scores import Score
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 from libcore.statistics import LayerStatistics
@@ -490,7 +490,7 @@ class TestStyle:
         assert dict(matplotlib.rcParams) == before
 
     def test_importing_the_package_does_not_load_matplotlib(self):
-        code = "import sys, experiments.figures, experiments.features; assert 'matplotlib' not in sys.modules"
+        code = "import sys, experiments.figures, experiments.pipeline; assert 'matplotlib' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True)
 
 

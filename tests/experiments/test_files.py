@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from experiments.files import write_json, write_text
-from models.files import written_whole
+from experiments.pipeline.json_files import write_json, write_text
+from models.whole_files import written_whole
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path):

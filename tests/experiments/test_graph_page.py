@@ -24,8 +24,8 @@ from graph_page_case import (
 )
 
 from experiments import graph_page
-from experiments.features import NO_COMMUNITY, FeatureTable
-from experiments.graph_page import write_graph_page
+from experiments.pages.graph_page import write_graph_page
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 

@@ -13,7 +13,7 @@ from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_pic
 from graph_page_case import SHOWN, SIZES, embedded, needs_chromium, next_frame, node, small_graph, small_table, text
 from PIL import Image
 
-from experiments.graph_page import write_graph_page
+from experiments.pages.graph_page import write_graph_page
 from models.analysed import FeaturePicture
 
 HOSTILE_CLASS = "\"><script>window.broken = true</script>'"

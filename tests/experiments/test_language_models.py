@@ -27,13 +27,13 @@ from running import (
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from experiments.cache import StageCache
-from experiments.errors import UserError
+from experiments.figures.of_run import page_heading
 from experiments.model_families import MODELS, pretrained_transformer, small_transformer
 from experiments.model_families.language_model import resolved_node_layers
 from experiments.model_families.pretrained_transformer import by_name
-from experiments.run_figures import page_heading
-from experiments.stages import model_stage
+from experiments.pipeline.cache import StageCache
+from experiments.pipeline.stages import model_stage
+from models.errors import UserError
 from models.transformer import hub
 
 CPU = torch.device("cpu")

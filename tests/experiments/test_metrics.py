@@ -8,11 +8,11 @@ import pytest
 import torch
 from running import MID, OUTPUT, PRE
 
-from experiments.ablations import Ablations, ablations_from_json, ablations_to_json, plain
-from experiments.cache import FinishedStage, StageResult
-from experiments.metrics import ablation_metrics, feature_metrics, resource_metrics, sparsity_metrics
-from experiments.resources import Resources
-from experiments.scores import Score
+from experiments.config.scores import Score
+from experiments.pipeline.ablations import Ablations, ablations_from_json, ablations_to_json, plain
+from experiments.pipeline.cache import FinishedStage, StageResult
+from experiments.pipeline.metrics import ablation_metrics, feature_metrics, resource_metrics, sparsity_metrics
+from experiments.pipeline.resources import Resources
 from libcore.ablation import AblationCurve
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph

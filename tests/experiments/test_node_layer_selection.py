@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.errors import UserError
 from experiments.model_families.node_layers import select_node_layers
+from models.errors import UserError
 
 KNOWN = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_pre", "output")
 PRE, MID, PRE_1, OUTPUT = KNOWN

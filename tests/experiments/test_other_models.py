@@ -9,9 +9,9 @@ import pytest
 import torch
 from running import TOY_MODELS, config_of, read_json, run_here, tensors_of
 
-from experiments.cache import StageCache
 from experiments.model_families import MODELS
-from experiments.stages import model_stage
+from experiments.pipeline.cache import StageCache
+from experiments.pipeline.stages import model_stage
 from models.vision import training
 
 LAYERS = {

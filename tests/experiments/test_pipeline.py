@@ -31,8 +31,8 @@ from running import (
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from experiments.config import RunConfig
-from experiments.tolerances import resolved
+from experiments.config.schema import RunConfig
+from experiments.config.tolerances import resolved
 from libcore.graph import InteractionGraph
 from models.modular_addition.data import split_pairs
 from models.modular_addition.training import one_hot_pairs

@@ -28,9 +28,9 @@ from running import (
 )
 from safetensors.torch import load_file
 
-from experiments.errors import UserError
-from experiments.preflight import check_model
+from experiments.config.model_checks import check_model
 from libcore.graph import InteractionGraph
+from models.errors import UserError
 from models.modular_addition.data import split_pairs
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
@@ -137,14 +137,14 @@ class TestWhatWasAskedFor:
 
     def test_a_basis_that_dropped_what_the_model_uses_is_told(self, variant, caplog):
         variant("analysis.truncation=0.5", "analysis.tolerances=[0.001]")
-        told = [record.message for record in caplog.records if record.name == "experiments.ablations"]
+        told = [record.message for record in caplog.records if record.name == "experiments.pipeline.ablations"]
         assert any("features the score is" in message and "says nothing there" in message for message in told)
 
     def test_ablations_say_beforehand_what_they_cost_at_most(self, variant, caplog):
         caplog.set_level("INFO", logger="experiments")
         scores = read_json(variant("analysis.n_test_examples=5") / "ablations.json")
         first, estimate, last = [
-            record.message for record in caplog.records if record.name == "experiments.ablation_progress"
+            record.message for record in caplog.records if record.name == "experiments.pipeline.ablation_progress"
         ]
         bound = int(re.search(r"at most ([\d,]+) evaluations", first)[1].replace(",", ""))
         done = sum(len(curve) for kind in ("node_ablation", "edge_ablation") for curve in scores[kind].values())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from running import FEW_METRICS, MID, PRE, few_settings, files_below, report_of, write_run
 
-from experiments.errors import UserError
-from experiments.files import write_json
-from experiments.finished_runs import find_runs
+from experiments.pipeline.json_files import write_json
 from experiments.report import main
+from experiments.reporting.finished_runs import find_runs
+from models.errors import UserError
 
 
 class TestReport:

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from experiments.resources import measured
+from experiments.pipeline.resources import measured
 
 CPU = torch.device("cpu")
 MEGABYTE = 2**20
@@ -42,7 +42,7 @@ def test_a_block_that_fails_is_measured_and_its_error_goes_on():
 FAULTS = """
 import resource, sys, numpy
 if sys.argv[1] == "keep":
-    from experiments.resources import keep_freed_memory
+    from experiments.pipeline.resources import keep_freed_memory
     keep_freed_memory()
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

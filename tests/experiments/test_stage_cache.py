@@ -14,8 +14,8 @@ import pytest
 import torch
 from running import MID, OUTPUT, PRE, QUICK, clean_environment, command, files_below, reused, run_here
 
-import experiments.cache as cache_module
-from experiments.cache import StageCache, StageResult, file_hash, source_hash, stage_key
+import experiments.pipeline.cache as cache_module
+from experiments.pipeline.cache import StageCache, StageResult, file_hash, source_hash, stage_key
 
 CPU = torch.device("cpu")
 RESULT = StageResult({"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(True)}, {"text": "Λ", "list": [1, 2.5]})
@@ -114,7 +114,7 @@ COMPUTE_SLOWLY = """
 import sys, time
 from pathlib import Path
 import torch
-from experiments.cache import StageCache, StageResult
+from experiments.pipeline.cache import StageCache, StageResult
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
@@ -162,7 +162,7 @@ class TestKeys:
             stage_key({"a": 1.5, "b": [1, 2]}, ("libcore",)),
             stage_key({"a": 1, "b": [1, 2], "c": None}, ("libcore",)),
             stage_key({"a": 1, "b": [1, 2]}, ("libcore", "models")),
-            stage_key({"a": 1, "b": [1, 2]}, ("libcore.pca",)),
+            stage_key({"a": 1, "b": [1, 2]}, ("libcore.principal_components",)),
         ]
         assert len({key, *others}) == 6
 
@@ -201,7 +201,7 @@ class TestKeys:
         """A user's own `models/` or `experiments/` in the folder that a run is started in changes no key."""
         for name in ("models", "experiments", "libcore"):
             (tmp_path / name).mkdir()
-        code = "from experiments.cache import source_hash; print(source_hash('models'), source_hash('libcore'))"
+        code = "from experiments.pipeline.cache import source_hash as h; print(h('models'), h('libcore'))"
         done = command(tmp_path, program=("-c", code))
         assert done.stdout.split() == [source_hash("models"), source_hash("libcore")], done.stderr
 

@@ -11,9 +11,9 @@ from offline_run import OfflineRun, read_offline_run
 from running import QUICK, files_below, full_run, quick_run, read_json, run_here
 
 from experiments import tracking
-from experiments.config import TrackingConfig
-from experiments.errors import UserError
-from experiments.tracking import TrackedRun, check_tracking, track
+from experiments.config.schema import TrackingConfig
+from experiments.pipeline.tracking import TrackedRun, check_tracking, track
+from models.errors import UserError
 
 
 def tracker(mode: str) -> TrackingConfig:
@@ -131,7 +131,7 @@ class TestTroubleWithTheTracker:
         run = run_here(quick.parents[1], f"untracked_{where}", *QUICK, "tracking.mode=offline")
         assert files_below(quick) <= files_below(run)
         assert read_json(run / "metrics.json") == pytest.approx(read_json(quick / "metrics.json"), rel=1e-12)
-        (warning,) = [record for record in caplog.records if record.name == "experiments.tracking"]
+        (warning,) = [record for record in caplog.records if record.name == "experiments.pipeline.tracking"]
         assert warning.levelname == "WARNING"
         assert "no luck today" in warning.getMessage()
         assert wandb.run is None

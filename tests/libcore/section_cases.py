@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.eigen import Truncation
-from libcore.pca import pca_basis
+from libcore.principal_components import pca_basis
 from libcore.quadrature import Quadrature
 from libcore.sections import ComposedSection, FunctionSection, Section
 from libcore.statistics import statistics_of

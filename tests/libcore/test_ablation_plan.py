@@ -9,7 +9,7 @@ import torch
 from tiny_models import AMPLE, random_activation, random_chain
 from torch import Generator
 
-from libcore.ablation_plan import AblationPlan, PlannedCurve, plan_ablations
+from libcore.ablation.plan import AblationPlan, PlannedCurve, plan_ablations
 from libcore.methods import FitSettings, fit_lib
 from libcore.statistics import chain_statistics
 

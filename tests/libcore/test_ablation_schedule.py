@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libcore.ablation_schedule import (
+from libcore.ablation.schedule import (
     bisect,
     bisection_evaluations,
     bracketed,

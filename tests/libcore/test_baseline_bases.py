@@ -7,11 +7,11 @@ import torch
 from tiny_models import AMPLE, largest_difference, random, random_activation, random_chain
 from torch import Generator, Tensor
 
-from libcore.baselines import generator_of, haar_rotation, neuron_basis, random_basis, svd_basis
 from libcore.basis import Basis
 from libcore.eigen import RELATIVE, Truncation
 from libcore.methods import METHODS, FitSettings
-from libcore.pca import pca_basis
+from libcore.methods.baselines import generator_of, haar_rotation, neuron_basis, random_basis, svd_basis
+from libcore.principal_components import pca_basis
 from libcore.statistics import LayerStatistics, chain_statistics, statistics_of
 
 CUT = Truncation("absolute", 1e-12)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import random
 
-from libcore.chunking import ActivationStream, float64_zeros, rows_per_chunk
+from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
 
 
 @given(values=st.integers(0, 10**6), budget=st.integers(0, 10**9))

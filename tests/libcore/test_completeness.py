@@ -8,7 +8,7 @@ import torch
 from section_cases import SECTIONS, Case, case_of
 from tiny_models import AMPLE, largest_difference
 
-from libcore.differentiation import JacobianRows
+from libcore.estimators.differentiation import JacobianRows
 from libcore.quadrature import Quadrature
 
 SMOOTH = ["affine", "gelu", "sigmoid", "attention", "attention_bidirectional", "attention_read_at_some_positions"]

@@ -9,8 +9,8 @@ from tiny_models import AMPLE, random_activation, random_chain, stream_of
 from torch import Generator
 from transformer_blocks import BLOCKS, D
 
-from libcore.completeness import chain_completeness, completeness_error
-from libcore.differentiation import JacobianRows
+from libcore.estimators.completeness import chain_completeness, completeness_error
+from libcore.estimators.differentiation import JacobianRows
 from libcore.methods import FitSettings, fit_pca
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import chain_statistics

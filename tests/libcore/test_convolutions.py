@@ -18,9 +18,9 @@ from tiny_models import (
 )
 from torch.nn import functional
 
-from libcore.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import ConvolutionSection, MaxPoolingSection, ResidualConvolutionSection
-from libcore.sections.kernel_overlap import Window, overlaps, pixel_classes
+from libcore.sections.convolution.kernel_overlap import Window, overlaps, pixel_classes
 from libcore.sections.masked import evaluate_mask_by_mask
 
 D_IN, D_HIDDEN, D_OUT = 3, 4, 5

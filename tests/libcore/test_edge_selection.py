@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from libcore.ablation import smallest_kept_edge, strongest_edges
-from libcore.ablation_schedule import bisect, kept_schedule
+from libcore.ablation.schedule import bisect, kept_schedule
 
 edge_matrices = st.integers(1, 4).flatmap(
     lambda width: st.lists(

@@ -12,12 +12,12 @@ from tiny_models import AMPLE, largest_difference, random, random_activation, ra
 
 from libcore.basis import Basis, identity_basis
 from libcore.estimators import ESTIMATORS, Estimator, edges, jacobian_gram, use_closed_form
+from libcore.estimators.stochastic import Probes, stochastic_edges, stochastic_jacobian_gram
 from libcore.graph import interaction_edges
-from libcore.lib import lib_basis
 from libcore.methods import FitSettings, fit_lib
+from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.statistics import chain_statistics
-from libcore.stochastic import Probes, stochastic_edges, stochastic_jacobian_gram
 
 
 def next_basis(to_basis: torch.Tensor) -> Basis:

@@ -12,8 +12,8 @@ from tiny_models import AMPLE, BUDGETS, random_activation, random_chain
 from torch import Generator, Tensor
 
 from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
-from libcore.ablation_plan import plan_ablations
-from libcore.ablation_schedule import kept_schedule
+from libcore.ablation.plan import plan_ablations
+from libcore.ablation.schedule import kept_schedule
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import interaction_edges

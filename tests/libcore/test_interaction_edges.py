@@ -9,7 +9,7 @@ from section_cases import CLOSED_FORM, D_IN, D_OUT, RULES, SECTIONS, Case, case_
 from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random, random_activation, random_chain, stream_of
 
 from libcore.basis import Basis
-from libcore.differentiation import JacobianRows, exact_edges
+from libcore.estimators.differentiation import JacobianRows, exact_edges
 from libcore.graph import interaction_edges
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.sections import ClosedForm

@@ -9,11 +9,11 @@ import torch
 from tiny_models import largest_difference, random, random_activation
 from torch import Generator
 
-from libcore.baselines import random_basis, svd_basis
 from libcore.basis import Basis
 from libcore.eigen import RELATIVE, descending_eigh
-from libcore.lib import lib_basis
-from libcore.pca import pca_basis
+from libcore.methods.baselines import random_basis, svd_basis
+from libcore.methods.lib import lib_basis
+from libcore.principal_components import pca_basis
 from libcore.statistics import LayerStatistics, statistics_of
 
 D, ISOLATED = 5, 2

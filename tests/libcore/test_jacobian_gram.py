@@ -18,7 +18,7 @@ from tiny_models import (
 )
 from torch.nn import functional
 
-from libcore.differentiation import JacobianRows, exact_jacobian_gram
+from libcore.estimators.differentiation import JacobianRows, exact_jacobian_gram
 from libcore.quadrature import GRADIENT
 from libcore.sections import ClosedForm
 

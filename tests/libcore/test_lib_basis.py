@@ -15,8 +15,8 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.eigen import Truncation, TruncationRule
 from libcore.estimators import Estimator, jacobian_gram
-from libcore.lib import lib_basis
 from libcore.methods import METHODS, FitSettings, fit_lib, fit_pca
+from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics, statistics_of
 

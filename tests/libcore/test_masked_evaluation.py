@@ -14,8 +14,8 @@ from tiny_models import AMPLE, BUDGETS, attention, largest_difference, random
 from torch import Generator, Tensor
 
 from libcore.sections import AttentionSection, FastMaskedEvaluation, Section
+from libcore.sections.attention.masked import DistinctRows, masked_attention_evaluation
 from libcore.sections.masked import evaluate_mask_by_mask, masked_evaluation
-from libcore.sections.masked_attention import DistinctRows, masked_attention_evaluation
 
 FEATURES_IN, FEATURES_OUT = 5, 7
 POSITIONS = 3

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from libcore.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import ClosedForm
 from libcore.sections.masked import evaluate_mask_by_mask, masked_evaluation
 from libcore.statistics import layer_statistics

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from libcore.chunking import ActivationStream
 from libcore.parallel import map_shares
+from libcore.streams import ActivationStream
 
 N, VALUES = 11, 4
 

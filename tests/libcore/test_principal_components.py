@@ -9,7 +9,7 @@ from tiny_models import largest_difference, random, random_activation
 
 from libcore.basis import Basis, identity_basis
 from libcore.eigen import Truncation
-from libcore.pca import PrincipalComponents, pca_basis, principal_components
+from libcore.principal_components import PrincipalComponents, pca_basis, principal_components
 from libcore.statistics import statistics_of
 
 CUT = Truncation("absolute", 1e-12)

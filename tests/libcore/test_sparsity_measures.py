@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from libcore.measures import gini, hoyer, mass_share, participation_ratio
+from libcore.sparsity import gini, hoyer, mass_share, participation_ratio
 
 MEASURES = [mass_share, hoyer, gini, participation_ratio]
 Measure = Callable[[Tensor], float]

@@ -12,10 +12,10 @@ from test_memory_budget import assert_budget_is_kept
 from tiny_models import AMPLE, BUDGETS, largest_difference, random, random_activation, stream_of
 from torch import Generator, Tensor
 
-from libcore.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.stochastic import Estimate, Probes, stochastic_edges, stochastic_jacobian_gram
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.sections import FunctionSection
-from libcore.stochastic import Estimate, Probes, stochastic_edges, stochastic_jacobian_gram
 
 POSITIONS = 5
 COUNTS, SEEDS = (4, 16, 64), range(6)

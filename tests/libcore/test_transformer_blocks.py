@@ -23,7 +23,7 @@ from transformer_blocks import (
     with_scale,
 )
 
-from libcore.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import AttentionBranch, BlockSection, Normalisation
 from libcore.sections import attention_branch as attention_module
 from libcore.sections.branch import Positions

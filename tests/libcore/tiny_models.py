@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from libcore.chain import Chain
-from libcore.chunking import ActivationStream
 from libcore.sections import (
     AffineSection,
     AttentionSection,
@@ -17,6 +16,7 @@ from libcore.sections import (
     ResidualConvolutionSection,
     ResidualElementwiseSection,
 )
+from libcore.streams import ActivationStream
 
 AMPLE = 2**24
 BUDGETS = (1, 700, 20_000, AMPLE)

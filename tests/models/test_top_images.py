@@ -10,7 +10,7 @@ from torch.nn import functional
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
 from libcore.sections import AffineSection, FunctionSection
-from models.extremes import Extremes, top_examples
+from models.top_examples import Extremes, top_examples
 from models.vision import top_images
 from models.vision.top_images import PicturedFeatures, class_labels, position_box
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_transformer_chain import ARCHITECTURES, CPU, random_weights, tokens_of
 
-from libcore.differentiation import exact_edges, exact_jacobian_gram
+from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.methods import METHODS, FitSettings
 from libcore.quadrature import GRADIENT
 from libcore.sections import ClosedForm

@@ -1,0 +1,199 @@
+"""Typed schema of the composed configuration: every key, its type and its range (CONTRACT.md).
+
+Defaults live in `conf/` alone; here is what may be written there. Nothing heavy is imported, so that checking a
+configuration takes no time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from experiments.config.model_configs import (
+    BlockDiagonalMlpConfig,
+    Cifar10CnnConfig,
+    Cifar10MlpConfig,
+    ModularAdditionConfig,
+    PretrainedTransformerConfig,
+    SmallTransformerConfig,
+)
+from models.schema import Count, NotNegative, Positive, Seed, Strict
+
+Stage = Literal["basis", "edges", "ablation", "figures"]
+BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+
+
+class LibConfig(Strict):
+    """`method=lib`."""
+
+    name: Literal["lib"]
+    jacobian: Literal["point", "path"]
+
+
+class PcaConfig(Strict):
+    """`method=pca`."""
+
+    name: Literal["pca"]
+
+
+class SvdConfig(Strict):
+    """`method=svd`."""
+
+    name: Literal["svd"]
+
+
+class NeuronConfig(Strict):
+    """`method=neuron`."""
+
+    name: Literal["neuron"]
+
+
+class RandomConfig(Strict):
+    """`method=random`."""
+
+    name: Literal["random"]
+    seed: Seed | None
+
+
+class DataConfig(Strict):
+    """Where data sets lie."""
+
+    root: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)] | None
+
+
+class CommunitiesConfig(Strict):
+    """Leiden on the interaction graph."""
+
+    edge_weight: Literal["auto", "log", "sqrt"]
+    resolution: Positive
+    seed: Annotated[int, Field(ge=0)]
+
+
+class ProbesConfig(Strict):
+    """Random signs that `estimator=stochastic` draws; without it they mean nothing."""
+
+    over: Literal["positions", "positions_and_features"]
+    n: Annotated[int, Field(ge=2)]
+    seed: Seed
+
+
+class AnalysisConfig(Strict):
+    """What to compute, and how exactly."""
+
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    n_examples: Count | None
+    n_test_examples: Count | None
+    half: Literal["first", "second"] | None
+    node_layers: Annotated[list[str], Field(min_length=1)] | None
+    integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
+    n_points: Count | None
+    truncation_rule: Literal["relative", "absolute"]
+    truncation: NotNegative | None
+    estimator: Literal["auto", "closed_form", "exact", "stochastic"]
+    probes: ProbesConfig
+    memory_budget: str | int
+    ablation_dtype: Literal["float32", "float64"]
+    tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
+    communities: CommunitiesConfig
+
+    @field_validator("memory_budget")
+    @classmethod
+    def is_a_size(cls, budget: str | int) -> str | int:
+        """A number of bytes, or one with a unit; at least a megabyte."""
+        if bytes_of(budget) < BYTES["MB"]:
+            raise ValueError("expected a size of at least 1MB, such as 128MB")
+        return budget
+
+    @model_validator(mode="after")
+    def makes_sense(self) -> AnalysisConfig:
+        """Combinations that mean nothing are refused."""
+        if "edges" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: edges are edges between features; expected basis among the stages")
+        if "figures" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: there is nothing to draw; expected basis among the stages")
+        if "ablation" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: ablation removes features; expected basis among the stages")
+        if self.integration == "gradient" and self.n_points not in (None, 1):
+            raise ValueError(
+                f"n_points={self.n_points}: integration=gradient has one point; expected trapezoidal or gauss_legendre"
+            )
+        if self.communities.edge_weight == "log" and not {"edges", "ablation"} <= set(self.stages):
+            raise ValueError(
+                "communities.edge_weight=log takes its smallest edge from the edge ablation; "
+                "expected edges and ablation among the stages, or sqrt"
+            )
+        if self.truncation_rule == "relative" and self.truncation is not None and self.truncation >= 1:
+            raise ValueError(f"truncation={self.truncation}: expected a share of the largest eigenvalue, under 1")
+        return self
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory budget in bytes."""
+        return bytes_of(self.memory_budget)
+
+
+class TrackingConfig(Strict):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"]
+    project: Annotated[str, Field(min_length=1)]
+    group: str | None
+    tags: list[str]
+
+
+class RunConfig(Strict):
+    """One run."""
+
+    model: Annotated[
+        ModularAdditionConfig
+        | Cifar10MlpConfig
+        | Cifar10CnnConfig
+        | BlockDiagonalMlpConfig
+        | SmallTransformerConfig
+        | PretrainedTransformerConfig,
+        Field(discriminator="kind"),
+    ]
+    method: Annotated[LibConfig | PcaConfig | SvdConfig | NeuronConfig | RandomConfig, Field(discriminator="name")]
+    data: DataConfig
+    analysis: AnalysisConfig
+    tracking: TrackingConfig
+    seed: Seed
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    dtype: Literal["float64", "float32"]
+    output_directory: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def makes_sense(self) -> RunConfig:
+        """Combinations across groups that mean nothing are refused."""
+        if (
+            isinstance(self.method, LibConfig)
+            and self.method.jacobian == "path"
+            and self.analysis.integration == "gradient"
+        ):
+            raise ValueError(
+                "method.jacobian=path with analysis.integration=gradient has no path; "
+                "expected trapezoidal or gauss_legendre"
+            )
+        if self.data.path is not None and not isinstance(
+            self.model, SmallTransformerConfig | PretrainedTransformerConfig
+        ):
+            raise ValueError(
+                f"data.path={self.data.path}: model={self.model.kind} reads no text; expected null, or a language model"
+            )
+        if isinstance(self.model, BlockDiagonalMlpConfig):
+            for key in ("n_examples", "half", "n_test_examples"):
+                if getattr(self.analysis, key) is not None:
+                    raise ValueError(
+                        f"analysis.{key}={getattr(self.analysis, key)}: a part of all combinations is not independent; "
+                        "expected null with model=block_diagonal_mlp"
+                    )
+        return self
+
+
+def bytes_of(size: str | int) -> int:
+    """`128MB`, `1.5 GB` or a number of bytes; -1 for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B)?\s*", str(size), flags=re.IGNORECASE)
+    return int(float(match[1]) * BYTES[(match[2] or "B").upper()]) if match else -1

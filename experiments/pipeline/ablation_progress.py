@@ -1,0 +1,70 @@
+"""What is said while ablations go on: a bound at the start, the time left while it shrinks, and how it came out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from experiments.pipeline.console import AdvanceEstimate, duration, estimated_bar
+from libcore.ablation import OnScore
+from libcore.ablation.plan import AblationKind, AblationPlan
+
+log = logging.getLogger(__name__)
+
+
+class AblationProgress:
+    """Times every evaluation of a plan and shows what is left."""
+
+    def __init__(self, plan: AblationPlan, advance: AdvanceEstimate) -> None:
+        self.plan = plan
+        self.advance = advance
+        self.started = self.last = time.perf_counter()
+        self.first_estimate: float | None = None
+
+    def of_kind(self, kind: AblationKind) -> OnScore:
+        """What an ablation of this kind is to call after each evaluation."""
+
+        def evaluated(layer: str, kept: int, score: float, left: int) -> None:
+            now = time.perf_counter()
+            self.plan.evaluated(kind, layer, left, now - self.last)
+            self.last = now
+            seconds_left = self.plan.seconds_left()
+            if self.first_estimate is None and self.speed_is_known():
+                self.first_estimate = now - self.started + seconds_left
+                log.info("ablation: at most %s in all, by the first evaluations", duration(self.first_estimate))
+            done = self.plan.done
+            text = f"{done}/{done + self.plan.left} evaluations  {layer}: {kept} kept, score {score:.4f}"
+            self.advance(now - self.started, seconds_left, text)
+
+        return evaluated
+
+    def speed_is_known(self) -> bool:
+        """Whether of both kinds an evaluation was timed without what is prepared before a curve's first."""
+        planned = {kind for (kind, _), curve in self.plan.curves.items() if curve.most > 1}
+        return planned <= {kind for (kind, _), curve in self.plan.curves.items() if curve.done > 1}
+
+
+@contextmanager
+def ablation_progress(plan: AblationPlan) -> Iterator[AblationProgress]:
+    """Say what the plan's work is at most, show it as it goes on, and say at the end what it was."""
+    most = plan.left
+    masks = max((curve.passes for (kind, _), curve in plan.curves.items() if kind == "edge"), default=0)
+    log.info(
+        "ablation: at most %s evaluations: %s of kept features, %s of kept edges%s",
+        f"{most:,}",
+        f"{plan.most('node'):,}",
+        f"{plan.most('edge'):,}",
+        f" of up to {masks:,} section passes each" if masks else "",
+    )
+    with estimated_bar("ablation") as advance:
+        progress = AblationProgress(plan, advance)
+        yield progress
+    log.info(
+        "ablation: %s of at most %s evaluations in %s%s",
+        f"{plan.done:,}",
+        f"{most:,}",
+        duration(time.perf_counter() - progress.started),
+        "" if progress.first_estimate is None else f"; at most {duration(progress.first_estimate)} were estimated",
+    )

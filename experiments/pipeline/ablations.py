@@ -1,0 +1,175 @@
+"""The ablation stage, and `ablations.json`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.config.schema import RunConfig
+from experiments.config.scores import ACCURACY, Score
+from experiments.config.tolerances import tolerances_of
+from experiments.pipeline.ablation_progress import ablation_progress
+from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, stage_key
+from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
+from libcore.ablation.plan import plan_ablations
+from libcore.ablation.schedule import kept_schedule
+from libcore.basis import Basis
+from models.analysed import AnalysedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Scores on the test split by what was kept (CONTRACT.md, `ablations.json`)."""
+
+    test_score: float
+    score: Score = ACCURACY
+    nodes: dict[str, AblationCurve] = field(default_factory=dict)
+    edges: dict[str, AblationCurve] = field(default_factory=dict)
+
+
+def ablation_stage(
+    cache: StageCache,
+    config: RunConfig,
+    features_key: str,
+    model: AnalysedModel,
+    bases: dict[str, Basis],
+    edges: dict[str, Tensor],
+) -> tuple[FinishedStage, Ablations]:
+    """Node ablation of every node layer but the last, and edge ablation of every layer pair with edges."""
+    depends_on = {
+        "features": features_key,
+        "edges": sorted(edges),
+        "dtype": config.analysis.ablation_dtype,
+        "n_test_examples": config.analysis.n_test_examples,
+        "tolerances": tolerances_of(config),
+    }
+    stage = cache.finish(
+        "ablation",
+        stage_key(depends_on, ("libcore",)),
+        lambda: StageResult(values=ablations_to_json(compute_ablations(config, model, bases, edges))),
+    )
+    return stage, ablations_from_json(stage.result.values)
+
+
+def compute_ablations(
+    config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor]
+) -> Ablations:
+    """Both ablations on the test split, with a progress bar of what is left."""
+    dtype, budget, tolerances = (
+        getattr(torch, config.analysis.ablation_dtype),
+        config.analysis.memory_bytes,
+        tolerances_of(config),
+    )
+    chain = model.chain(dtype)
+    test = model.test.first(config.analysis.n_test_examples)
+    bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
+    score = Score(test.score_name, test.lower_is_better)
+    ablations = Ablations(unablated_score(chain, test, budget), score)
+    with ablation_progress(plan_ablations(chain, bases, edges, tolerances)) as progress:
+        for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
+            schedule = kept_schedule(bases[layer].n_features)
+            ablations.nodes[layer] = node_ablation(
+                chain,
+                test,
+                index,
+                bases[layer],
+                schedule,
+                tolerances,
+                ablations.test_score,
+                budget,
+                progress.of_kind("node"),
+            )
+            if layer in edges:
+                ablations.edges[layer] = edge_ablation(
+                    chain,
+                    test,
+                    index,
+                    (bases[layer], bases[next_layer]),
+                    edges[layer],
+                    tolerances,
+                    ablations.test_score,
+                    budget,
+                    progress.of_kind("edge"),
+                )
+    warn_of_unreached(ablations, test)
+    return ablations
+
+
+def warn_of_unreached(ablations: Ablations, test: EvaluationData) -> None:
+    """A basis that dropped directions the model uses is not within tolerance with everything it has kept."""
+    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
+        for layer, curve in curves.items():
+            kept = max(curve.score_by_kept)
+            with_all = curve.score_by_kept[kept]
+            missed = [
+                t for t, n in curve.needed.items() if n >= kept and not test.within(with_all, ablations.test_score, t)
+            ]
+            if missed:
+                log.warning(
+                    "%s: with all %d %s the score is %.4f, not within %s of %.4f: the needed count says nothing there",
+                    layer,
+                    kept,
+                    kind,
+                    with_all,
+                    plain(max(missed)),
+                    ablations.test_score,
+                )
+
+
+def ablations_to_json(ablations: Ablations) -> dict[str, Any]:
+    """The content of `ablations.json`; keys are strings, tolerances plain numbers."""
+
+    def scores(curves: dict[str, AblationCurve]) -> dict[str, dict[str, float]]:
+        return {
+            layer: {str(kept): score for kept, score in sorted(curve.score_by_kept.items(), reverse=True)}
+            for layer, curve in curves.items()
+        }
+
+    def needed(curves: dict[str, AblationCurve]) -> dict[str, dict[str, int]]:
+        return {
+            layer: {plain(tolerance): n for tolerance, n in curve.needed.items()} for layer, curve in curves.items()
+        }
+
+    return {
+        "test_score": ablations.test_score,
+        "score": asdict(ablations.score),
+        "node_ablation": scores(ablations.nodes),
+        "edge_ablation": scores(ablations.edges),
+        "edges_needed": needed(ablations.edges),
+        "nodes_needed": needed(ablations.nodes),
+    }
+
+
+def ablations_from_json(content: dict[str, Any]) -> Ablations:
+    """The inverse of `ablations_to_json`."""
+
+    def curves(
+        scores: dict[str, dict[str, float | None]], needed: dict[str, dict[str, int]]
+    ) -> dict[str, AblationCurve]:
+        return {
+            layer: AblationCurve(
+                # What JSON has no word for is written as null: a score that overflowed.
+                {int(kept): math.nan if score is None else score for kept, score in by_kept.items()},
+                {float(tolerance): n for tolerance, n in needed[layer].items()},
+            )
+            for layer, by_kept in scores.items()
+        }
+
+    return Ablations(
+        content["test_score"],
+        Score(**content["score"]) if "score" in content else ACCURACY,
+        curves(content["node_ablation"], content["nodes_needed"]),
+        curves(content["edge_ablation"], content["edges_needed"]),
+    )
+
+
+def plain(tolerance: float) -> str:
+    """`0.001`, not `1e-03`: how metric keys and files write a tolerance."""
+    return f"{tolerance:.12f}".rstrip("0").rstrip(".")

@@ -1,0 +1,246 @@
+"""The one pipeline: model, statistics, bases, edges, ablations, measures, files, figures, tracker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.config.model_checks import resolve_device
+from experiments.config.schema import RunConfig
+from experiments.config.tolerances import resolved, tolerances_of
+from experiments.figures.of_run import draw_figures
+from experiments.model_families import MODELS
+from experiments.pipeline.ablations import Ablations, ablation_stage, ablations_to_json
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
+from experiments.pipeline.json_files import write_json, write_text
+from experiments.pipeline.metrics import (
+    Metrics,
+    ablation_metrics,
+    community_metrics,
+    feature_metrics,
+    resource_metrics,
+    sparsity_metrics,
+)
+from experiments.pipeline.resources import Resources, keep_freed_memory, measured
+from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, model_stage, statistics_stage
+from experiments.pipeline.tracking import TrackedRun, track
+from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
+from libcore.chain import Chain
+from libcore.graph import InteractionGraph
+from libcore.modularity import Communities, find_communities
+from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
+from models.whole_files import written_whole
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunResults:
+    """What a run has found so far; stages that were not asked for stay empty."""
+
+    graph: InteractionGraph
+    ablations: Ablations | None = None
+    communities: Communities | None = None
+    table: FeatureTable | None = None
+    pictures: dict[str, list[FeaturePicture]] | None = None
+    contexts: TokenContexts | None = None
+    metrics: Metrics = field(default_factory=dict)
+
+
+def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metrics:
+    """Carry out one run and leave its files in `directory` (CONTRACT.md). Returns the metrics.
+
+    Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
+    """
+    config = resolved(config)
+    clear(directory)
+    write_text(directory / "config.yaml", to_yaml(config))
+    device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    cache = StageCache(Path(config.output_directory) / "cache", device)
+    stages: dict[str, FinishedStage] = {}
+    others: dict[str, Resources] = {}
+
+    stages["model"] = model_stage(cache, config)
+    log.info("model: %s", stages["model"].result.values["summary"])
+    if not stages["model"].result.values["reached_target"]:
+        log.warning("training ended before it met its criterion; the model is analysed as it is")
+    model = MODELS[config.model.kind].analysed(config, stages["model"].result.tensors, device)
+    chain = model.chain(dtype)
+
+    results = analyse(config, cache, stages, model, chain)
+    results.metrics |= {
+        "score/train": score_of(config, model, model.train),
+        "score/test": score_of(config, model, model.test),
+    }
+    if results.ablations is not None:
+        results.metrics |= ablation_metrics(results.ablations)
+    write_results(directory, results, stages["model"])
+    figures: dict[str, Path] = {}
+    if "figures" in config.analysis.stages and results.table is not None:
+        with measured(device) as others["figures"]:
+            figures = draw_figures(
+                directory / "figures",
+                config,
+                results.graph,
+                results.table,
+                results.ablations,
+                results.metrics,
+                results.pictures,
+                results.contexts,
+            )
+    results.metrics |= resource_metrics(stages, others)
+    write_json(directory / "timings.json", timings(stages, others))
+    write_json(directory / "metrics.json", results.metrics)
+    tracked = track(config.tracking, tracked_run(config, results, figures, sweep), directory)
+    log.info("tracking: %s", tracked)
+    return results.metrics
+
+
+RESULTS = ("metrics.json", "graph.safetensors", "ablations.json", "features.json", "timings.json", "model.safetensors")
+
+
+def clear(directory: Path) -> None:
+    """A directory that is used again keeps nothing of the run before, whose results would be taken for this one's."""
+    for name in RESULTS:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "figures", ignore_errors=True)
+
+
+def analyse(
+    config: RunConfig, cache: StageCache, stages: dict[str, FinishedStage], model: AnalysedModel, chain: Chain
+) -> RunResults:
+    """Statistics, bases, edges, ablations, communities and labels, as far as they are asked for."""
+    wanted, inputs = config.analysis.stages, model.fit_inputs(config.analysis.n_examples, config.analysis.half)
+    stages["statistics"], statistics = statistics_stage(cache, config, stages["model"].key, chain, inputs)
+    if "basis" not in wanted:
+        return RunResults(InteractionGraph(chain.node_layers, statistics, {}, {}, header(config)))
+    stages["basis"], bases = basis_stage(cache, config, stages["statistics"].key, chain, inputs, statistics)
+    edges: dict[str, torch.Tensor] = {}
+    if "edges" in wanted:
+        stages["edges"], edges = edges_stage(cache, config, stages["basis"].key, chain, inputs, bases)
+    results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header(config))))
+    results.metrics |= feature_metrics(bases) | error_metrics(stages)
+    if "ablation" in wanted:
+        features_key = stages["edges" if edges else "basis"].key
+        stages["ablation"], results.ablations = ablation_stage(cache, config, features_key, model, bases, edges)
+    labels = model.label_features(chain, bases)
+    membership = {layer: [NO_COMMUNITY] * basis.n_features for layer, basis in bases.items()}
+    if edges:
+        results.metrics |= sparsity_metrics(results.graph)
+        results.communities = communities_of(config, results.graph, results.ablations)
+        results.metrics |= community_metrics(results.communities)
+        membership = results.communities.membership
+    results.table = FeatureTable(labels, membership)
+    if "figures" in wanted and model.picture_features is not None:
+        results.pictures = model.picture_features(chain, bases)
+    if "figures" in wanted and model.token_contexts is not None:
+        results.contexts = model.token_contexts(chain, bases)
+    return results
+
+
+def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablations | None) -> Communities:
+    """Leiden with the configured edge weight; `auto` is `log` where an ablation says which edges were needed."""
+    settings = config.analysis.communities
+    weight = settings.edge_weight
+    if weight == "auto":
+        weight = "log" if ablations is not None else "sqrt"
+    smallest: dict[str, float] = {}
+    if weight == "log" and ablations is not None:
+        tightest = min(tolerances_of(config))
+        for layer, curve in ablations.edges.items():
+            kept, constant = curve.needed[tightest], graph.bases[layer].has_constant
+            smallest[layer] = smallest_kept_edge(graph.edges[layer], kept, constant)
+    return find_communities(graph, weight, smallest, settings.resolution, settings.seed)
+
+
+def score_of(config: RunConfig, model: AnalysedModel, data: EvaluationData) -> float:
+    """The model's own score on a whole split, in the precision that ablations have."""
+    chain = model.chain(getattr(torch, config.analysis.ablation_dtype))
+    return unablated_score(chain, data, config.analysis.memory_bytes)
+
+
+def write_results(directory: Path, results: RunResults, model: FinishedStage) -> None:
+    """Graph, ablations, features and the analysed weights."""
+    from safetensors.torch import save_file
+
+    with written_whole(directory / "model.safetensors") as path:
+        save_file(model.result.tensors, path)
+    if results.graph.bases:
+        with written_whole(directory / "graph.safetensors") as path:
+            results.graph.save(path)
+    if results.ablations is not None:
+        write_json(directory / "ablations.json", ablations_to_json(results.ablations))
+    if results.table is not None:
+        write_json(
+            directory / "features.json", {"labels": results.table.labels, "communities": results.table.communities}
+        )
+
+
+def timings(stages: dict[str, FinishedStage], others: dict[str, Resources]) -> dict[str, Any]:
+    """Seconds and peak memory of every stage when it was computed, and whether this run found it done."""
+    computed = {name: vars(stage.resources) | {"reused": stage.reused} for name, stage in stages.items()}
+    return computed | {name: vars(resources) | {"reused": False} for name, resources in others.items()}
+
+
+def tracked_run(config: RunConfig, results: RunResults, figures: dict[str, Path], sweep: str | None) -> TrackedRun:
+    """What the tracker is told."""
+    curves: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    if results.ablations is not None:
+        for kind, by_layer in (("node_ablation", results.ablations.nodes), ("edge_ablation", results.ablations.edges)):
+            rows = [
+                [layer, n, score]
+                for layer, curve in by_layer.items()
+                for n, score in sorted(curve.score_by_kept.items())
+            ]
+            curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
+    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
+    return TrackedRun(
+        name="-".join([config.model.kind, config.method.name, f"seed{config.seed}", *half]),
+        tags=[config.model.kind, config.method.name, *config.tracking.tags],
+        group=config.tracking.group or sweep,
+        config=config.model_dump(),
+        metrics=results.metrics,
+        curves=curves,
+        figures={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".png"},
+        pages={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".html"},
+    )
+
+
+def header(config: RunConfig) -> dict[str, str]:
+    """What `graph.safetensors` says of itself."""
+    versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
+    return {
+        "method": config.method.name,
+        "config": json.dumps(config.model_dump(), sort_keys=True),
+        "model": json.dumps(MODELS[config.model.kind].depends_on(config), sort_keys=True),
+        "versions": json.dumps(versions),
+    }
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as Hydra would print it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
+
+
+def on_cpu(graph: InteractionGraph) -> InteractionGraph:
+    """The graph for files, figures and communities."""
+    cpu = torch.device("cpu")
+    return InteractionGraph(
+        graph.node_layers,
+        {name: replace(one, mean=one.mean.cpu(), gram=one.gram.cpu()) for name, one in graph.statistics.items()},
+        {name: basis.to(device=cpu) for name, basis in graph.bases.items()},
+        {name: strength.cpu() for name, strength in graph.edges.items()},
+        graph.metadata,
+    )

@@ -1,0 +1,144 @@
+"""The report's table: methods side by side, mean and spread over runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from experiments.reporting.finished_runs import FinishedRun
+
+SECTIONS = (
+    "score/test",
+    "features/kept/",
+    "features/needed_",
+    "edges/needed_",
+    "edges/mass99/",
+    "edges/hoyer/",
+    "edges/gini/",
+    "edges/participation/",
+    "graph/",
+)
+"""Metrics that the table holds, in this order; times are in each run's `timings.json`."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method over its runs."""
+
+    values: tuple[float | int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over runs."""
+        return fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over runs; None for a single one."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    def text(self) -> str:
+        """`133`, `0.9996`, `120.5 ± 3.2`."""
+        if self.spread is None:
+            return number(self.mean)
+        return f"{number(self.mean)} ± {number(self.spread)}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows are metrics, columns methods; a missing metric is None."""
+
+    methods: tuple[str, ...]
+    runs: dict[str, int]
+    rows: dict[str, dict[str, Cell | None]]
+
+
+def compare(runs: Sequence[FinishedRun]) -> Comparison:
+    """Collect the metrics of runs that differ in method, seed and half of the data only."""
+    methods = tuple(sorted({run.method for run in runs}, key=method_order))
+    names = {name for run in runs for name, value in run.metrics.items() if value is not None}
+    ordered = [name for section in SECTIONS for name in in_order(name for name in names if name.startswith(section))]
+    rows: dict[str, dict[str, Cell | None]] = {}
+    for name in ordered:
+        rows[name] = {}
+        for method in methods:
+            measured = (run.metrics.get(name) for run in runs if run.method == method)
+            values = [value for value in measured if value is not None]
+            rows[name][method] = Cell(tuple(values)) if values else None
+    return Comparison(methods, {method: sum(run.method == method for run in runs) for method in methods}, rows)
+
+
+METHOD_ORDER = ("lib", "pca", "svd", "neuron", "random")
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """LIB first, then its nearest baselines; a variant follows its method, others come last by name."""
+    name = method.partition(" ")[0]
+    return METHOD_ORDER.index(name) if name in METHOD_ORDER else len(METHOD_ORDER), method
+
+
+def in_order(names) -> list[str]:
+    """By metric, tightest tolerance first, then node layers from first to last and the total at the end."""
+    return sorted(names, key=lambda name: (name.rpartition("/")[0], name.endswith("/total"), layer_order(name)))
+
+
+IN_BLOCK = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "hook_resid_mid",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+    "mlp.hook_post",
+    "hook_resid_post",
+)
+AFTER_BLOCKS = ("ln_final.hook_scale", "ln_final.hook_normalized", "output")
+"""Node layers of transformers in the order of their computation."""
+
+
+def layer_order(name: str) -> tuple[str, int, str]:
+    """Node layers sort by block and place in it; what comes after the last block is last."""
+    layer = name.rpartition("/")[2]
+    if layer in AFTER_BLOCKS:
+        return "~", AFTER_BLOCKS.index(layer), layer
+    inside = re.fullmatch(r"(blocks\.\d+)\.(.+)", layer)
+    block, place = (inside[1], inside[2]) if inside is not None and inside[2] in IN_BLOCK else (layer, IN_BLOCK[-1])
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(6), block), IN_BLOCK.index(place), layer
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The table in Markdown."""
+    head = ["metric", *(f"{method.upper()} (n = {comparison.runs[method]})" for method in comparison.methods)]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * len(comparison.methods)}"]
+    for name, row in comparison.rows.items():
+        cells = [cell.text() if (cell := row[method]) is not None else "–" for method in comparison.methods]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """The table with a column each for mean, standard deviation and number of runs of every method."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["metric", *(f"{method}_{part}" for method in comparison.methods for part in ("mean", "std", "n"))])
+    for name, row in comparison.rows.items():
+        values: list[float | int | str] = []
+        for method in comparison.methods:
+            cell = row[method]
+            values += (
+                ["", "", 0]
+                if cell is None
+                else [cell.mean, "" if cell.spread is None else cell.spread, len(cell.values)]
+            )
+        writer.writerow([name, *values])
+    return buffer.getvalue()
+
+
+def number(value: float | int) -> str:
+    """Whole numbers as they are, others with four significant digits or, above a thousand, as whole numbers."""
+    whole = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"

@@ -1,0 +1,100 @@
+"""Does LIB beat a baseline, and by how much: one plain sentence for each criterion, from the report's numbers."""
+
+from __future__ import annotations
+
+from experiments.config.scores import Score
+from experiments.figures.style import group_label
+from experiments.reporting.comparison import Cell, Comparison
+
+CRITERIA = {"features": "node layers", "edges": "pairs of node layers"}
+"""What is counted as needed, and in how many of what it is compared."""
+
+
+def verdicts(comparison: Comparison, score: Score) -> list[str]:
+    """LIB beside every other method by features needed, edges needed and modularity; nothing without LIB.
+
+    Needed counts are those at the tightest tolerance.
+    """
+    if "lib" not in comparison.methods:
+        return []
+    sentences: list[str] = []
+    for other in comparison.methods:
+        if other == "lib":
+            continue
+        for kind in CRITERIA:
+            tolerance = min(tolerances(comparison, kind), default=None)
+            if tolerance is not None:
+                sentences += needed_verdict(comparison, kind, tolerance, other, score)
+        sentences += modularity_verdict(comparison, other)
+    return sentences
+
+
+def needed_verdict(comparison: Comparison, kind: str, tolerance: float, other: str, score: Score) -> list[str]:
+    """In how many layers or pairs LIB needs fewer, and the totals; nothing where one of the two was not ablated."""
+    cells = [
+        (row["lib"], row[other])
+        for name, row in comparison.rows.items()
+        if tolerance_of(name, kind) == tolerance and not name.endswith("/total")
+    ]
+    compared = [(ours, theirs) for ours, theirs in cells if ours is not None and theirs is not None]
+    if not compared:
+        return []
+    fewer = sum(ours.mean < theirs.mean for ours, theirs in compared)
+    equal = sum(ours.mean == theirs.mean for ours, theirs in compared)
+    ties = f" and as many in {equal}" if equal else ""
+    totals = [total_of([pair[index] for pair in compared]) for index in (0, 1)]
+    in_all = f"; in all {totals[0].text()} against {totals[1].text()}" if totals[0] and totals[1] else ""
+    return [
+        f"{kind.capitalize()} needed ({score.tolerated(tolerance)}): LIB needs fewer than {group_label(other)} "
+        f"in {fewer} of {len(compared)} {CRITERIA[kind]}{ties}{in_all}."
+    ]
+
+
+def modularity_verdict(comparison: Comparison, other: str) -> list[str]:
+    """Whose graph is the more modular; nothing where one of the two has no edges."""
+    row = comparison.rows.get("graph/modularity", {})
+    ours, theirs = row.get("lib"), row.get(other)
+    if ours is None or theirs is None:
+        return []
+    relation = "equal to" if ours.mean == theirs.mean else "higher than" if ours.mean > theirs.mean else "lower than"
+    return [f"Modularity: LIB's is {relation} that of {group_label(other)}: {ours.text()} against {theirs.text()}."]
+
+
+def totals_table(comparison: Comparison) -> list[list[str]]:
+    """Needed features and edges over all layers at every tolerance, and modularity; a header first."""
+    rows: list[list[str]] = []
+    for kind in CRITERIA:
+        for tolerance in sorted(tolerances(comparison, kind)):
+            names = [
+                name
+                for name in comparison.rows
+                if tolerance_of(name, kind) == tolerance and not name.endswith("/total")
+            ]
+            totals = [total_of([comparison.rows[name][method] for name in names]) for method in comparison.methods]
+            rows.append(
+                [f"{kind} needed, {tolerance:g}", *(total.text() if total is not None else "–" for total in totals)]
+            )
+    if (row := comparison.rows.get("graph/modularity")) is not None:
+        cells = [row[method] for method in comparison.methods]
+        rows.append(["modularity", *(cell.text() if cell is not None else "–" for cell in cells)])
+    return [["over all node layers", *(group_label(method) for method in comparison.methods)], *rows] if rows else []
+
+
+def total_of(cells: list[Cell | None]) -> Cell | None:
+    """Each run's sum over the cells; None where a run lacks one of them."""
+    values = [cell.values for cell in cells if cell is not None]
+    if not values or len(values) < len(cells) or len({len(of_cell) for of_cell in values}) > 1:
+        return None
+    return Cell(tuple(sum(of_run) for of_run in zip(*values, strict=True)))
+
+
+def tolerances(comparison: Comparison, kind: str) -> set[float]:
+    """Those at which needed features or edges were counted."""
+    found = (tolerance_of(name, kind) for name in comparison.rows)
+    return {tolerance for tolerance in found if tolerance is not None}
+
+
+def tolerance_of(name: str, kind: str) -> float | None:
+    """The tolerance in a metric's key, where it is of a needed count of this kind."""
+    prefix = f"{kind}/needed_"
+    return float(name.removeprefix(prefix).partition("/")[0]) if name.startswith(prefix) else None

@@ -1,0 +1,113 @@
+"""How much work the ablations of a whole model are: a bound before they start, and what is left while they go on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from libcore.ablation.schedule import bisection_evaluations, halvings, kept_schedule
+from libcore.basis import Basis
+from libcore.chain import Chain
+
+AblationKind = Literal["node", "edge"]
+
+
+@dataclass
+class PlannedCurve:
+    """The evaluations of one node layer's curve.
+
+    Attributes:
+        most: how many there are at most.
+        passes: passes through a section that one evaluation takes at most: its cost beside that of other curves.
+        left: how many may still follow.
+        done: how many there were.
+        first_seconds: what the first took, with all that is prepared before it.
+        later_seconds: what the others took, in all.
+    """
+
+    most: int
+    passes: int
+    left: int = 0
+    done: int = 0
+    first_seconds: float = 0.0
+    later_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.left = self.most
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds of an evaluation, preparations left out as soon as they can be told apart."""
+        return self.later_seconds / (self.done - 1) if self.done > 1 else self.first_seconds
+
+
+class AblationPlan:
+    """All curves of a model, by kind and node layer."""
+
+    def __init__(self, curves: dict[tuple[AblationKind, str], PlannedCurve]) -> None:
+        self.curves = curves
+
+    @property
+    def done(self) -> int:
+        """Evaluations carried out."""
+        return sum(curve.done for curve in self.curves.values())
+
+    @property
+    def left(self) -> int:
+        """Evaluations that may still follow."""
+        return sum(curve.left for curve in self.curves.values())
+
+    def most(self, kind: AblationKind) -> int:
+        """Evaluations of one kind, at most."""
+        return sum(curve.most for (of_kind, _), curve in self.curves.items() if of_kind == kind)
+
+    def evaluated(self, kind: AblationKind, layer: str, left: int, seconds: float) -> None:
+        """One evaluation more, after which at most `left` are to come in its curve."""
+        curve = self.curves[kind, layer]
+        if curve.done:
+            curve.later_seconds += seconds
+        else:
+            curve.first_seconds = seconds
+        curve.done, curve.left = curve.done + 1, left
+
+    def seconds_left(self) -> float:
+        """Time that what is left takes at most, at the speed of what was done: an estimate, NaN before all else.
+
+        A curve not begun is taken to cost as much per pass as those of its kind that were, or as the other kind's.
+        """
+        seconds = 0.0
+        for (kind, _), curve in self.curves.items():
+            if curve.done:
+                seconds += curve.left * curve.seconds_each
+            elif curve.left:
+                seconds += curve.left * curve.passes * self.seconds_per_pass(kind)
+        return seconds
+
+    def seconds_per_pass(self, kind: AblationKind) -> float:
+        """Mean over the curves of this kind that were begun, else over all that were; NaN where there are none."""
+        begun = [(of_kind, curve) for (of_kind, _), curve in self.curves.items() if curve.done]
+        measured = [curve for of_kind, curve in begun if of_kind == kind] or [curve for _, curve in begun]
+        if not measured:
+            return float("nan")
+        return sum(curve.seconds_each / curve.passes for curve in measured) / len(measured)
+
+
+def plan_ablations(
+    chain: Chain, bases: dict[str, Basis], layers_with_edges: Collection[str], tolerances: Sequence[float]
+) -> AblationPlan:
+    """Node ablation of every node layer but the last by `kept_schedule`, edge ablation of those with edges."""
+    curves: dict[tuple[AblationKind, str], PlannedCurve] = {}
+    n_sections = len(chain.sections)
+    for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
+        basis, next_basis = bases[layer], bases[next_layer]
+        numbers = range(basis.n_features + 1) if tolerances else kept_schedule(basis.n_features)
+        curves["node", layer] = PlannedCurve(len(numbers), passes=n_sections + 1)
+        if layer in layers_with_edges:
+            n_edges = next_basis.n_features * (basis.n_features - int(basis.has_constant))
+            bracket = basis.to_basis.shape[0] * next_basis.to_basis.shape[0]
+            curves["edge", layer] = PlannedCurve(
+                bisection_evaluations(bracket, len(tolerances)) + (len(halvings(n_edges)) if tolerances else 0),
+                passes=next_basis.n_features + n_sections - index,
+            )
+    return AblationPlan(curves)

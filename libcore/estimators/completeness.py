@@ -1,0 +1,65 @@
+"""Do attributions add up? A check of the integration rule, section by section (METHOD.md 3)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.functional import jvp
+
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.quadrature import Quadrature
+from libcore.sections import Section
+from libcore.streams import ActivationStream
+
+N_EXAMPLES = 8
+"""Examples that are looked at: the first ones."""
+
+
+def completeness_error(
+    section: Section,
+    stream: ActivationStream,
+    to_basis: Float[Tensor, "d_in feature_in"],
+    from_basis: Float[Tensor, "feature_in d_in"],
+    to_basis_next: Float[Tensor, "d_out feature_out"],
+    quadrature: Quadrature,
+) -> float:
+    """`|sum_j A_ij - (fhat_i(x) - fhat_i(0))| / |fhat_i(x) - fhat_i(0)|`, norms over examples, positions and features.
+
+    Zero for an exact integral along the path from zero; the quadrature's error otherwise. The sum over `j` is one
+    derivative along the path per point, so that the attributions themselves are not needed. In the activations' dtype;
+    NaN where nothing changes.
+    """
+    activation = stream.produce(0, min(N_EXAMPLES, stream.n_examples))
+    to_basis, from_basis, to_basis_next = (
+        basis.to(activation.dtype) for basis in (to_basis, from_basis, to_basis_next)
+    )
+    features = activation.detach() @ to_basis
+
+    def to_features(at_features: Tensor) -> Tensor:
+        return section(at_features @ from_basis) @ to_basis_next
+
+    change = to_features(features) - to_features(0 * features)
+    attributed = torch.zeros_like(change)
+    for alpha, weight in quadrature:
+        _, along_path = jvp(to_features, alpha * features, features)
+        assert isinstance(along_path, Tensor)
+        attributed += weight * along_path
+    return ((attributed - change).norm() / change.norm()).item()
+
+
+def chain_completeness(
+    chain: Chain, inputs: Tensor, bases: dict[str, Basis], quadrature: Quadrature, memory_budget: int
+) -> dict[str, float]:
+    """`completeness_error` of every section, by the node layer it starts from."""
+    errors: dict[str, float] = {}
+    streams = chain.streams(inputs[:N_EXAMPLES], memory_budget)
+    for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
+        basis, next_basis = bases[layer], bases[next_layer]
+        errors[layer] = completeness_error(
+            chain.sections[index], streams[index], basis.to_basis, basis.from_basis, next_basis.to_basis, quadrature
+        )
+    return errors

@@ -1,0 +1,132 @@
+"""The `exact` estimator: Jacobian Grams and edges of any section by batched vector-Jacobian products.
+
+Cost: one backward pass per output position and output feature over all examples (per integration point), in chunks of
+examples and output features that the memory budget holds. It is the reference every closed form is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from libcore.quadrature import Quadrature
+from libcore.sections import Section
+from libcore.streams import ActivationStream, float64_zeros
+
+
+def exact_jacobian_gram(
+    section: Section,
+    stream: ActivationStream,
+    to_basis_next: Float[Tensor, "d_out feature_out"],
+    quadrature: Quadrature,
+) -> Float[Tensor, "d_in d_in"]:
+    """`M' = 1/(N P_l) sum_x sum_{t,i} sum_s g^T g`, `g` averaged over the quadrature's points.   (METHOD.md eq. 4)"""
+    example = stream.example()
+    _, positions, d_in = example.shape
+    gram, count = float64_zeros(d_in, d_in, like=example), 0
+
+    def to_features(activation: Tensor) -> Tensor:
+        return section(activation) @ to_basis_next
+
+    rows = JacobianRows(to_features, example, stream.memory_budget)
+    for activation in stream.chunks(rows.values_per_example):
+        for row in rows(activation, quadrature):
+            flat = row.double().flatten(0, -2)
+            gram += flat.T @ flat
+        count += len(activation)
+    return gram / (count * positions)
+
+
+def exact_edges(
+    section: Section,
+    stream: ActivationStream,
+    to_basis: Float[Tensor, "d_in feature_in"],
+    from_basis: Float[Tensor, "feature_in d_in"],
+    to_basis_next: Float[Tensor, "d_out feature_out"],
+    quadrature: Quadrature,
+) -> Float[Tensor, "feature_out feature_in"]:
+    """`E_ij = 1/(N P_l) sum_x sum_t A_tij(x)^2`, `A` from differentiating features by features.   (eq. 7-8)"""
+    example = stream.example() @ to_basis
+    _, positions, n_in = example.shape
+    n_out = to_basis_next.shape[1]
+    square_sum, count = float64_zeros(n_out, n_in, like=example), 0
+
+    def to_features(features: Tensor) -> Tensor:
+        return section(features @ from_basis) @ to_basis_next
+
+    rows = JacobianRows(to_features, example, stream.memory_budget)
+    for activation in stream.chunks(rows.values_per_example):
+        features = activation @ to_basis
+        for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
+            attribution = torch.einsum("ibsj,bsj->ibj", row, features)
+            square_sum[start:stop] += attribution.double().square().sum(1)
+        count += len(features)
+    return square_sum / (count * positions)
+
+
+class JacobianRows:
+    """Rows `d function(f)_{t,i} / d f` of a batch, a block of output features `i` at one output position `t` at a time.
+
+    A chunk of examples is as large as the budget allows with one block of at least `MINIMUM_BLOCK` features (or all of
+    them), because the batched backward pass needs some width to be efficient.
+    """
+
+    MINIMUM_BLOCK = 8
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], example: Float[Tensor, "1 position d_in"], memory_budget: int
+    ) -> None:
+        self.function = function
+        output = function(example)
+        self.positions_out, self.n_out = output.shape[1:]
+        per_feature = saved_values(function, example) + 3 * example.numel() + 2 * output.numel()
+        whole = memory_budget // (8 * max(1, per_feature))
+        self.block = min(self.n_out, max(self.MINIMUM_BLOCK, whole))
+        self.values_per_example = per_feature * (self.block + 1)
+
+    def feature_ranges(self) -> Iterator[tuple[int, int]]:
+        """Output features `[start, stop)` of each block, in the order in which the blocks come."""
+        for _, start in product(range(self.positions_out), range(0, self.n_out, self.block)):
+            yield start, min(start + self.block, self.n_out)
+
+    def __call__(
+        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
+    ) -> Iterator[Float[Tensor, "feature batch position d_in"]]:
+        """Each block's rows, averaged over the quadrature's points along the path from zero."""
+        blocks = list(self.feature_ranges())
+        per_position = len(blocks) // self.positions_out
+        for number, (start, stop) in enumerate(blocks):
+            position = number // per_position
+            average: Tensor | None = None
+            for alpha, weight in quadrature:
+                pull_back = vjp(self.function, alpha * activation)[1]
+                cotangent = self._cotangent(activation, position, start, stop)
+                (row,) = vmap(pull_back)(cotangent)
+                average = weight * row if average is None else average.add_(row, alpha=weight)
+            assert average is not None
+            yield average.detach()
+
+    def _cotangent(self, activation: Tensor, position: int, start: int, stop: int) -> Tensor:
+        one_hot = activation.new_zeros(stop - start, 1, self.positions_out, self.n_out)
+        features = torch.arange(stop - start, device=activation.device)
+        one_hot[features, 0, position, features + start] = 1.0
+        return one_hot.expand(-1, len(activation), -1, -1)
+
+
+def saved_values(function: Callable[[Tensor], Tensor], example: Tensor) -> int:
+    """How many numbers one example's forward pass saves for its backward pass: measured, not guessed."""
+    count = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal count
+        count += tensor.numel() if not tensor.is_leaf or tensor.shape[:1] == example.shape[:1] else 0
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(example.detach().clone().requires_grad_())
+    return count

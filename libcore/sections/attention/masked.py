@@ -1,0 +1,93 @@
+"""Edge ablation of attention when each position's activation takes few distinct values, one per token or so.
+
+For a fixed mask per output feature, the attention score depends on the pair (query activation, key activation) and the
+value a head contributes to one output feature is one number per key activation. Both are tabulated over the distinct
+activations of each position; an example is then a few gathers and a softmax per head and output feature, instead of a
+pass through all projections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from libcore.sections.base import MaskedEvaluation
+from libcore.streams import rows_per_chunk
+
+if TYPE_CHECKING:
+    from libcore.sections.attention.section import AttentionSection
+
+
+@dataclass(frozen=True)
+class DistinctRows:
+    """`rows[index]` gives back the activations of one position."""
+
+    rows: Float[Tensor, "distinct feature"]
+    index: Int[Tensor, " batch"]
+
+    @classmethod
+    def of(cls, activation: Float[Tensor, "batch feature"]) -> DistinctRows:
+        rows, index = torch.unique(activation, dim=0, return_inverse=True)
+        return cls(rows, index)
+
+
+def masked_attention_evaluation(
+    section: AttentionSection,
+    features: Float[Tensor, "batch position feature_in"],
+    from_basis: Float[Tensor, "feature_in d_in"],
+    to_basis_next: Float[Tensor, "d_out feature_out"],
+    memory_budget: int,
+) -> MaskedEvaluation | None:
+    """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
+    n_examples, n_positions, _ = features.shape
+    attention, positions = section.attention, section.positions_of(features)
+    queries, attends = positions.queries.tolist(), attention.attends(positions)
+    distinct = [DistinctRows.of(features[:, position]) for position in range(n_positions)]
+    if max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct) > n_examples:
+        return None
+
+    residual = from_basis @ section.residual @ to_basis_next
+    query_weight = from_basis @ attention.W_Q / attention.scale
+    key_weight = from_basis @ attention.W_K
+    value_weight = from_basis @ attention.W_V @ attention.W_O @ to_basis_next
+    n_heads, n_outputs = len(value_weight), residual.shape[1]
+    chunk = rows_per_chunk(3 * n_positions * n_outputs * n_heads, memory_budget)
+
+    def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
+        masked_residual = residual * mask.T
+        masked_values = value_weight * mask.T
+        values = [torch.einsum("nj,hji->nih", position.rows, masked_values) for position in distinct]
+        output = features.new_empty(n_examples, len(queries), n_outputs)
+        for column, t in enumerate(queries):
+            keys = torch.nonzero(attends[column]).flatten().tolist()
+            scores = score_tables(distinct, t, keys, query_weight, key_weight, mask)
+            direct = distinct[t].rows @ masked_residual
+            for start in range(0, n_examples, chunk):
+                rows = slice(start, start + chunk)
+                at_query = distinct[t].index[rows]
+                score = torch.stack([scores[s][at_query, distinct[s].index[rows]] for s in keys])
+                value = torch.stack([values[s][distinct[s].index[rows]] for s in keys])
+                output[rows, column] = direct[at_query] + (score.softmax(0) * value).sum((0, -1))
+        return output
+
+    return evaluate
+
+
+def score_tables(
+    distinct: list[DistinctRows],
+    query: int,
+    keys: list[int],
+    query_weight: Float[Tensor, "head feature_in d_head"],
+    key_weight: Float[Tensor, "head feature_in d_head"],
+    mask: Bool[Tensor, "feature_out feature_in"],
+) -> dict[int, Float[Tensor, "distinct_query distinct_key feature_out head"]]:
+    """Attention scores of every distinct pair, for every output feature's own masked query and key inputs."""
+    masked_rows = distinct[query].rows[:, None, :] * mask
+    heads_query = torch.einsum("nij,hje->nihe", masked_rows, query_weight)
+    # What a key's features are multiplied with: one vector per query, output feature and head.
+    read_by_query = torch.einsum("nihe,hje->nihj", heads_query, key_weight) * mask[None, :, None, :]
+    return {s: torch.einsum("nihj,mj->nmih", read_by_query, distinct[s].rows) for s in keys}

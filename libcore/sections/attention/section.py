@@ -1,0 +1,49 @@
+"""Attention section: residual stream plus the outputs of all heads, biases folded, scale `1/sqrt(d_head)`."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.sections.attention.branch import AttentionBranch
+from libcore.sections.attention.masked import masked_attention_evaluation
+from libcore.sections.base import MaskedEvaluation
+from libcore.sections.block import BlockSection
+from libcore.sections.masked import evaluate_mask_by_mask
+
+
+class AttentionSection(BlockSection):
+    """A block of one attention branch without normalisation, for inputs of few distinct tokens and positions.
+
+    Args:
+        residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
+        W_Q, W_K: `[head, d_in, d_head]`, biases in the last row.
+        W_V: `[head, d_in, d_value]`, likewise.
+        W_O: `[head, d_value, d_out]`.
+        query_positions: the output positions to compute, None for all. What no later computation reads is left out.
+        causal: position `t` attends to positions `s <= t` only.
+    """
+
+    def __init__(
+        self,
+        residual: Float[Tensor, "d_in d_out"],
+        W_Q: Float[Tensor, "head d_in d_head"],
+        W_K: Float[Tensor, "head d_in d_head"],
+        W_V: Float[Tensor, "head d_in d_value"],
+        W_O: Float[Tensor, "head d_value d_out"],
+        query_positions: tuple[int, ...] | None = None,
+        causal: bool = True,
+    ) -> None:
+        self.attention = AttentionBranch(W_Q, W_K, W_V, W_O, causal=causal)
+        super().__init__(residual, (self.attention,), query_positions)
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """By tables over distinct activations where there are few of them (one per token), else mask by mask."""
+        fast = masked_attention_evaluation(self, features, from_basis, to_basis_next, memory_budget)
+        return fast or evaluate_mask_by_mask(self, features, from_basis, to_basis_next, memory_budget)

@@ -1,0 +1,198 @@
+"""Branches that act on every position by itself: MLPs, and the parts that a normalisation can be taken into."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.quadrature import Quadrature
+from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
+from libcore.sections.normalisation import Normalisation
+from libcore.sections.positionwise.hidden import Hidden
+from libcore.sections.positionwise.jacobian import (
+    PositionwiseJacobian,
+    PositionwiseJacobianSums,
+    RankOne,
+    positionwise_attributions,
+)
+
+
+class Positionwise(Branch):
+    """A branch whose Jacobian at a position is `A diag(d) B` and a few rank-one terms (`positionwise_jacobian.py`)."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> Float[Tensor, "d_in pre"]:
+        """`A`."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> Float[Tensor, "pre d_out"]:
+        """`B`."""
+
+    @abstractmethod
+    def path_jacobian(
+        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
+    ) -> PositionwiseJacobian:
+        """Averaged over the quadrature's points along the path from zero, in the activation's dtype."""
+
+    def forward_values(self, positions: int, queries: int) -> int:
+        return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])
+
+    def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
+        return PositionwiseJacobianSums(self.to(dtype=torch.float64), to_basis_next.double(), quadrature)
+
+    def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
+        return queries * (4 * self.reads.shape[0] + 10 * self.reads.shape[1] + 2 * n_out)
+
+    def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
+        return positionwise_attributions(self.to(dtype=torch.float64), from_basis, to_basis_next, quadrature)
+
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
+        return queries * (self.reads.shape[1] * (10 + n_out) + n_in * n_out)
+
+
+class PositionwiseBranch(Positionwise):
+    """`f -> hidden(n(f) @ weight_in) @ weight_out` at every position: an MLP, or a linear map after a normalisation.
+
+    Args:
+        weight_in: `[d_in, pre]`, bias in the last row.
+        weight_out: `[hidden, d_out]`.
+        hidden: from pre-activations to hidden activations.
+        normalisation: `n`, None for none; its gain and bias are in `weight_in`, and `d_in` is its width and the
+            constant coordinate.
+    """
+
+    def __init__(
+        self,
+        weight_in: Float[Tensor, "d_in pre"],
+        weight_out: Float[Tensor, "hidden d_out"],
+        hidden: Hidden,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        check_width(normalisation, weight_in)
+        self.weight_in = weight_in if normalisation is None else normalisation.fold(weight_in)
+        self.weight_out = weight_out
+        self.hidden = hidden
+        self.normalisation = normalisation
+
+    @property
+    def reads(self) -> Tensor:
+        return self.weight_in
+
+    @property
+    def writes(self) -> Tensor:
+        return self.weight_out.repeat(self.hidden.pre_activations_per_hidden, 1)
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        read = activation[:, positions.queries]
+        if self.normalisation is not None:
+            read = self.normalisation(read)
+        return self.hidden(read @ self.weight_in) @ self.weight_out
+
+    def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
+        if self.normalisation is None:
+            pre = activation @ self.weight_in
+            return PositionwiseJacobian(sum_of([w * self.hidden.derivative(alpha * pre) for alpha, w in quadrature]))
+        width = self.normalisation.width
+        bias = self.weight_in[width:]
+        from_residual, from_constant = activation[..., :width] @ self.weight_in[:width], activation[..., width:] @ bias
+        slopes, against_scale, of_bias = [], [], []
+        for alpha, weight in quadrature:
+            inverse_scale = self.normalisation.inverse_scale(alpha * activation)
+            derivative = self.hidden.derivative(alpha * (from_residual * inverse_scale + from_constant))
+            slopes.append(weight * inverse_scale * derivative)
+            against_scale.append(weight * alpha**2 * inverse_scale**3 * from_residual * derivative)
+            of_bias.append(weight * (1 - inverse_scale) * bias * derivative)
+        terms = [RankOne(padded(self.normalisation.centre(activation), 1) / -width, sum_of(against_scale))]
+        if bias.any():
+            terms.append(RankOne(unit_like(activation, -1), sum_of(of_bias)))
+        return PositionwiseJacobian(sum_of(slopes), tuple(terms))
+
+
+class ScaleBranch(Positionwise):
+    """`[x, 1] -> 1 / σ(x)`, written to coordinate `target` of the output: a normalisation's scale kept as a feature."""
+
+    def __init__(self, normalisation: Normalisation, target: int, d_out: int) -> None:
+        self.normalisation = normalisation
+        self.write = torch.zeros(1, d_out, dtype=torch.float64)
+        self.write[0, target] = 1.0
+
+    @property
+    def reads(self) -> Tensor:
+        return self.write.new_zeros(self.normalisation.width + 1, 1)
+
+    @property
+    def writes(self) -> Tensor:
+        return self.write
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        return self.normalisation.inverse_scale(activation[:, positions.queries]) * self.write
+
+    def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
+        left = padded(self.normalisation.centre(activation), 1) / -self.normalisation.width
+        right = sum_of(
+            [weight * alpha * self.normalisation.inverse_scale(alpha * activation) ** 3 for alpha, weight in quadrature]
+        )
+        return PositionwiseJacobian(torch.zeros_like(right), (RankOne(left, right),))
+
+
+class RescaleBranch(Positionwise):
+    """`[x, ..., 1 / σ, ...] -> (x_c * coordinate `scale`) @ weight_out`: the division by a scale kept as a feature.
+
+    A product of two coordinates, so that it has no singularity on the path to zero.
+    """
+
+    def __init__(
+        self, width: int, centred: bool, scale: int, weight_out: Float[Tensor, "width d_out"], d_in: int | None = None
+    ) -> None:
+        self.width = width
+        self.scale = scale
+        self.d_in = width + 2 if d_in is None else d_in
+        self.weight_out = Normalisation(width, centred, 0.0).fold(weight_out)
+
+    @property
+    def reads(self) -> Tensor:
+        return torch.eye(self.d_in, self.width, dtype=self.weight_out.dtype, device=self.weight_out.device)
+
+    @property
+    def writes(self) -> Tensor:
+        return self.weight_out
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        read = activation[:, positions.queries]
+        return (read[..., : self.width] * read[..., self.scale, None]) @ self.weight_out
+
+    def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
+        mean_alpha = sum(alpha * weight for alpha, weight in quadrature)
+        residual, scale = activation[..., : self.width], activation[..., self.scale, None]
+        by_scale = RankOne(unit_like(activation, self.scale), mean_alpha * residual)
+        return PositionwiseJacobian((mean_alpha * scale).expand_as(residual), (by_scale,))
+
+
+def check_width(normalisation: Normalisation | None, weight: Float[Tensor, "*head d_in d_out"]) -> None:
+    """A normalised branch reads the residual stream and the constant coordinate, nothing else."""
+    if normalisation is not None and weight.shape[-2] != normalisation.width + 1:
+        raise ValueError(
+            f"weight reads {weight.shape[-2]} coordinates; expected {normalisation.width} normalised and the constant"
+        )
+
+
+def padded(residual: Float[Tensor, "*batch width"], n: int) -> Float[Tensor, "*batch d_in"]:
+    """With `n` further coordinates, zero."""
+    return torch.cat([residual, residual.new_zeros(*residual.shape[:-1], n)], dim=-1)
+
+
+def unit_like(activation: Float[Tensor, "*batch d_in"], coordinate: int) -> Float[Tensor, "*batch d_in"]:
+    """The same coordinate direction everywhere."""
+    unit = activation.new_zeros(activation.shape[-1])
+    unit[coordinate] = 1.0
+    return unit.expand_as(activation)
+
+
+def sum_of(terms: list[Tensor]) -> Tensor:
+    """Of the terms of a path average."""
+    return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]

@@ -1,0 +1,118 @@
+"""Closed forms of branches that act on every position by itself (METHOD.md eq. 9, and section 5 on normalisation).
+
+The Jacobian at one position, rows for input coordinates, is
+
+    J = A diag(d) B + sum_k y_k^T r_k B
+
+with weights `A`, `B` and, for each input, the derivative `d` of hidden by pre-activations (divided by the
+normalisation's scale where there is one) and a few rank-one terms: a normalisation adds `y = -x_c / width`, along
+which the scale moves. The Gram of `J` then needs the Gram of `d`, one matrix-vector product per input and term, and
+Grams of the vectors `y`; the number of output features does not enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.quadrature import Quadrature
+from libcore.sections.branch import Attributions, DenseJacobian, JacobianSums, Positions
+from libcore.streams import float64_zeros
+
+if TYPE_CHECKING:
+    from libcore.sections.positionwise.branch import Positionwise
+
+
+@dataclass(frozen=True)
+class RankOne:
+    """`left^T right B` at every position."""
+
+    left: Float[Tensor, "*batch d_in"]
+    right: Float[Tensor, "*batch pre"]
+
+
+@dataclass(frozen=True)
+class PositionwiseJacobian:
+    """`d`, and the rank-one terms."""
+
+    slope: Float[Tensor, "*batch pre"]
+    terms: tuple[RankOne, ...] = ()
+
+    def at(self, positions: Positions) -> PositionwiseJacobian:
+        """At the output positions, examples and positions in one dimension."""
+        queries = positions.queries
+        terms = (RankOne(t.left[:, queries].flatten(0, 1), t.right[:, queries].flatten(0, 1)) for t in self.terms)
+        return PositionwiseJacobian(self.slope[:, queries].flatten(0, 1), tuple(terms))
+
+
+class PositionwiseJacobianSums(JacobianSums):
+    """Sums that `sum J J^T` and `sum J` are made of."""
+
+    def __init__(self, branch: Positionwise, to_basis_next: Tensor, quadrature: Quadrature) -> None:
+        self.branch = branch
+        self.quadrature = quadrature
+        self.reads, self.writes = branch.reads, branch.writes @ to_basis_next
+        (d_in, width), n_out = self.reads.shape, self.writes.shape[1]
+        self.slope_sum = float64_zeros(width, like=self.reads)
+        self.slope_gram = float64_zeros(width, width, like=self.reads)
+        self.slope_with_terms = float64_zeros(width, d_in, like=self.reads)
+        self.terms_sum = float64_zeros(d_in, n_out, like=self.reads)
+        self.terms_gram = float64_zeros(d_in, d_in, like=self.reads)
+
+    def add(self, activation: Tensor, positions: Positions) -> DenseJacobian:
+        at = self.branch.path_jacobian(activation, self.quadrature).at(positions)
+        self.slope_sum += at.slope.sum(0)
+        self.slope_gram += at.slope.T @ at.slope
+        rights = [term.right @ self.writes for term in at.terms]
+        for term, right in zip(at.terms, rights, strict=True):
+            self.terms_sum += term.left.T @ right
+            self.slope_with_terms += (at.slope * (right @ self.writes.T)).T @ term.left
+            for other, other_right in zip(at.terms, rights, strict=True):
+                overlap = (right * other_right).sum(1, keepdim=True)
+                self.terms_gram += term.left.T @ (overlap * other.left)
+
+        def dense() -> Float[Tensor, "sample d_in feature_out"]:
+            jacobian = (self.reads * at.slope[:, None, :]) @ self.writes
+            for term, right in zip(at.terms, rights, strict=True):
+                jacobian += term.left[:, :, None] * right[:, None, :]
+            return jacobian
+
+        return dense
+
+    def gram(self) -> Float[Tensor, "d_in d_in"]:
+        """`sum J J^T`, the first part eq. 9's."""
+        own = self.reads @ (self.slope_gram * (self.writes @ self.writes.T)) @ self.reads.T
+        cross = self.reads @ self.slope_with_terms
+        return own + cross + cross.T + self.terms_gram
+
+    def transfer(self) -> Float[Tensor, "d_in feature_out"]:
+        return (self.reads * self.slope_sum) @ self.writes + self.terms_sum
+
+
+def positionwise_attributions(
+    branch: Positionwise,
+    from_basis: Float[Tensor, "feature_in d_in"],
+    to_basis_next: Float[Tensor, "d_out feature_out"],
+    quadrature: Quadrature,
+) -> Attributions:
+    """`fhat_j (A diag(d) B + sum_k y_k^T r_k B)_ji`, rows in feature coordinates."""
+    reads, writes = from_basis @ branch.reads, branch.writes @ to_basis_next
+    n_in, n_out = len(reads), writes.shape[1]
+
+    def attributions(features: Tensor, positions: Positions) -> Tensor:
+        at = branch.path_jacobian(features @ from_basis, quadrature).at(positions)
+        # The derivative scales the narrower side, so that one product gives every example's Jacobian.
+        if n_out <= n_in:
+            scaled = (at.slope.T[:, :, None] * writes[:, None, :]).flatten(1)
+            jacobian = (reads @ scaled).unflatten(1, (-1, n_out)).transpose(0, 1)
+        else:
+            jacobian = ((at.slope[:, None, :] * reads).flatten(0, 1) @ writes).unflatten(0, (-1, n_in))
+        for term in at.terms:
+            jacobian = jacobian + (term.left @ from_basis.T)[:, :, None] * (term.right @ writes)[:, None, :]
+        at_queries = features[:, positions.queries]
+        return jacobian.unflatten(0, at_queries.shape[:2]) * at_queries[..., None]
+
+    return attributions

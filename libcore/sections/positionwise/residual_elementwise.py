@@ -1,0 +1,175 @@
+"""Residual elementwise section `f @ R + φ(f @ A) @ B`: an MLP block beside the residual stream (METHOD.md eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from libcore.quadrature import Quadrature
+from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.masks import distinct_masks
+from libcore.sections.positionwise.elementwise import path_derivative
+from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
+
+VALUES_IN_CACHE = 2**19
+"""Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
+
+
+ATTRIBUTIONS_IN_CACHE = 2**20
+"""Attributions (float64) computed at a time: with more, writing and reading them takes longer than the products."""
+
+
+class ResidualElementwiseSection(Section):
+    """`f -> f @ residual + activation_function(f @ weight_in) @ weight_out` at every position.
+
+    Args:
+        residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
+        weight_in: `[d_in, d_hidden]`, input bias in the last row.
+        weight_out: `[d_hidden, d_out]`.
+        activation_function: differentiable, elementwise.
+    """
+
+    def __init__(
+        self,
+        residual: Float[Tensor, "d_in d_out"],
+        weight_in: Float[Tensor, "d_in d_hidden"],
+        weight_out: Float[Tensor, "d_hidden d_out"],
+        activation_function: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.residual = residual
+        self.weight_in = weight_in
+        self.weight_out = weight_out
+        self.activation_function = activation_function
+
+    def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position d_out"]:
+        hidden = self.activation_function(activation @ self.weight_in)
+        return activation @ self.residual + hidden @ self.weight_out
+
+    def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        return example.shape[1] * (sum(self.residual.shape) + 2 * sum(self.weight_out.shape))
+
+    @property
+    def linear(self) -> Float[Tensor, "d_in width"]:
+        """Pre-activations of the hidden neurons, then the residual part of the output."""
+        return torch.cat([self.weight_in, self.residual], dim=1)
+
+    def after_linear(self, projected: Float[Tensor, "batch position width"]) -> Float[Tensor, "batch position d_out"]:
+        pre_activation, residual = projected.split((self.weight_in.shape[1], self.residual.shape[1]), dim=-1)
+        return residual + self.activation_function(pre_activation) @ self.weight_out
+
+    def path_derivative(
+        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
+    ) -> Float[Tensor, "batch position d_hidden"]:
+        """`sum_q w_q φ'(α_q f @ A)`: the derivative averaged along the path from zero."""
+        return path_derivative(activation @ self.weight_in, self.activation_function, quadrature)
+
+    def _values_per_example(self, stream: ActivationStream) -> int:
+        """Numbers alive per example in `path_derivative` and the section's own forward pass."""
+        return stream.example().shape[1] * (sum(self.residual.shape) + 6 * self.weight_in.shape[1])
+
+    def closed_form_jacobian_gram(
+        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+    ) -> Float[Tensor, "d_in d_in"]:
+        """METHOD.md eq. 9: one forward pass and one Gram of `d = φ'(f @ A)`, whatever the number of output features."""
+        d_hidden = self.weight_in.shape[1]
+        derivative_sum = float64_zeros(d_hidden, like=self.weight_in)
+        derivative_gram = float64_zeros(d_hidden, d_hidden, like=self.weight_in)
+        count = 0
+        for activation in stream.chunks(self._values_per_example(stream)):
+            derivative = self.path_derivative(activation, quadrature).double().flatten(0, 1)
+            derivative_sum += derivative.sum(0)
+            derivative_gram += derivative.T @ derivative
+            count += len(derivative)
+
+        weight_in = self.weight_in.double()
+        residual = (self.residual @ to_basis_next).double()
+        weight_out = (self.weight_out @ to_basis_next).double()
+        cross = (weight_in * (derivative_sum / count)) @ (weight_out @ residual.T)
+        hidden = weight_in @ (weight_out @ weight_out.T * (derivative_gram / count)) @ weight_in.T
+        return residual @ residual.T + cross + cross.T + hidden
+
+    def closed_form_edges(
+        self,
+        stream: ActivationStream,
+        to_basis: Tensor,
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        quadrature: Quadrature,
+    ) -> Float[Tensor, "feature_out feature_in"]:
+        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per block of inputs."""
+        linear = (from_basis @ self.residual @ to_basis_next).double()
+        weight_in, weight_out = (from_basis @ self.weight_in).double(), (self.weight_out @ to_basis_next).double()
+        square_sum, count = float64_zeros(*linear.shape, like=linear), 0
+        values_per_example = stream.example().shape[1] * (2 * linear.numel() + weight_out.numel())
+        rows = min(
+            rows_per_chunk(values_per_example, stream.memory_budget), max(1, ATTRIBUTIONS_IN_CACHE // linear.numel())
+        )
+        for activation in stream.chunks(2 * len(linear) + self._values_per_example(stream)):
+            features = activation @ to_basis
+            derivative = self.path_derivative(features @ from_basis, quadrature).double().flatten(0, 1)
+            features = features.double().flatten(0, 1)
+            for of_block, derivative_of_block in zip(features.split(rows), derivative.split(rows), strict=True):
+                square_sum += squared_attributions(of_block, derivative_of_block, linear, weight_in, weight_out)
+            count += len(features)
+        return square_sum.T / count
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        from_basis: Tensor,
+        to_basis_next: Tensor,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """The linear part is one product; each distinct mask evaluates the hidden layer from its kept inputs alone.
+
+        Masks are taken in chunks of similar size and gathered to a common width, so the cost follows the number of
+        kept edges: a mask of three inputs costs three rows of `weight_in`, not all of them.
+        """
+        flat = features.flatten(0, 1)
+        linear = from_basis @ self.residual @ to_basis_next
+        weight_in = from_basis @ self.weight_in
+        # The padding index of `distinct_masks` points at this row of zeros.
+        padded_weight_in = torch.cat([weight_in, torch.zeros_like(weight_in[:1])])
+        weight_out = self.weight_out @ to_basis_next
+        rows, masks_per_chunk = self._block_of_hidden(flat, memory_budget)
+
+        def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
+            output = flat @ (linear * mask.T)
+            for kept, outputs_of_mask in distinct_masks(mask, masks_per_chunk):
+                columns, kept_weight = kept.clamp(max=flat.shape[1] - 1), padded_weight_in[kept]
+                for features_block, output_block in zip(flat.split(rows), output.split(rows), strict=True):
+                    kept_features = features_block[:, columns].transpose(0, 1)
+                    hidden = self.activation_function(torch.bmm(kept_features, kept_weight))
+                    for hidden_of_mask, outputs in zip(hidden, outputs_of_mask, strict=True):
+                        output_block[:, outputs] += hidden_of_mask @ weight_out[:, outputs]
+            return output.unflatten(0, features.shape[:2])
+
+        return evaluate
+
+    def _block_of_hidden(self, flat: Tensor, memory_budget: int) -> tuple[int, int]:
+        """Examples and masks whose hidden activations are held at once.
+
+        On a CPU they stay in cache: written to memory and read back, they would cost more than the products.
+        """
+        width, d_hidden = flat.shape[1], self.weight_in.shape[1]
+        budget = memory_budget // 8
+        in_cache = budget if flat.is_cuda else min(budget, VALUES_IN_CACHE)
+        rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
+        values_per_mask = width * d_hidden + rows * (width + d_hidden)
+        return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))
+
+
+def squared_attributions(
+    features: Float[Tensor, "sample feature_in"],
+    derivative: Float[Tensor, "sample d_hidden"],
+    linear: Float[Tensor, "feature_in feature_out"],
+    weight_in: Float[Tensor, "feature_in d_hidden"],
+    weight_out: Float[Tensor, "d_hidden feature_out"],
+) -> Float[Tensor, "feature_in feature_out"]:
+    """`sum_x A_ij(x)^2`, float64. The derivative scales the narrow side: one product then gives every `A / fhat`."""
+    scaled_out = (derivative.T[:, :, None] * weight_out[:, None, :]).flatten(1)
+    attribution = (weight_in @ scaled_out).unflatten(1, (len(features), -1))
+    return attribution.add_(linear[:, None]).mul_(features.T[:, :, None]).square_().sum(1)
