@@ -13,6 +13,9 @@ from torch import Tensor
 from libcore.sections import Section, compose
 from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held
 
+CONSTANT_TOLERANCE = 1e-3
+"""How far the constant coordinate may be off by round-off, in float32 and after poolings."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -21,18 +24,19 @@ class Chain:
     Attributes:
         node_layers: names, first to last.
         sections: `sections[l]` maps the activation of `node_layers[l]` to that of `node_layers[l + 1]`.
-        head: maps a batch of inputs to the first node layer's activation `[batch, position, d]`.
+        embed: maps a batch of inputs to the first activation `[batch, position, d]`.
+        last_has_constant: whether the last node layer carries the constant coordinate; logits do not, a residual stream
+            does. All node layers before it do.
         tail: maps the last node layer's activation to the model's output; None where the last layer is the output.
-        layers_without_constant: node layers that carry no constant coordinate (the logits).
         isolated: by node layer, coordinates that stay features of their own (a normalisation's scale).
-        before: sections between `head` and the first node layer, of layers that were left out.
+        before: sections between `embed` and the first node layer, of layers that were left out.
     """
 
     node_layers: tuple[str, ...]
     sections: tuple[Section, ...]
-    head: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Tensor]
+    last_has_constant: bool
     tail: Section | None = None
-    layers_without_constant: frozenset[str] = frozenset({"output"})
     before: tuple[Section, ...] = ()
     isolated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -44,7 +48,7 @@ class Chain:
 
     def has_constant(self, layer: str) -> bool:
         """Whether the last coordinate of this node layer's activation is the constant one."""
-        return layer not in self.layers_without_constant
+        return layer != self.node_layers[-1] or self.last_has_constant
 
     def activation(self, inputs: Tensor, layer: int) -> Float[Tensor, "batch position d"]:
         """Activation of node layer number `layer` on these inputs."""
@@ -52,7 +56,7 @@ class Chain:
 
     def activations(self, inputs: Tensor) -> Iterator[Float[Tensor, "batch position d"]]:
         """Every node layer's activation on these inputs, first to last, from one pass through the model."""
-        activation = self.head(inputs)
+        activation = self.embed(inputs)
         for section in self.before:
             activation = section(activation)
         yield activation
@@ -81,10 +85,10 @@ class Chain:
         """Every node layer's activations on `inputs`.
 
         From one pass through the model where they take at most half of the budget together, which the chunks then do
-        without; otherwise recomputed from the inputs for each layer.
+        without; otherwise recomputed from the inputs for each layer. Raises ValueError as `checked` does.
         """
         with torch.no_grad():
-            examples = list(self.activations(inputs[:1]))
+            examples = list(self.checked(self.activations(inputs[:1])))
         held_bytes = len(inputs) * sum(example.numel() * example.element_size() for example in examples)
         if held_bytes > memory_budget // 2:
             return [self.stream(inputs, layer, memory_budget) for layer in range(len(self.node_layers))]
@@ -96,10 +100,28 @@ class Chain:
                     whole[start : start + chunk] = activation
         return [stream_of_held(activations, memory_budget - held_bytes) for activations in held]
 
+    def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same activations, first node layer to last, each looked at before the next is computed from it.
+
+        Raises ValueError for one without the shape or the constant coordinate that the chain claims.
+        """
+        for layer, activation in zip(self.node_layers, activations, strict=True):
+            has_constant, shape = self.has_constant(layer), tuple(activation.shape)
+            expected = f"[batch, position, {'d + 1' if has_constant else 'd'}]"
+            if activation.ndim != 3:
+                raise ValueError(f"{layer}: an activation of shape {shape}; expected {expected}")
+            if has_constant and not (activation[..., -1] - 1).abs().max().item() <= CONSTANT_TOLERANCE:
+                found = activation[..., -1].flatten()[0].item()
+                or_none = ", or last_has_constant=False" if layer == self.node_layers[-1] else ""
+                raise ValueError(
+                    f"{layer}: the last coordinate is {found:.4g}; expected {expected}, the constant 1 last{or_none}"
+                )
+            yield activation
+
     def values_to_produce(self, inputs: Tensor, layer: int) -> int:
         """Numbers alive per example on the way from the inputs to node layer number `layer`."""
         with torch.no_grad():
-            activation = self.head(inputs[:1])
+            activation = self.embed(inputs[:1])
             values = 2 * activation.numel()
             for section in (*self.before, *self.sections[:layer]):
                 values = max(values, section.forward_values(activation))
@@ -127,4 +149,5 @@ class Chain:
             sections=tuple(compose(self.sections[a:b]) for a, b in pairwise(indices)),
             before=(*self.before, *before),
             tail=compose(tail) if tail else None,
+            last_has_constant=self.has_constant(node_layers[-1]),
         )

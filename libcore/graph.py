@@ -124,7 +124,7 @@ def interaction_edges(
     `on_error` is called with each layer's name and estimated relative error where the estimator samples by `probes`.
     """
     strengths: dict[str, Tensor] = {}
-    dtype: torch.dtype = chain.head(inputs[:1]).dtype
+    dtype: torch.dtype = chain.embed(inputs[:1]).dtype
     streams = chain.streams(inputs, memory_budget)
     for index, section in enumerate(chain.sections):
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]

@@ -56,7 +56,7 @@ def top_examples(
     Where a layer has several positions, an example counts by its extreme one.
 
     Args:
-        chain: its `head` takes `inputs`; features are computed in its dtype and on its device.
+        chain: its `embed` takes `inputs`; features are computed in its dtype and on its device.
         bases: of every node layer.
         inputs: all are searched.
         n: examples at either end; all inputs, where there are fewer.

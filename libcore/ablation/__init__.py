@@ -40,7 +40,7 @@ class EvaluationData:
     """Held-out inputs and how outputs on them are scored.
 
     Attributes:
-        inputs: what the chain's head takes.
+        inputs: what the chain's `embed` takes.
         score_sum: scores of a chunk's outputs, summed over examples.
         lower_is_better: whether a model that is harmed scores more, as in cross-entropy.
         score_name: what the score is called; cross-entropies are in nats per token.

@@ -133,7 +133,7 @@ def last_basis(
 
 def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:
     """What activations are computed in."""
-    return chain.head(inputs[:1]).dtype
+    return chain.embed(inputs[:1]).dtype
 
 
 METHODS: dict[str, Method] = {

@@ -18,6 +18,7 @@ from torch.nn import functional
 from libcore.ablation import EvaluationData
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.constant import beside_constant, constant_alone, folded, with_constant
 from libcore.methods.baselines import haar_rotation
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.analysed import CONSTANT, AnalysedModel
@@ -143,22 +144,24 @@ def chain_of(weights: Weights, architecture: Architecture, dtype: torch.dtype, d
     double = {name: weight.to(device=device, dtype=torch.float64) for name, weight in weights.items()}
     sections: list[Section] = []
     for index in range(architecture.n_layers):
-        weight_in = torch.cat(
-            [double[f"rotations.{index}"].T @ double[f"layers.{index}.W"], double[f"layers.{index}.b"][None]]
-        )
+        weight_in = folded(double[f"rotations.{index}"].T @ double[f"layers.{index}.W"], double[f"layers.{index}.b"])
         if index == architecture.n_layers - 1:
             sections.append(AffineSection(weight_in))
             continue
-        keeps_constant = weight_in.new_zeros(architecture.width + 1, architecture.width + 1)
-        keeps_constant[-1, -1] = 1.0
-        weight_out = functional.pad(double[f"rotations.{index + 1}"], (0, 1))
-        sections.append(ResidualElementwiseSection(keeps_constant, weight_in, weight_out, functional.relu))
+        constant = constant_alone(architecture.width, architecture.width, like=weight_in)
+        weight_out = beside_constant(double[f"rotations.{index + 1}"])
+        sections.append(ResidualElementwiseSection(constant, weight_in, weight_out, functional.relu))
 
     def rotated(inputs: Float[Tensor, "batch width"]) -> Float[Tensor, "batch 1 d"]:
         activation = inputs.double() @ double["rotations.0"]
-        return functional.pad(activation, (0, 1), value=1.0)[:, None].to(dtype)
+        return with_constant(activation)[:, None].to(dtype)
 
-    return Chain(node_layers(architecture), tuple(section.to(dtype=dtype) for section in sections), head=rotated)
+    return Chain(
+        node_layers(architecture),
+        tuple(section.to(dtype=dtype) for section in sections),
+        embed=rotated,
+        last_has_constant=False,
+    )
 
 
 def analysed(weights: Weights, architecture: Architecture, device: torch.device) -> AnalysedModel:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libcore.chain import Chain
+from libcore.constant import beside_constant, carrying_constant, folded, with_constant
 from libcore.sections import AffineSection, AttentionSection, ResidualElementwiseSection
 
 NODE_LAYERS = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.0.hook_resid_post", "output")
@@ -109,39 +110,31 @@ def logits_from_pairs(
 def chain_of(weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
     """The transformer as sections between residual-stream node layers, biases folded into the constant coordinate."""
     weights = {name: weight.detach().to(device=device, dtype=dtype) for name, weight in weights.items()}
-    w_q, w_k, w_v = (
-        torch.cat([weights[f"blocks.0.attn.W_{name}"], weights[f"blocks.0.attn.b_{name}"][:, None, :]], dim=1)
-        for name in "QKV"
-    )
+    w_q, w_k, w_v = (folded(weights[f"blocks.0.attn.W_{name}"], weights[f"blocks.0.attn.b_{name}"]) for name in "QKV")
     w_v, w_o = with_output_bias(w_v, weights["blocks.0.attn.W_O"], weights["blocks.0.attn.b_O"])
     attention = AttentionSection(
         residual=torch.eye(w_q.shape[1], dtype=dtype, device=device),
         W_Q=w_q,
         W_K=w_k,
         W_V=w_v,
-        W_O=functional.pad(w_o, (0, 1)),
+        W_O=beside_constant(w_o),
         query_positions=(-1,),
     )
     mlp = ResidualElementwiseSection(
-        residual=with_constant(torch.eye(w_q.shape[1] - 1, dtype=dtype, device=device), weights["blocks.0.mlp.b_out"]),
-        weight_in=torch.cat([weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"][None]]),
-        weight_out=functional.pad(weights["blocks.0.mlp.W_out"], (0, 1)),
+        residual=carrying_constant(
+            torch.eye(w_q.shape[1] - 1, dtype=dtype, device=device), weights["blocks.0.mlp.b_out"]
+        ),
+        weight_in=folded(weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"]),
+        weight_out=beside_constant(weights["blocks.0.mlp.W_out"]),
         activation_function=functional.relu,
     )
-    unembed = AffineSection(torch.cat([weights["unembed.W_U"], weights["unembed.b_U"][None]]))
+    unembed = AffineSection(folded(weights["unembed.W_U"], weights["unembed.b_U"]))
     embedding, position = weights["embed.W_E"], weights["pos_embed.W_pos"]
 
     def embed(tokens: Int[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 d"]:
-        return functional.pad(embedding[tokens] + position, (0, 1), value=1.0)
+        return with_constant(embedding[tokens] + position)
 
-    return Chain(NODE_LAYERS, (attention, mlp, unembed), head=embed)
-
-
-def with_constant(matrix: Float[Tensor, "d d_out"], bias: Float[Tensor, " d_out"]) -> Float[Tensor, "d1 d_out1"]:
-    """`[[matrix, 0], [bias, 1]]`: acts on activations whose last coordinate is the constant one, and keeps it."""
-    with_bias = functional.pad(torch.cat([matrix, bias[None]]), (0, 1))
-    with_bias[-1, -1] = 1.0
-    return with_bias
+    return Chain(NODE_LAYERS, (attention, mlp, unembed), embed=embed, last_has_constant=False)
 
 
 def with_output_bias(

@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from libcore.chain import Chain
+from libcore.constant import with_constant
 from libcore.sections import Section, compose
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.block_sections import BlockSections
@@ -50,7 +50,8 @@ def chain_of(
     return Chain(
         node_layers=names,
         sections=tuple(compose(steps(start, end)) for start, end in pairwise(layers)),
-        head=embedding(architecture, weights),
+        embed=embedding(architecture, weights),
+        last_has_constant=layers[-1] != OUTPUT,
         tail=None if layers[-1] == OUTPUT else compose(steps(layers[-1], OUTPUT)),
         before=steps(all_node_layers(architecture)[0], layers[0]),
         isolated={
@@ -73,6 +74,6 @@ def embedding(
         residual = tokens_to_stream[tokens]
         if positions is not None:
             residual = residual + positions[:length]
-        return pad(residual, (0, 1), value=1.0)
+        return with_constant(residual)
 
     return embed

@@ -40,7 +40,7 @@ def token_contexts_of(
     """What finds the contexts of a model's features in these sequences (`AnalysedModel.token_contexts`).
 
     Args:
-        tokens: as the chain's `head` takes them; the first `N_SEQUENCES` sequences are searched.
+        tokens: as the chain's `embed` takes them; the first `N_SEQUENCES` sequences are searched.
         vocabulary: text of every token; any strings.
         memory_budget: bytes that one chunk's activations and features may take.
 

@@ -32,7 +32,7 @@ def token_labels(
     neuron basis bear their token's name, and the constant feature its own.
 
     Args:
-        chain: its `head` takes `tokens`; features are computed in its dtype and on its device.
+        chain: its `embed` takes `tokens`; features are computed in its dtype and on its device.
         bases: of every node layer.
         tokens: the first `N_SEQUENCES` sequences are looked at.
         vocabulary: text of every token.

@@ -69,7 +69,7 @@ def unembedding_of(chain: Chain, tokens: Int[Tensor, "sequence position"]) -> Un
     pieces = [part for piece in pieces for part in (piece.sections if isinstance(piece, ComposedSection) else (piece,))]
     if not pieces:
         raise ValueError("a chain without sections; expected at least the one that gives the logits")
-    streams = [chain.head(tokens[torch.linspace(0, len(tokens) - 1, N_ACTIVATIONS).long()])]
+    streams = [chain.embed(tokens[torch.linspace(0, len(tokens) - 1, N_ACTIVATIONS).long()])]
     for piece in pieces[:-1]:
         streams.append(piece(streams[-1]))
     # Finer node layers after the last block carry the normalisation's scale or its output beside the residual stream.

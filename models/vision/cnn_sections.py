@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from libcore.chain import Chain
+from libcore.constant import beside_constant, carrying_constant, constant_alone, folded, with_constant
 from libcore.sections import ConvolutionSection, MaxPoolingSection, ResidualConvolutionSection, Section, compose
 from models.vision.cnn import node_layers
 from models.vision.images import ImageFormat
@@ -51,18 +52,19 @@ def chain_of(
     return Chain(
         layers,
         tuple(section.to(device=device, dtype=dtype) for section in sections),
-        head=lambda images: pixels(images.to(device), dtype),
+        embed=lambda images: pixels(images.to(device), dtype),
+        last_has_constant=False,
     )
 
 
 def pooling_block(weights: Weights, name: str, grid: Grid, pooling: str) -> Section:
     """Convolution, ReLU, pooling. The constant coordinate is pooled like the others."""
-    kernel, bias = folded(weights, f"{name}.conv", f"{name}.norm")
+    kernel, bias = without_norm(weights, f"{name}.conv", f"{name}.norm")
     first = convolution(kernel, bias, grid)
     d_in, d_hidden = first.kernel.shape[2:]
     if pooling == "average":
         pool = torch.eye(d_hidden, d_hidden + 1, dtype=kernel.dtype).expand(2, 2, -1, -1) / 4
-        constant = constant_only(d_in, d_hidden + 1).expand(2, 2, -1, -1) / 4
+        constant = constant_alone(d_in - 1, d_hidden).expand(2, 2, -1, -1) / 4
         return ResidualConvolutionSection(
             ConvolutionSection(constant, grid, stride=2),
             first,
@@ -70,7 +72,7 @@ def pooling_block(weights: Weights, name: str, grid: Grid, pooling: str) -> Sect
             functional.relu,
         )
     unpooled = ResidualConvolutionSection(
-        ConvolutionSection(constant_only(d_in, d_hidden + 1)[None, None], grid),
+        ConvolutionSection(constant_alone(d_in - 1, d_hidden)[None, None], grid),
         first,
         ConvolutionSection(torch.eye(d_hidden, d_hidden + 1, dtype=kernel.dtype)[None, None], grid),
         functional.relu,
@@ -80,12 +82,11 @@ def pooling_block(weights: Weights, name: str, grid: Grid, pooling: str) -> Sect
 
 def residual_block(weights: Weights, name: str, grid: Grid) -> Section:
     """The residual stream as it is, beside two convolutions with a ReLU between them."""
-    first = convolution(*folded(weights, f"{name}.conv1", f"{name}.norm1"), grid)
-    kernel, bias = folded(weights, f"{name}.conv2", f"{name}.norm2")
+    first = convolution(*without_norm(weights, f"{name}.conv1", f"{name}.norm1"), grid)
+    kernel, bias = without_norm(weights, f"{name}.conv2", f"{name}.norm2")
     d = len(bias)
-    residual = torch.eye(d + 1, dtype=bias.dtype)
-    residual[-1, :-1] = bias
-    second = functional.pad(kernel, (0, 1))
+    residual = carrying_constant(torch.eye(d, dtype=bias.dtype), bias)
+    second = beside_constant(kernel)
     return ResidualConvolutionSection(
         ConvolutionSection(residual[None, None], grid),
         first,
@@ -98,7 +99,7 @@ def readout(weights: Weights, grid: Grid) -> Section:
     """ReLU of every pixel, their mean, and the logits, which carry no constant coordinate."""
     weight, bias = weights["readout.weight"].T, weights["readout.bias"]
     d, n_pixels = len(weight), grid[0] * grid[1]
-    onto_logits = torch.cat([torch.zeros_like(weight), bias[None]]) / n_pixels
+    onto_logits = folded(torch.zeros_like(weight), bias) / n_pixels
     return ResidualConvolutionSection(
         ConvolutionSection(onto_logits.expand(*grid, -1, -1), grid, stride=grid[0]),
         ConvolutionSection(torch.eye(d + 1, d, dtype=weight.dtype)[None, None], grid),
@@ -107,7 +108,7 @@ def readout(weights: Weights, grid: Grid) -> Section:
     )
 
 
-def folded(
+def without_norm(
     weights: Weights, conv: str, norm: str
 ) -> tuple[Float[Tensor, "rows columns d_in d_out"], Float[Tensor, " d_out"]]:
     """Kernel and bias of a convolution followed by its batch normalisation with running moments."""
@@ -120,18 +121,11 @@ def convolution(
     kernel: Float[Tensor, "3 3 d_in d_out"], bias: Float[Tensor, " d_out"], grid: Grid
 ) -> ConvolutionSection:
     """Same-size convolution of an activation with constant coordinate; the bias is read at the pixel itself."""
-    with_constant = functional.pad(kernel, (0, 0, 0, 1))
-    with_constant[1, 1, -1] = bias
-    return ConvolutionSection(with_constant, grid, padding=1)
-
-
-def constant_only(d_in: int, d_out: int) -> Float[Tensor, "d_in_with_constant d_out"]:
-    """The constant coordinate carried over, nothing else."""
-    weight = torch.zeros(d_in, d_out, dtype=torch.float64)
-    weight[-1, -1] = 1.0
-    return weight
+    reading = functional.pad(kernel, (0, 0, 0, 1))
+    reading[1, 1, -1] = bias
+    return ConvolutionSection(reading, grid, padding=1)
 
 
 def pixels(images: UInt8[Tensor, "batch channel height width"], dtype: torch.dtype) -> Float[Tensor, "batch pixel d"]:
     """Channels in [0, 1] and the constant coordinate, one position per pixel."""
-    return functional.pad(images.flatten(2).transpose(1, 2).to(dtype).div_(255), (0, 1), value=1.0)
+    return with_constant(images.flatten(2).transpose(1, 2).to(dtype).div_(255))

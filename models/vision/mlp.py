@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libcore.chain import Chain
+from libcore.constant import beside_constant, constant_alone, folded, with_constant
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.vision.images import ImageFormat
 
@@ -58,26 +59,24 @@ def node_layers(n_hidden: int) -> tuple[str, ...]:
 def chain_of(weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:
     """The network as sections: `relu(f @ [[W], [b]])` with the constant beside it for each layer but the last."""
     n_layers = len(weights) // 2
-    folded = [
-        torch.cat([weights[f"layers.{index}.W"], weights[f"layers.{index}.b"][None]]) for index in range(n_layers)
-    ]
-    sections: list[Section] = [relu_layer(weight) for weight in folded[:-1]]
-    sections.append(AffineSection(folded[-1]))
+    reading = [folded(weights[f"layers.{index}.W"], weights[f"layers.{index}.b"]) for index in range(n_layers)]
+    sections: list[Section] = [relu_layer(weight) for weight in reading[:-1]]
+    sections.append(AffineSection(reading[-1]))
     return Chain(
         node_layers(n_layers - 1),
         tuple(section.to(device=device, dtype=dtype) for section in sections),
-        head=lambda images: flattened(images.to(device), dtype),
+        embed=lambda images: flattened(images.to(device), dtype),
+        last_has_constant=False,
     )
 
 
 def relu_layer(weight: Float[Tensor, "d_in d_hidden"]) -> ResidualElementwiseSection:
     """`f -> [relu(f @ weight), 1]`: the hidden neurons as they are, and the constant coordinate carried over."""
     d_in, d_hidden = weight.shape
-    constant = weight.new_zeros(d_in, d_hidden + 1)
-    constant[-1, -1] = 1.0
-    return ResidualElementwiseSection(constant, weight, torch.eye(d_hidden, d_hidden + 1), functional.relu)
+    constant = constant_alone(d_in - 1, d_hidden, like=weight)
+    return ResidualElementwiseSection(constant, weight, beside_constant(torch.eye(d_hidden)), functional.relu)
 
 
 def flattened(images: UInt8[Tensor, "batch channel height width"], dtype: torch.dtype) -> Float[Tensor, "batch 1 d"]:
     """Pixels in [0, 1] and the constant coordinate, one position."""
-    return functional.pad(images.flatten(1).to(dtype).div_(255), (0, 1), value=1.0)[:, None]
+    return with_constant(images.flatten(1).to(dtype).div_(255))[:, None]

@@ -96,7 +96,7 @@ class PicturedFeatures:
     """The images that features are labelled and pictured with.
 
     Attributes:
-        images: with one channel or three, as the chain's `head` takes them; the first `PICTURED_EXAMPLES` are searched.
+        images: with one channel or three, as the chain takes them; the first `PICTURED_EXAMPLES` are searched.
         labels: class of each image.
         class_names: by class.
         grids: rows and columns of each node layer's positions, the input's first; (1, 1) where one stands for the whole

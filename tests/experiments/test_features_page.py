@@ -55,7 +55,7 @@ def described() -> tuple[InteractionGraph, FeatureTable, TokenContexts]:
     def block(weight: Tensor) -> FunctionSection:
         return FunctionSection(lambda stream: stream + functional.pad(torch.tanh(stream @ weight), (0, 1)))
 
-    chain = Chain(LAYERS, tuple(block(weight) for weight in mixing), head, FunctionSection(lambda f: f @ reading))
+    chain = Chain(LAYERS, tuple(block(weight) for weight in mixing), head, True, FunctionSection(lambda f: f @ reading))
     tokens = torch.randint(0, len(VOCABULARY), (N, LENGTH), generator=generator)
     bases, statistics = {}, {}
     for layer in LAYERS:

@@ -86,17 +86,17 @@ def function_preceded_by(section: Section, matrix: Tensor) -> Section:
 
 def mapped(chain: Chain, layer: int, matrix: Tensor, follow: Rewrite, precede: Rewrite) -> Chain:
     """The same model with node layer `layer` written as `f @ matrix`."""
-    sections, head = list(chain.sections), chain.head
+    sections, head = list(chain.sections), chain.embed
     if layer:
         sections[layer - 1] = follow(sections[layer - 1], matrix)
     else:
 
         def head(inputs: Tensor) -> Tensor:
-            return chain.head(inputs) @ matrix
+            return chain.embed(inputs) @ matrix
 
     if layer < len(sections):
         sections[layer] = precede(sections[layer], torch.linalg.inv(matrix))
-    return replace(chain, sections=tuple(sections), head=head)
+    return replace(chain, sections=tuple(sections), embed=head)
 
 
 def with_constant(matrix: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -118,7 +118,8 @@ def chain_and_inputs(last_is_residual_stream: bool) -> tuple[Chain, Tensor]:
         affine(generator, D, D if last_is_residual_stream else 6, constant_out=last_is_residual_stream),
     )
     names = ("first", "second", "third", "fourth", "stream" if last_is_residual_stream else "output")
-    return Chain(names, sections, head=lambda inputs: inputs), random_activation(generator, 10, 3, D)
+    chain = Chain(names, sections, embed=lambda inputs: inputs, last_has_constant=last_is_residual_stream)
+    return chain, random_activation(generator, 10, 3, D)
 
 
 def fitted(chain: Chain, inputs: Tensor, method: Callable = fit_lib) -> Fitted:

@@ -22,7 +22,8 @@ def narrowing_chain(generator: torch.Generator) -> Chain:
             residual_elementwise(generator, D_WIDE, 4, D_NARROW, functional.relu),
             affine(generator, D_NARROW, 2, constant_out=False),
         ),
-        head=lambda inputs: inputs,
+        embed=lambda inputs: inputs,
+        last_has_constant=False,
     )
 
 
@@ -34,7 +35,7 @@ def test_outputs_are_those_of_the_projected_activation(generator, narrowing_chai
     to_basis = random(generator, d, d)
     basis = Basis(to_basis, torch.linalg.inv(to_basis), torch.ones(d, dtype=torch.float64), True).to(dtype=dtype)
     sections = tuple(section.to(dtype=dtype) for section in chain.sections)
-    chain = Chain(chain.node_layers, sections, chain.head)
+    chain = Chain(chain.node_layers, sections, chain.embed, last_has_constant=False)
     inputs = random_activation(generator, 7, 2, D_WIDE).to(dtype)
     output_with_kept = outputs_with_kept(chain, inputs, layer, basis, chunk=3)
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-4}[dtype]
@@ -60,7 +61,10 @@ def test_a_narrowing_layer_is_gone_through_once(generator, narrowing_chain):
     """What makes hundreds of counts affordable: no further pass through the wide layer."""
     passes = []
     chain = Chain(
-        narrowing_chain.node_layers, narrowing_chain.sections, lambda inputs: passes.append(len(inputs)) or inputs
+        narrowing_chain.node_layers,
+        narrowing_chain.sections,
+        lambda inputs: passes.append(len(inputs)) or inputs,
+        last_has_constant=False,
     )
     identity = torch.eye(D_WIDE, dtype=torch.float64)
     basis = Basis(identity, identity, torch.ones(D_WIDE, dtype=torch.float64), True)

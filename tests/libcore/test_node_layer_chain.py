@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import BUDGETS, affine, largest_difference, random_activation, random_chain
+from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random_activation, random_chain
 from torch import Generator
 
 from libcore.chain import Chain
 from libcore.sections import ComposedSection
+from libcore.statistics import chain_statistics
 
 LAYERS = ("before", "middle", "after", "output")
 
@@ -96,13 +97,43 @@ def test_impossible_restrictions_are_refused(generator: Generator, node_layers: 
 def test_a_chain_has_one_section_between_two_node_layers(generator: Generator) -> None:
     section = affine(generator, 3, 3)
     with pytest.raises(ValueError, match=r"3 node layers.*got 1"):
-        Chain(("a", "b", "c"), (section,), head=lambda inputs: inputs)
+        Chain(("a", "b", "c"), (section,), embed=lambda inputs: inputs, last_has_constant=False)
 
 
-def test_only_the_output_has_no_constant_unless_said_otherwise(generator: Generator) -> None:
+def test_all_node_layers_but_the_last_carry_the_constant_and_the_last_as_it_says(generator: Generator) -> None:
     chain = random_chain(generator)
     assert [chain.has_constant(layer) for layer in LAYERS] == [True, True, True, False]
-    assert replace(chain, layers_without_constant=frozenset()).has_constant("output")
+    assert replace(chain, last_has_constant=True).has_constant("output")
+
+
+@pytest.mark.parametrize("last", ["output", "logits", "anything"])
+def test_no_name_decides_which_layer_carries_the_constant(generator: Generator, last: str) -> None:
+    chain = replace(random_chain(generator), node_layers=(*LAYERS[:-1], last))
+    assert not chain.has_constant(last)
+    (*_, logits), (*_, expected) = (
+        chain_statistics(each, random_activation(generator.manual_seed(1), 9, 3, 4), AMPLE).values()
+        for each in (chain, random_chain(generator.manual_seed(0)))
+    )
+    assert torch.equal(logits.mean, expected.mean)
+
+
+def test_a_constant_that_is_not_there_is_refused_on_data(generator: Generator) -> None:
+    inputs = random_activation(generator, 9, 3, 4)
+    with pytest.raises(
+        ValueError, match=r"output: the last coordinate is .*d \+ 1\], .*last, or last_has_constant=False"
+    ):
+        chain_statistics(replace(random_chain(generator), last_has_constant=True), inputs, AMPLE)
+    with pytest.raises(ValueError, match=r"before: the last coordinate is 3; .*the constant 1 last$"):
+        chain_statistics(random_chain(generator), 3 * inputs, AMPLE)
+
+
+def test_an_activation_without_positions_is_refused_with_the_shape_that_is_expected(generator: Generator) -> None:
+    readout = affine(generator, 4, 5, constant_out=False)
+    chain = Chain(("before", "output"), (readout,), lambda inputs: inputs[:, 0], last_has_constant=False)
+    with pytest.raises(
+        ValueError, match=r"before: an activation of shape \(1, 4\); expected \[batch, position, d \+ 1\]"
+    ):
+        chain_statistics(chain, random_activation(generator, 9, 3, 4), AMPLE)
 
 
 @pytest.mark.parametrize("memory_budget", BUDGETS)

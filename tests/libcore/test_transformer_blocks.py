@@ -25,7 +25,7 @@ from transformer_blocks import (
 
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import AttentionBranch, BlockSection, Normalisation
-from libcore.sections import attention_branch as attention_module
+from libcore.sections.attention import branch as attention_module
 from libcore.sections.branch import Positions
 
 POSITIONS = 5

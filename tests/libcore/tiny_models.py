@@ -132,7 +132,8 @@ def random_chain(generator: Generator, d: int = 4, n_logits: int = 5) -> Chain:
             residual_elementwise(generator, d, 6, d, functional.gelu),
             affine(generator, d, n_logits, constant_out=False),
         ),
-        head=lambda inputs: inputs,
+        embed=lambda inputs: inputs,
+        last_has_constant=False,
     )
 
 

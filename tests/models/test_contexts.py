@@ -63,8 +63,8 @@ def language_chain(seed: int = 1, dtype: torch.dtype = torch.float64, with_logit
         "blocks.0.hook_resid_post",
     )
     if with_logits:
-        return Chain((*layers, "output"), (*sections, unembedding), head)
-    return Chain(layers, sections, head, tail=unembedding)
+        return Chain((*layers, "output"), (*sections, unembedding), head, last_has_constant=False)
+    return Chain(layers, sections, head, last_has_constant=True, tail=unembedding)
 
 
 def bases_of(chain: Chain, seed: int = 2) -> dict[str, Basis]:
@@ -224,6 +224,6 @@ def test_refuses_tokens_without_a_text_and_positions_that_are_no_tokens() -> Non
         token_contexts_of(tokens_of(), TEXTS[:3], AMPLE)
     chain = language_chain()
     last = FunctionSection(lambda stream: chain.sections[0](stream)[:, -1:])
-    shorter = Chain(("blocks.0.hook_resid_pre", "output"), (last,), chain.head)
+    shorter = Chain(("blocks.0.hook_resid_pre", "output"), (last,), chain.embed, last_has_constant=False)
     with pytest.raises(ValueError, match="output: 1 positions for 23 tokens"):
         found_in(shorter, tokens_of())

@@ -23,7 +23,7 @@ from cifar10_files import (
 )
 from torchvision.datasets import CIFAR10
 
-from models import network
+from models import reachable
 from models.vision.images import DatasetError, check_available, dataset_hash, load_images
 
 
@@ -83,7 +83,7 @@ class TestNothingThere:
         assert list(tmp_path.iterdir()) == []
 
     def test_server_that_never_answers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(network, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(reachable, "ANSWER_SECONDS", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/{CIFAR10.filename}")
             start = time.monotonic()
@@ -97,8 +97,8 @@ class TestNothingThere:
             ended.wait(10)
             raise OSError("never said")
 
-        monkeypatch.setattr(network, "ANSWER_SECONDS", 0.1)
-        monkeypatch.setattr(network, "urlopen", look_up)
+        monkeypatch.setattr(reachable, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(reachable, "urlopen", look_up)
         start = time.monotonic()
         assert "no answer within 0.1 seconds" in refusal(tmp_path)
         assert time.monotonic() - start < 2

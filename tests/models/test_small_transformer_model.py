@@ -73,7 +73,7 @@ class TestLabels:
         def head(tokens: torch.Tensor) -> torch.Tensor:
             return functional.pad(self.EMBEDDING[tokens], (0, 1), value=1.0)
 
-        return Chain(layers, (AffineSection(torch.eye(3)),), head)
+        return Chain(layers, (AffineSection(torch.eye(3)),), head, last_has_constant=False)
 
     def labels(self, tokens: torch.Tensor) -> dict[str, list[str]]:
         constant_first = Basis(torch.eye(3)[:, [2, 0, 1]], torch.eye(3)[[2, 0, 1]], torch.ones(3), has_constant=True)

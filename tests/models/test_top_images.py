@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def flat_chain(generator: torch.Generator, channels: int = 3, dtype: torch.dtype
     def head(images: Tensor) -> Tensor:
         return functional.pad(images.flatten(1).to(dtype) / 255, (0, 1), value=1.0)[:, None]
 
-    return Chain(("layers.0", "output"), (AffineSection(weight),), head)
+    return Chain(("layers.0", "output"), (AffineSection(weight),), head, last_has_constant=False)
 
 
 def pixel_chain(generator: torch.Generator) -> Chain:
@@ -55,7 +57,9 @@ def pixel_chain(generator: torch.Generator) -> Chain:
         return functional.pad(torch.tanh(patches @ mixed), (0, 1), value=1.0)
 
     readout_section = FunctionSection(lambda activation: activation.sum(1, keepdim=True) @ readout)
-    return Chain(("layers.0", "layers.1", "output"), (FunctionSection(blocks), readout_section), head)
+    return Chain(
+        ("layers.0", "layers.1", "output"), (FunctionSection(blocks), readout_section), head, last_has_constant=False
+    )
 
 
 PIXEL_GRIDS = {"layers.0": (HEIGHT, WIDTH), "layers.1": (HEIGHT // 2, WIDTH // 2), "output": (1, 1)}
@@ -113,9 +117,9 @@ def test_the_memory_budget_bounds_the_chunks(generator):
 
     def head(inputs: Tensor) -> Tensor:
         sizes.append(len(inputs))
-        return chain.head(inputs)
+        return chain.embed(inputs)
 
-    watched = Chain(chain.node_layers, chain.sections, head)
+    watched = replace(chain, embed=head)
     top_examples(watched, bases, images.images, 8, 40_000)
     # At least an activation and its features, in float64.
     assert 1 < max(sizes) <= 40_000 // (8 * HEIGHT * WIDTH * (4 + 4))

@@ -232,7 +232,7 @@ def test_all_sections_are_in_the_dtype_asked_for(generator: torch.Generator) -> 
 def test_sequences_longer_than_the_context_are_refused(generator: torch.Generator) -> None:
     chain = chain_of(SEQUENTIAL, random_weights(SEQUENTIAL, generator), torch.float64, CPU)
     with pytest.raises(ValueError, match="sequences of 10 tokens; expected at most 9"):
-        chain.head(torch.zeros(1, 10, dtype=torch.int64))
+        chain.embed(torch.zeros(1, 10, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
