@@ -50,7 +50,8 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     from experiments.pipeline.stages import probes_of
     from libcore.estimators import jacobian_gram
     from libcore.estimators.stochastic import stochastic_jacobian_gram
-    from libcore.methods import FitSettings, fit_lib
+    from libcore.methods import FitSettings
+    from libcore.methods.lib import fit_lib
     from libcore.quadrature import GRADIENT
     from libcore.sections import ClosedForm
     from libcore.statistics import chain_statistics
@@ -71,7 +72,7 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
         arguments = (section, stream, next_basis, GRADIENT)
         fast, fast_seconds = timed(partial(jacobian_gram, *arguments, "closed_form"))
         slow, slow_seconds = timed(partial(jacobian_gram, *arguments, "exact"))
-        probed = partial(stochastic_jacobian_gram, section, stream, next_basis.to_basis, GRADIENT, probes)
+        probed = partial(stochastic_jacobian_gram, section, stream, next_basis, GRADIENT, probes)
         estimate, probed_seconds = timed(probed)
         apart = ((fast - slow).abs().max() / slow.abs().max()).item()
         error = ((estimate.value - slow).norm() / slow.norm()).item()

@@ -27,9 +27,19 @@ class Basis:
     has_constant: bool
 
     @property
+    def d(self) -> int:
+        """Coordinates of the activation, the constant included."""
+        return self.to_basis.shape[0]
+
+    @property
     def n_features(self) -> int:
         """Kept features, the constant included."""
         return self.to_basis.shape[1]
+
+    @property
+    def variable(self) -> slice:
+        """The features that vary: all but the constant. An index into anything that has one entry per feature."""
+        return slice(int(self.has_constant), None)
 
     def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Basis:
         """A copy on another device or in another dtype."""
@@ -40,9 +50,17 @@ class Basis:
             self.has_constant,
         )
 
+    def double(self) -> Basis:
+        """A copy in float64."""
+        return self.to(dtype=torch.float64)
+
     def features(self, activation: Float[Tensor, "batch position d"]) -> Float[Tensor, "batch position k"]:
         """Feature activations."""
         return activation @ self.to_basis
+
+    def activation(self, features: Float[Tensor, "*batch position k"]) -> Float[Tensor, "*batch position d"]:
+        """The activation that feature activations stand for."""
+        return features @ self.from_basis
 
     def keep_first(self, activation: Float[Tensor, "batch position d"], n: int) -> Float[Tensor, "batch position d"]:
         """The activation with all but the first `n` features set to zero (METHOD.md 4)."""

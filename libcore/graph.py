@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from libcore import codec
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators import Estimator, edges
 from libcore.estimators.stochastic import PROBES, Probes
+from libcore.fit_settings import MEMORY_BUDGET, working_dtype
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
-
-STORED = ("mean", "gram", "to_basis", "from_basis", "importance")
-"""What the file holds of every node layer; edges beside them, where they were computed."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +48,21 @@ class InteractionGraph:
     def variable_edges(self, layer: str) -> Float[Tensor, "feature_out feature_in"]:
         """Edges from `layer` without those that leave or enter a constant feature."""
         next_layer = self.node_layers[self.node_layers.index(layer) + 1]
-        first_row = int(self.bases[next_layer].has_constant)
-        first_column = int(self.bases[layer].has_constant)
-        return self.edges[layer][first_row:, first_column:]
+        return self.edges[layer][self.bases[next_layer].variable, self.bases[layer].variable]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the file; `path` is only ever a whole file if the caller renames it into place."""
-        tensors: dict[str, Tensor] = {}
-        for layer in self.node_layers:
-            basis, moments = self.bases[layer], self.statistics[layer]
-            tensors |= {f"mean/{layer}": moments.mean, f"gram/{layer}": moments.gram}
-            tensors |= {f"to_basis/{layer}": basis.to_basis, f"from_basis/{layer}": basis.from_basis}
-            tensors[f"importance/{layer}"] = basis.importance
-        tensors |= {f"edges/{layer}": strength for layer, strength in self.edges.items()}
+        tensors = codec.tensors_of_statistics(self.statistics) | codec.tensors_of_bases(self.bases)
+        tensors |= codec.tensors_of_edges(self.edges)
         header = {
             "node_layers": json.dumps(self.node_layers),
             "constant": json.dumps([layer for layer in self.node_layers if self.bases[layer].has_constant]),
-            "isolated": json.dumps({layer: self.statistics[layer].isolated for layer in self.node_layers}),
-            "count": json.dumps({layer: self.statistics[layer].count for layer in self.node_layers}),
-        }
+        } | {key: json.dumps(value) for key, value in codec.values_of_statistics(self.statistics).items()}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, path, metadata=self.metadata | header)
 
     @classmethod
-    def load(cls, path: Path) -> InteractionGraph:
+    def load(cls, path: Path | str) -> InteractionGraph:
         """Read a file that `save` wrote. Raises ValueError naming what is missing."""
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
@@ -81,32 +70,15 @@ class InteractionGraph:
         if "node_layers" not in metadata:
             raise ValueError(f"{path}: no node layers in the header; expected a graph.safetensors of a run")
         node_layers = tuple(json.loads(metadata.pop("node_layers")))
-        wanted = [f"{kind}/{name}" for name in node_layers for kind in STORED]
-        if missing := [key for key in wanted if key not in tensors]:
-            raise ValueError(f"{path}: {missing[0]} is missing; expected {', '.join(STORED)} of every node layer")
         constant = json.loads(metadata.pop("constant"))
-        count = json.loads(metadata.pop("count"))
-        isolated = json.loads(metadata.pop("isolated", "{}"))
-        return cls(
-            node_layers,
-            {
-                name: LayerStatistics(
-                    tensors[f"mean/{name}"], tensors[f"gram/{name}"], count[name], tuple(isolated.get(name, ()))
-                )
-                for name in node_layers
-            },
-            {
-                name: Basis(
-                    tensors[f"to_basis/{name}"],
-                    tensors[f"from_basis/{name}"],
-                    tensors[f"importance/{name}"],
-                    name in constant,
-                )
-                for name in node_layers
-            },
-            {name: tensors[f"edges/{name}"] for name in node_layers if f"edges/{name}" in tensors},
-            metadata,
-        )
+        values = {key: json.loads(metadata.pop(key, "{}")) for key in ("count", "isolated")}
+        try:
+            statistics = codec.statistics_from(tensors, values, node_layers)
+            bases = codec.bases_from(tensors, constant.__contains__, node_layers)
+        except KeyError as error:
+            kinds = ", ".join((*codec.OF_STATISTICS, *codec.OF_BASES))
+            raise ValueError(f"{path}: {error.args[0]} is missing; expected {kinds} of every node layer") from error
+        return cls(node_layers, statistics, bases, codec.edges_from(tensors, node_layers), metadata)
 
 
 def interaction_edges(
@@ -115,7 +87,7 @@ def interaction_edges(
     bases: dict[str, Basis],
     quadrature: Quadrature = GRADIENT,
     estimator: Estimator = "auto",
-    memory_budget: int = 512 * 2**20,
+    memory_budget: int = MEMORY_BUDGET,
     probes: Probes = PROBES,
     on_error: Callable[[str, float], None] = lambda layer, relative_error: None,
 ) -> dict[str, Float[Tensor, "feature_out feature_in"]]:
@@ -124,7 +96,7 @@ def interaction_edges(
     `on_error` is called with each layer's name and estimated relative error where the estimator samples by `probes`.
     """
     strengths: dict[str, Tensor] = {}
-    dtype: torch.dtype = chain.embed(inputs[:1]).dtype
+    dtype = working_dtype(chain, inputs)
     streams = chain.streams(inputs, memory_budget)
     for index, section in enumerate(chain.sections):
         layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]

@@ -1,4 +1,4 @@
-"""Principal components of a node layer, and their whitening (METHOD.md eq. 2-3); as a method, the PCA baseline."""
+"""Principal components of a node layer, and their whitening (METHOD.md eq. 2-3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.basis import Basis
 from libcore.eigen import Truncation, descending_eigh, isolated_columns, largest_of
 from libcore.statistics import LayerStatistics
 
@@ -52,7 +51,7 @@ def principal_components(
     rotation = rotation[:, kept]
     if not has_constant:
         return PrincipalComponents(rotation, rotation.T, variance[kept], variance[~kept], False)
-    project, restore = centred_maps(rotation, mean)
+    project, restore = centred_maps(rotation, rotation.T, mean)
     one = variance.new_ones(1)
     isolated = isolated_columns(rotation, statistics.isolated)
     return PrincipalComponents(project, restore, torch.cat([one, variance[kept]]), variance[~kept], True, isolated)
@@ -68,9 +67,9 @@ def variable_moments(
 
 
 def centred_maps(
-    directions: Float[Tensor, "n k"], centre: Float[Tensor, " n"]
+    directions: Float[Tensor, "n k"], back: Float[Tensor, "k n"], centre: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n_and_constant k_and_constant"], Float[Tensor, "k_and_constant n_and_constant"]]:
-    """`f -> (f - centre) @ directions` for orthonormal directions, and back; the constant feature first.
+    """`f -> (f - centre) @ directions` and `fhat -> centre + fhat @ back`; the constant feature first.
 
     The centre is subtracted through the constant coordinate, which is the last.
     """
@@ -78,14 +77,7 @@ def centred_maps(
     to_basis, from_basis = directions.new_zeros(n + 1, k + 1), directions.new_zeros(k + 1, n + 1)
     to_basis[:-1, 1:] = directions
     to_basis[-1, 1:] = -centre @ directions
-    from_basis[1:, :-1] = directions.T
+    from_basis[1:, :-1] = back
     from_basis[0, :-1] = centre
     to_basis[-1, 0] = from_basis[0, -1] = 1.0
     return to_basis, from_basis
-
-
-def pca_basis(statistics: LayerStatistics, has_constant: bool, truncation: Truncation, dtype: torch.dtype) -> Basis:
-    """The PCA baseline: `C = W`, `Cpinv = U^T Y^-1`, sorted by variance."""
-    components = principal_components(statistics, has_constant, truncation, dtype)
-    importance = torch.cat([components.variance, components.dropped_variance])
-    return Basis(components.project, components.restore, importance, has_constant)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from libcore.ablation import EvaluationData
@@ -168,12 +168,3 @@ def is_neuron_basis(basis: Basis) -> bool:
     matrix = basis.to_basis
     identity = torch.eye(*matrix.shape, dtype=matrix.dtype, device=matrix.device)
     return not basis.has_constant and torch.equal(matrix, identity)
-
-
-def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:
-    """Scored by whether the largest logit at the last position is the label's."""
-
-    def correct(outputs: Tensor, start: int, stop: int) -> float:
-        return float((outputs[:, -1].argmax(-1) == labels[start:stop]).sum())
-
-    return EvaluationData(inputs, correct)

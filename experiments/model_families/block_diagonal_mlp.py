@@ -33,7 +33,7 @@ def architecture_of(config: RunConfig) -> block_diagonal_mlp.Architecture:
 class BlockDiagonalMlpFamily:
     """`model=block_diagonal_mlp`."""
 
-    training_code = ("models.block_diagonal_mlp", "libcore.methods.baselines")
+    training_code = ("models.block_diagonal_mlp", "libcore.methods.random")
     seeded = True
     score_name = "accuracy"
 

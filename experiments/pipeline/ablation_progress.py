@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from experiments.pipeline.console import AdvanceEstimate, duration, estimated_bar
-from libcore.ablation import OnScore
-from libcore.ablation.plan import AblationKind, AblationPlan
+from libcore.ablation.plan import AblationPlan
+from libcore.ablation.whole_model import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +23,18 @@ class AblationProgress:
         self.started = self.last = time.perf_counter()
         self.first_estimate: float | None = None
 
-    def of_kind(self, kind: AblationKind) -> OnScore:
-        """What an ablation of this kind is to call after each evaluation."""
-
-        def evaluated(layer: str, kept: int, score: float, left: int) -> None:
-            now = time.perf_counter()
-            self.plan.evaluated(kind, layer, left, now - self.last)
-            self.last = now
-            seconds_left = self.plan.seconds_left()
-            if self.first_estimate is None and self.speed_is_known():
-                self.first_estimate = now - self.started + seconds_left
-                log.info("ablation: at most %s in all, by the first evaluations", duration(self.first_estimate))
-            done = self.plan.done
-            text = f"{done}/{done + self.plan.left} evaluations  {layer}: {kept} kept, score {score:.4f}"
-            self.advance(now - self.started, seconds_left, text)
-
-        return evaluated
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Count one evaluation that has just been carried out."""
+        now = time.perf_counter()
+        self.plan.evaluated(evaluation.kind, evaluation.layer, now - self.last)
+        self.last = now
+        seconds_left = self.plan.seconds_left()
+        if self.first_estimate is None and self.speed_is_known():
+            self.first_estimate = now - self.started + seconds_left
+            log.info("ablation: at most %s in all, by the first evaluations", duration(self.first_estimate))
+        done = self.plan.done
+        text = f"{evaluation.layer}: {evaluation.kept} kept, score {evaluation.score:.4f}"
+        self.advance(now - self.started, seconds_left, f"{done}/{done + self.plan.left} evaluations  {text}")
 
     def speed_is_known(self) -> bool:
         """Whether of both kinds an evaluation was timed without what is prepared before a curve's first."""

@@ -15,9 +15,9 @@ from experiments.config.scores import ACCURACY, Score
 from experiments.config.tolerances import tolerances_of
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, stage_key
-from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
+from libcore.ablation import AblationCurve, EvaluationData, ablation_steps
 from libcore.ablation.plan import plan_ablations
-from libcore.ablation.schedule import kept_schedule
+from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
 from models.analysed import AnalysedModel
 
@@ -71,33 +71,10 @@ def compute_ablations(
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
     score = Score(test.score_name, test.lower_is_better)
-    ablations = Ablations(unablated_score(chain, test, budget), score)
     with ablation_progress(plan_ablations(chain, bases, edges, tolerances)) as progress:
-        for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
-            schedule = kept_schedule(bases[layer].n_features)
-            ablations.nodes[layer] = node_ablation(
-                chain,
-                test,
-                index,
-                bases[layer],
-                schedule,
-                tolerances,
-                ablations.test_score,
-                budget,
-                progress.of_kind("node"),
-            )
-            if layer in edges:
-                ablations.edges[layer] = edge_ablation(
-                    chain,
-                    test,
-                    index,
-                    (bases[layer], bases[next_layer]),
-                    edges[layer],
-                    tolerances,
-                    ablations.test_score,
-                    budget,
-                    progress.of_kind("edge"),
-                )
+        steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
+        found = carried_out(steps, progress.evaluated)
+    ablations = Ablations(found.test_score, score, found.nodes, found.edges)
     warn_of_unreached(ablations, test)
     return ablations
 

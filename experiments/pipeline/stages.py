@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from experiments.config.model_checks import load_checkpoint
-from experiments.config.schema import LibConfig, RandomConfig, RunConfig
+from experiments.config.schema import RunConfig
 from experiments.model_families import MODELS
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, file_hash, stage_key
+from libcore import codec
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.eigen import Truncation
 from libcore.estimators.completeness import chain_completeness
 from libcore.estimators.stochastic import Probes
 from libcore.graph import interaction_edges
-from libcore.methods import METHODS, FitSettings
-from libcore.quadrature import GRADIENT, Quadrature
+from libcore.methods import METHODS, FitSettings, Method
+from libcore.quadrature import Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics
 
 log = logging.getLogger(__name__)
@@ -78,18 +79,10 @@ def statistics_stage(
 
     def compute() -> StageResult:
         statistics = chain_statistics(chain, inputs, config.analysis.memory_bytes)
-        tensors = {f"mean/{layer}": moments.mean for layer, moments in statistics.items()}
-        tensors |= {f"gram/{layer}": moments.gram for layer, moments in statistics.items()}
-        return StageResult(tensors, {"count": {layer: moments.count for layer, moments in statistics.items()}})
+        return StageResult(codec.tensors_of_statistics(statistics), codec.values_of_statistics(statistics))
 
     stage = cache.finish("statistics", stage_key(depends_on, ("libcore", "models")), compute)
-    tensors, count = on_device(stage, cache.device), stage.result.values["count"]
-    return stage, {
-        layer: LayerStatistics(
-            tensors[f"mean/{layer}"], tensors[f"gram/{layer}"], count[layer], chain.isolated.get(layer, ())
-        )
-        for layer in chain.node_layers
-    }
+    return stage, codec.statistics_from(on_device(stage, cache.device), stage.result.values, chain.node_layers)
 
 
 def basis_stage(
@@ -102,14 +95,14 @@ def basis_stage(
 ) -> tuple[FinishedStage, dict[str, Basis]]:
     """The method's basis of every node layer."""
     analysis = config.analysis
-    on_path = isinstance(config.method, LibConfig) and config.method.jacobian == "path"
+    method, options = method_of(config), method_options(config)
     errors = SamplingErrors("basis")
     settings = FitSettings(
         Truncation(analysis.truncation_rule, analysis.truncation),
-        quadrature_of(config) if on_path else GRADIENT,
+        quadrature_of(config),
         analysis.estimator,
         analysis.memory_bytes,
-        seed_of(config),
+        config.seed,
         probes_of(config),
         errors,
     )
@@ -117,35 +110,26 @@ def basis_stage(
         "statistics": statistics_key,
         "method": config.method.model_dump(),
         "truncation": asdict(settings.truncation),
-        "jacobian": asdict(settings.jacobian),
-        "seed": settings.seed,
+        "quadrature": asdict(settings.quadrature),
+        "seed": config.seed if method.seeded else None,
     } | estimator_depends_on(config)
 
     def compute() -> StageResult:
-        tensors: dict[str, Tensor] = {}
-        for layer, basis in METHODS[config.method.name](chain, inputs, statistics, settings).items():
-            tensors |= {f"to_basis/{layer}": basis.to_basis, f"from_basis/{layer}": basis.from_basis}
-            tensors[f"importance/{layer}"] = basis.importance
-        return StageResult(tensors, errors.values())
+        bases = method(chain, inputs, statistics, settings, **options)
+        return StageResult(codec.tensors_of_bases(bases), errors.values())
 
     stage = cache.finish("basis", stage_key(depends_on, ("libcore",)), compute)
-    tensors = on_device(stage, cache.device)
-    return stage, {
-        layer: Basis(
-            tensors[f"to_basis/{layer}"],
-            tensors[f"from_basis/{layer}"],
-            tensors[f"importance/{layer}"],
-            chain.has_constant(layer),
-        )
-        for layer in chain.node_layers
-    }
+    return stage, codec.bases_from(on_device(stage, cache.device), chain.has_constant, chain.node_layers)
 
 
-def seed_of(config: RunConfig) -> int:
-    """Of a method that draws random numbers; other methods depend on none."""
-    if not isinstance(config.method, RandomConfig):
-        return 0
-    return config.seed if config.method.seed is None else config.method.seed
+def method_of(config: RunConfig) -> Method:
+    """What the bases are fitted by."""
+    return METHODS[config.method.name]
+
+
+def method_options(config: RunConfig) -> dict[str, Any]:
+    """The method's own options."""
+    return config.method.model_dump(exclude={"name"})
 
 
 def edges_stage(

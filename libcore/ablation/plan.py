@@ -1,16 +1,15 @@
-"""How much work the ablations of a whole model are: a bound before they start, and what is left while they go on."""
+"""How much work the ablations of a whole model are: a bound before they start, and a guess at the time that is left."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
 
 from libcore.ablation.schedule import bisection_evaluations, halvings, kept_schedule
+from libcore.ablation.whole_model import AblationKind
 from libcore.basis import Basis
 from libcore.chain import Chain
-
-AblationKind = Literal["node", "edge"]
 
 
 @dataclass
@@ -20,21 +19,23 @@ class PlannedCurve:
     Attributes:
         most: how many there are at most.
         passes: passes through a section that one evaluation takes at most: its cost beside that of other curves.
-        left: how many may still follow.
         done: how many there were.
+        ended: whether no more come.
         first_seconds: what the first took, with all that is prepared before it.
         later_seconds: what the others took, in all.
     """
 
     most: int
     passes: int
-    left: int = 0
     done: int = 0
+    ended: bool = False
     first_seconds: float = 0.0
     later_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.left = self.most
+    @property
+    def left(self) -> int:
+        """How many may still follow."""
+        return 0 if self.ended else self.most - self.done
 
     @property
     def seconds_each(self) -> float:
@@ -62,14 +63,16 @@ class AblationPlan:
         """Evaluations of one kind, at most."""
         return sum(curve.most for (of_kind, _), curve in self.curves.items() if of_kind == kind)
 
-    def evaluated(self, kind: AblationKind, layer: str, left: int, seconds: float) -> None:
-        """One evaluation more, after which at most `left` are to come in its curve."""
+    def evaluated(self, kind: AblationKind, layer: str, seconds: float) -> None:
+        """One evaluation more. Curves come one after the other: those begun before this one have ended."""
+        for key, begun in self.curves.items():
+            begun.ended = begun.done > 0 and key != (kind, layer)
         curve = self.curves[kind, layer]
         if curve.done:
             curve.later_seconds += seconds
         else:
             curve.first_seconds = seconds
-        curve.done, curve.left = curve.done + 1, left
+        curve.done += 1
 
     def seconds_left(self) -> float:
         """Time that what is left takes at most, at the speed of what was done: an estimate, NaN before all else.
@@ -99,13 +102,13 @@ def plan_ablations(
     """Node ablation of every node layer but the last by `kept_schedule`, edge ablation of those with edges."""
     curves: dict[tuple[AblationKind, str], PlannedCurve] = {}
     n_sections = len(chain.sections)
-    for index, (layer, next_layer) in enumerate(zip(chain.node_layers, chain.node_layers[1:], strict=False)):
+    for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
         numbers = range(basis.n_features + 1) if tolerances else kept_schedule(basis.n_features)
         curves["node", layer] = PlannedCurve(len(numbers), passes=n_sections + 1)
         if layer in layers_with_edges:
-            n_edges = next_basis.n_features * (basis.n_features - int(basis.has_constant))
-            bracket = basis.to_basis.shape[0] * next_basis.to_basis.shape[0]
+            n_edges = next_basis.n_features * len(range(basis.n_features)[basis.variable])
+            bracket = basis.d * next_basis.d
             curves["edge", layer] = PlannedCurve(
                 bisection_evaluations(bracket, len(tolerances)) + (len(halvings(n_edges)) if tolerances else 0),
                 passes=next_basis.n_features + n_sections - index,

@@ -1,9 +1,26 @@
-"""What an ablation evaluates, and how much of it can still be to come: counting alone, nothing is evaluated here."""
+"""What an ablation evaluates: counting alone, nothing is evaluated here."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Bisection: `too_few` are not enough, `enough` is taken to be."""
+
+    too_few: int
+    enough: int
+
+    @property
+    def middle(self) -> int | None:
+        """The number to be tried next, rounded up; None once `enough` is the smallest that was found to be."""
+        return (self.too_few + self.enough + 1) // 2 if self.enough - self.too_few > 1 else None
+
+    def halved(self, middle: int, is_enough: bool) -> Bracket:
+        """After `middle` was tried."""
+        return Bracket(self.too_few, middle) if is_enough else Bracket(middle, self.enough)
 
 
 def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -> list[int]:
@@ -12,22 +29,6 @@ def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -
     while (step := max(step * ratio, step + 1)) < n_features:
         schedule.append(int(step))
     return sorted({*schedule, n_features})
-
-
-def bisect(is_enough: Callable[[int], bool], upper: int) -> int:
-    """Smallest number found enough by halving `(0, upper]`, rounding up; `upper` is taken to be enough."""
-    return bracketed(is_enough, upper)[1]
-
-
-def bracketed(is_enough: Callable[[int], bool], upper: int, scored: Collection[int] | None = None) -> tuple[int, int]:
-    """The interval `(lower, upper]` that bisection comes to; with `scored`, before it asks for a number not in it."""
-    lower = 0
-    while upper - lower > 1:
-        middle = (lower + upper + 1) // 2
-        if scored is not None and middle not in scored:
-            break
-        lower, upper = (lower, middle) if is_enough(middle) else (middle, upper)
-    return lower, upper
 
 
 def halvings(kept: int) -> list[int]:
@@ -46,28 +47,3 @@ def bisection_evaluations(length: int, n_searches: int = 1) -> int:
             halves[size - size // 2] += count
         intervals = halves
     return evaluations
-
-
-def node_evaluations_left(scored: Collection[int], schedule: Sequence[int], searched_to: int | None) -> int:
-    """Most evaluations to come in a node ablation.
-
-    `searched_to` is the number of features that the search for the needed ones may go up to, from zero; None once it
-    has found them all. The schedule's numbers are evaluated in any case.
-    """
-    searched = () if searched_to is None else range(searched_to + 1)
-    return len({*searched, *schedule}.difference(scored))
-
-
-def edge_evaluations_left(
-    scored: Collection[int], searches: Sequence[Callable[[int], bool]], upper: int, n_edges: int
-) -> int:
-    """Most evaluations to come in an edge ablation.
-
-    `searches` say for each tolerance whether a number in `scored` is enough; all of them bisect `(0, upper]` and share
-    what they find. After them come the halvings of the smallest needed count, which is never above `n_edges`.
-    """
-    intervals = Counter(bracketed(is_enough, upper, scored) for is_enough in searches)
-    to_bisect = sum(bisection_evaluations(high - low, count) for (low, high), count in intervals.items())
-    smallest = min((high for _, high in intervals), default=0)
-    tail = halvings(min(smallest, n_edges))
-    return to_bisect + (len(tail) if to_bisect else len(set(tail).difference(scored)))

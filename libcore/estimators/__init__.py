@@ -41,13 +41,13 @@ def jacobian_gram(
 ) -> Float[Tensor, "d_in d_in"]:
     """`M'` of METHOD.md eq. 4 in float64. Raises ValueError where a closed form is asked for and there is none."""
     if estimator == "stochastic":
-        estimate = stochastic_jacobian_gram(section, stream, next_basis.to_basis, quadrature, probes)
+        estimate = stochastic_jacobian_gram(section, stream, next_basis, quadrature, probes)
         on_error(estimate.relative_error)
         return estimate.value
     if use_closed_form(section, estimator):
         assert isinstance(section, ClosedForm)
-        return section.closed_form_jacobian_gram(stream, next_basis.to_basis, quadrature)
-    return exact_jacobian_gram(section, stream, next_basis.to_basis, quadrature)
+        return section.closed_form_jacobian_gram(stream, next_basis, quadrature)
+    return exact_jacobian_gram(section, stream, next_basis, quadrature)
 
 
 def edges(
@@ -61,15 +61,14 @@ def edges(
     on_error: OnError = ignore_error,
 ) -> Float[Tensor, "feature_out feature_in"]:
     """Squared interaction strengths `E` of METHOD.md eq. 8 in float64; raises as `jacobian_gram`."""
-    arguments = (stream, basis.to_basis, basis.from_basis, next_basis.to_basis, quadrature)
     if estimator == "stochastic":
-        estimate = stochastic_edges(section, *arguments, probes)
+        estimate = stochastic_edges(section, stream, basis, next_basis, quadrature, probes)
         on_error(estimate.relative_error)
         return estimate.value
     if use_closed_form(section, estimator):
         assert isinstance(section, ClosedForm)
-        return section.closed_form_edges(*arguments)
-    return exact_edges(section, *arguments)
+        return section.closed_form_edges(stream, basis, next_basis, quadrature)
+    return exact_edges(section, stream, basis, next_basis, quadrature)
 
 
 def use_closed_form(section: Section, estimator: Estimator) -> bool:

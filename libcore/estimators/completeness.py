@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.functional import jvp
 
@@ -22,9 +21,8 @@ N_EXAMPLES = 8
 def completeness_error(
     section: Section,
     stream: ActivationStream,
-    to_basis: Float[Tensor, "d_in feature_in"],
-    from_basis: Float[Tensor, "feature_in d_in"],
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    basis: Basis,
+    next_basis: Basis,
     quadrature: Quadrature,
 ) -> float:
     """`|sum_j A_ij - (fhat_i(x) - fhat_i(0))| / |fhat_i(x) - fhat_i(0)|`, norms over examples, positions and features.
@@ -34,13 +32,11 @@ def completeness_error(
     NaN where nothing changes.
     """
     activation = stream.produce(0, min(N_EXAMPLES, stream.n_examples))
-    to_basis, from_basis, to_basis_next = (
-        basis.to(activation.dtype) for basis in (to_basis, from_basis, to_basis_next)
-    )
-    features = activation.detach() @ to_basis
+    basis, next_basis = basis.to(dtype=activation.dtype), next_basis.to(dtype=activation.dtype)
+    features = basis.features(activation.detach())
 
     def to_features(at_features: Tensor) -> Tensor:
-        return section(at_features @ from_basis) @ to_basis_next
+        return next_basis.features(section(basis.activation(at_features)))
 
     change = to_features(features) - to_features(0 * features)
     attributed = torch.zeros_like(change)
@@ -58,8 +54,7 @@ def chain_completeness(
     errors: dict[str, float] = {}
     streams = chain.streams(inputs[:N_EXAMPLES], memory_budget)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-        basis, next_basis = bases[layer], bases[next_layer]
         errors[layer] = completeness_error(
-            chain.sections[index], streams[index], basis.to_basis, basis.from_basis, next_basis.to_basis, quadrature
+            chain.sections[index], streams[index], bases[layer], bases[next_layer], quadrature
         )
     return errors

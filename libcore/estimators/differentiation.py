@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections import Section
 from libcore.streams import ActivationStream, float64_zeros
@@ -22,7 +23,7 @@ from libcore.streams import ActivationStream, float64_zeros
 def exact_jacobian_gram(
     section: Section,
     stream: ActivationStream,
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    next_basis: Basis,
     quadrature: Quadrature,
 ) -> Float[Tensor, "d_in d_in"]:
     """`M' = 1/(N P_l) sum_x sum_{t,i} sum_s g^T g`, `g` averaged over the quadrature's points.   (METHOD.md eq. 4)"""
@@ -31,7 +32,7 @@ def exact_jacobian_gram(
     gram, count = float64_zeros(d_in, d_in, like=example), 0
 
     def to_features(activation: Tensor) -> Tensor:
-        return section(activation) @ to_basis_next
+        return next_basis.features(section(activation))
 
     rows = JacobianRows(to_features, example, stream.memory_budget)
     for activation in stream.chunks(rows.values_per_example):
@@ -45,23 +46,21 @@ def exact_jacobian_gram(
 def exact_edges(
     section: Section,
     stream: ActivationStream,
-    to_basis: Float[Tensor, "d_in feature_in"],
-    from_basis: Float[Tensor, "feature_in d_in"],
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    basis: Basis,
+    next_basis: Basis,
     quadrature: Quadrature,
 ) -> Float[Tensor, "feature_out feature_in"]:
     """`E_ij = 1/(N P_l) sum_x sum_t A_tij(x)^2`, `A` from differentiating features by features.   (eq. 7-8)"""
-    example = stream.example() @ to_basis
+    example = basis.features(stream.example())
     _, positions, n_in = example.shape
-    n_out = to_basis_next.shape[1]
-    square_sum, count = float64_zeros(n_out, n_in, like=example), 0
+    square_sum, count = float64_zeros(next_basis.n_features, n_in, like=example), 0
 
     def to_features(features: Tensor) -> Tensor:
-        return section(features @ from_basis) @ to_basis_next
+        return next_basis.features(section(basis.activation(features)))
 
     rows = JacobianRows(to_features, example, stream.memory_budget)
     for activation in stream.chunks(rows.values_per_example):
-        features = activation @ to_basis
+        features = basis.features(activation)
         for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
             attribution = torch.einsum("ibsj,bsj->ibj", row, features)
             square_sum[start:stop] += attribution.double().square().sum(1)

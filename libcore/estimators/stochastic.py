@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.estimators.differentiation import JacobianRows
 from libcore.quadrature import Quadrature
 from libcore.sections import Section
@@ -92,7 +93,7 @@ class Estimate:
 def stochastic_jacobian_gram(
     section: Section,
     stream: ActivationStream,
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    next_basis: Basis,
     quadrature: Quadrature,
     probes: Probes,
 ) -> Estimate:
@@ -102,7 +103,7 @@ def stochastic_jacobian_gram(
     halves, count = float64_zeros(2, d_in, d_in, like=example), 0
 
     def to_features(activation: Tensor) -> Tensor:
-        return section(activation) @ to_basis_next
+        return next_basis.features(section(activation))
 
     read_out = ProbedReadOut(to_features, example, probes)
     rows = JacobianRows(read_out, example, stream.memory_budget)
@@ -119,24 +120,23 @@ def stochastic_jacobian_gram(
 def stochastic_edges(
     section: Section,
     stream: ActivationStream,
-    to_basis: Float[Tensor, "d_in feature_in"],
-    from_basis: Float[Tensor, "feature_in d_in"],
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    basis: Basis,
+    next_basis: Basis,
     quadrature: Quadrature,
     probes: Probes,
 ) -> Estimate:
     """`E_ij ≈ 1/(R N P_l) sum_x sum_φ (sum_t φ_t A_tij)^2`, unbiased, float64 `[feature_out, feature_in]`.   (eq. 8)"""
-    example = stream.example() @ to_basis
+    example = basis.features(stream.example())
     _, positions, n_in = example.shape
-    halves, count = float64_zeros(2, to_basis_next.shape[1], n_in, like=example), 0
+    halves, count = float64_zeros(2, next_basis.n_features, n_in, like=example), 0
 
     def to_features(features: Tensor) -> Tensor:
-        return section(features @ from_basis) @ to_basis_next
+        return next_basis.features(section(basis.activation(features)))
 
     read_out = ProbedReadOut(to_features, example, replace(probes, over="positions"))
     rows = JacobianRows(read_out, example, stream.memory_budget)
     for activation in stream.chunks(rows.values_per_example):
-        features = activation @ to_basis
+        features = basis.features(activation)
         for half, block in read_out.blocks:
             read_out.draw(block, range(count, count + len(features)))
             for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):

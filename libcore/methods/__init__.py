@@ -1,145 +1,195 @@
-"""Methods by name: each one turns a chain and its statistics into one basis per node layer."""
+"""Methods by name: each turns a chain and its statistics into one basis per node layer.
+
+A method is one module of this folder, called like the method, with one decorated function:
+
+    @method("pca", label="PCA", sorts_by="variance")
+    def fit_pca(chain, inputs, statistics, settings, *, option=default) -> dict[str, Basis]: ...
+
+Methods from elsewhere join by an entry point of the group `local_interaction_basis.methods`, or by their function's
+address, `package.module:function`. Modules are imported when their method is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from libcore.basis import Basis, identity_basis
+from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.eigen import RELATIVE, Truncation
-from libcore.estimators import Estimator, jacobian_gram
-from libcore.estimators.stochastic import PROBES, Probes
-from libcore.methods.baselines import generator_of, neuron_basis, random_basis, svd_basis
-from libcore.methods.lib import lib_basis
-from libcore.principal_components import pca_basis
-from libcore.quadrature import GRADIENT, Quadrature
+from libcore.fit_settings import FitSettings
 from libcore.statistics import LayerStatistics
+
+__all__ = ["METHODS", "FitSettings", "Method", "UnknownMethod", "method", "method_at"]
+
+ENTRY_POINTS = "local_interaction_basis.methods"
+Fit = Callable[..., dict[str, Basis]]
+"""`(chain, inputs, statistics, settings, *, options) -> basis by node layer`."""
+Check = Callable[..., None]
+"""`(settings, *, options)`: raises ValueError, in one line that begins with an option, for what makes no sense."""
+
+
+class UnknownMethod(ValueError):
+    """There is no method of that name, or nothing at that address is one."""
+
+
+def no_check(settings: FitSettings, **options: Any) -> None:
+    """Every combination makes sense."""
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """What fitting a basis depends on besides the chain and the data.
+class Method:
+    """A way to choose a basis.
 
     Attributes:
-        truncation: which eigenvalues count as zero.
-        jacobian: points along the path from zero at which LIB's Jacobian is averaged; the data point alone by default.
-        estimator: how Jacobian Grams are computed.
-        memory_budget: bytes that one chunk's working set may take.
-        seed: of methods that draw random numbers.
-        probes: what the `stochastic` estimator draws.
-        on_error: called with node layer and estimated relative error of its Jacobian Gram where that is sampled.
+        name: what it is chosen by.
+        fit: its function.
+        label: what tables and figures call it.
+        sorts_by: what `Basis.importance` holds.
+        seeded: whether it draws random numbers, by `settings.seed`.
+        place: among the methods of a table or figure; those without one come last, by name.
+        check: told settings and options before anything is computed.
     """
 
-    truncation: Truncation = RELATIVE
-    jacobian: Quadrature = GRADIENT
-    estimator: Estimator = "auto"
-    memory_budget: int = 512 * 2**20
-    seed: int = 0
-    probes: Probes = PROBES
-    on_error: Callable[[str, float], None] = lambda layer, relative_error: None
+    name: str
+    fit: Fit
+    label: str
+    sorts_by: str
+    seeded: bool = False
+    place: int | None = None
+    check: Check = no_check
+
+    def __call__(
+        self,
+        chain: Chain,
+        inputs: Tensor,
+        statistics: dict[str, LayerStatistics],
+        settings: FitSettings,
+        **options: Any,
+    ) -> dict[str, Basis]:
+        """One basis per node layer of `chain`, fitted on `inputs`, whose moments are `statistics`."""
+        self.refuse(settings, options)
+        return self.fit(chain, inputs, statistics, settings, **options)
+
+    def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
+        """Raises ValueError for options that the method has not, lacks, or cannot be carried out with."""
+        for name in options:
+            if name not in self.options:
+                close = get_close_matches(name, self.options, n=1, cutoff=0.5)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                expected = ", ".join(self.options) or "none"
+                raise ValueError(f"{name}: method {self.name} has no such option{hint}; expected {expected}")
+        for name, parameter in self.options.items():
+            if parameter.default is parameter.empty and name not in options:
+                raise ValueError(f"{name}: method {self.name} needs it; expected {name}=")
+        self.check(settings, **options)
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The function's keyword arguments: what may be chosen beside `settings`."""
+        parameters = inspect.signature(self.fit).parameters.values()
+        return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-LayerBasis = Callable[[LayerStatistics, bool, Truncation, torch.dtype], Basis]
-"""`statistics, has_constant, truncation, dtype of the activations -> basis` of one node layer."""
-Method = Callable[[Chain, Tensor, dict[str, LayerStatistics], FitSettings], dict[str, Basis]]
+def method(
+    name: str,
+    *,
+    label: str,
+    sorts_by: str,
+    seeded: bool = False,
+    place: int | None = None,
+    check: Check = no_check,
+) -> Callable[[Fit], Method]:
+    """Makes a method of a function (`Fit`); see `Method` for the arguments."""
+    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check)
 
 
-def fit_lib(
-    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
-) -> dict[str, Basis]:
-    """LIB, last node layer to first: each layer's basis needs the next one's (METHOD.md 2)."""
-    dtype = working_dtype(chain, inputs)
-    bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
-    streams = chain.streams(inputs, settings.memory_budget)
-    for index in reversed(range(len(chain.sections))):
-        layer, next_layer = chain.node_layers[index], chain.node_layers[index + 1]
-        gram = jacobian_gram(
-            chain.sections[index],
-            streams[index],
-            bases[next_layer].to(dtype=dtype),
-            settings.jacobian,
-            settings.estimator,
-            settings.probes.named(f"basis/{layer}"),
-            partial(settings.on_error, layer),
-        )
-        bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
-    return {layer: bases[layer] for layer in chain.node_layers}
+class Methods(Mapping[str, Method]):
+    """All methods that are known by name."""
+
+    def __getitem__(self, name: str) -> Method:
+        """Raises UnknownMethod, with the nearest name."""
+        if name in built_in():
+            return only_method(import_module(f"{__name__}.{name}"), name)
+        if (found := installed().get(name)) is not None:
+            return as_method(found.load(), name)
+        close = get_close_matches(name, self, n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UnknownMethod(f"{name}: no such method{hint}; expected one of {', '.join(self)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*built_in(), *installed()}))
+
+    def __len__(self) -> int:
+        return len({*built_in(), *installed()})
+
+    def __contains__(self, name: object) -> bool:
+        return name in built_in() or name in installed()
 
 
-def fit_pca(
-    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
-) -> dict[str, Basis]:
-    """The PCA baseline: principal directions, by variance."""
-    return fit_layer_by_layer(lambda layer: pca_basis, chain, inputs, statistics, settings)
+METHODS = Methods()
 
 
-def fit_svd(
-    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
-) -> dict[str, Basis]:
-    """The SVD baseline: PCA without centring."""
-    return fit_layer_by_layer(lambda layer: svd_basis, chain, inputs, statistics, settings)
+@cache
+def built_in() -> tuple[str, ...]:
+    """The modules of this folder."""
+    return tuple(module.name for module in iter_modules(__path__))
 
 
-def fit_neuron(
-    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
-) -> dict[str, Basis]:
-    """The neuron baseline: the coordinates themselves, by variance."""
-    return fit_layer_by_layer(lambda layer: neuron_basis, chain, inputs, statistics, settings)
+def installed() -> dict[str, EntryPoint]:
+    """Entry points of installed packages."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
-def fit_random(
-    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
-) -> dict[str, Basis]:
-    """The random baseline: a rotation of the principal directions that `settings.seed` and the layer's name decide."""
-    return fit_layer_by_layer(
-        lambda layer: partial(random_basis, generator=generator_of(layer, settings.seed)),
-        chain,
-        inputs,
-        statistics,
-        settings,
-    )
+def only_method(module: Any, name: str) -> Method:
+    """The method that a module of this folder holds under its own name."""
+    found = [value for value in vars(module).values() if isinstance(value, Method) and value.name == name]
+    if len(found) != 1:
+        raise UnknownMethod(f"{module.__name__}: {len(found)} methods called {name!r}; expected one decorated function")
+    return found[0]
 
 
-def fit_layer_by_layer(
-    basis_of: Callable[[str], LayerBasis],
-    chain: Chain,
-    inputs: Tensor,
-    statistics: dict[str, LayerStatistics],
-    settings: FitSettings,
-) -> dict[str, Basis]:
-    """What the baselines share: every layer by itself, from its moments; the logits stay in the neuron basis."""
-    dtype = working_dtype(chain, inputs)
-    bases = {
-        layer: basis_of(layer)(statistics[layer], chain.has_constant(layer), settings.truncation, dtype)
-        for layer in chain.node_layers[:-1]
-    }
-    return bases | {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+def method_at(address: str, name: str) -> Method:
+    """The method at `package.module:function`, decorated or not.
+
+    Raises UnknownMethod where the module cannot be imported or has no such function.
+    """
+    module_name, _, function_name = address.partition(":")
+    if not module_name or not function_name:
+        raise UnknownMethod(f"{address}: expected package.module:function")
+    try:
+        module = import_module(module_name)
+    # Somebody else's module may raise anything.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason})") from error
+    if not hasattr(module, function_name):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        close = get_close_matches(function_name, functions, n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UnknownMethod(f"{address}: {module_name} has no {function_name}{hint}")
+    return as_method(getattr(module, function_name), name)
 
 
-def last_basis(
-    chain: Chain, statistics: dict[str, LayerStatistics], settings: FitSettings, dtype: torch.dtype
-) -> Basis:
-    """METHOD.md 2.7: logits keep the neuron basis; a residual stream as last node layer takes its PCA basis."""
-    layer = chain.node_layers[-1]
-    if chain.has_constant(layer):
-        return pca_basis(statistics[layer], True, settings.truncation, dtype)
-    return identity_basis(statistics[layer].gram.diagonal().clone(), has_constant=False)
-
-
-def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:
-    """What activations are computed in."""
-    return chain.embed(inputs[:1]).dtype
-
-
-METHODS: dict[str, Method] = {
-    "lib": fit_lib,
-    "pca": fit_pca,
-    "svd": fit_svd,
-    "neuron": fit_neuron,
-    "random": fit_random,
-}
+def as_method(found: Any, name: str) -> Method:
+    """A decorated function as it is, another one as a method of this name; raises UnknownMethod for anything else."""
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        raise UnknownMethod(f"{name}: {type(found).__name__} is no function; expected one that returns bases")
+    try:
+        inspect.signature(found).bind_partial(None, None, None, None)
+    except (TypeError, ValueError) as error:
+        raise UnknownMethod(
+            f"{name}: {getattr(found, '__name__', 'the function')} takes other arguments; expected "
+            "(chain, inputs, statistics, settings, *, options)"
+        ) from error
+    return Method(name, found, label=name, sorts_by="importance")

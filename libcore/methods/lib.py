@@ -10,13 +10,23 @@ for each node layer, last to first:
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
+from libcore.chain import Chain
 from libcore.eigen import Truncation, descending_eigh, largest_of
+from libcore.estimators import jacobian_gram
+from libcore.fit_settings import FitSettings, working_dtype
+from libcore.layer_by_layer import last_basis
+from libcore.methods import method
 from libcore.principal_components import principal_components
+from libcore.quadrature import GRADIENT
 from libcore.statistics import LayerStatistics
 
 
@@ -45,3 +55,44 @@ def lib_basis(
     to_basis = torch.cat([whiten[:, :1], whiten[:, 1:] @ align], dim=1) * scale
     from_basis = torch.cat([unwhiten[:1], align.T @ unwhiten[1:]]) / scale[:, None]
     return Basis(to_basis, from_basis, torch.cat([constant, importance]), has_constant=True)
+
+
+def refuse_path_of_one_point(settings: FitSettings, *, jacobian: str = "point") -> None:
+    """The rule `gradient` has no path to average along."""
+    if jacobian == "path" and settings.quadrature == GRADIENT:
+        raise ValueError(
+            "method.jacobian=path with analysis.integration=gradient has no path; "
+            "expected trapezoidal or gauss_legendre"
+        )
+
+
+@method("lib", label="LIB", sorts_by="Λ", place=0, check=refuse_path_of_one_point)
+def fit_lib(
+    chain: Chain,
+    inputs: Tensor,
+    statistics: dict[str, LayerStatistics],
+    settings: FitSettings,
+    *,
+    jacobian: Literal["point", "path"] = "point",
+) -> dict[str, Basis]:
+    """The box: last node layer to first, since each layer's basis needs the next one's.
+
+    Args:
+        jacobian: at the data point (the paper), or averaged along the path from zero by the integration rule.
+    """
+    dtype = working_dtype(chain, inputs)
+    quadrature = settings.quadrature if jacobian == "path" else GRADIENT
+    bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+    streams = chain.streams(inputs, settings.memory_budget)
+    for index, (layer, next_layer) in reversed(list(enumerate(pairwise(chain.node_layers)))):
+        gram = jacobian_gram(
+            chain.sections[index],
+            streams[index],
+            bases[next_layer].to(dtype=dtype),
+            quadrature,
+            settings.estimator,
+            settings.probes.named(f"basis/{layer}"),
+            partial(settings.on_error, layer),
+        )
+        bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
+    return {layer: bases[layer] for layer in chain.node_layers}

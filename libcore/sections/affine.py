@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.streams import ActivationStream, float64_zeros
@@ -27,25 +28,24 @@ class AffineSection(Section):
         return projected
 
     def closed_form_jacobian_gram(
-        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:
         """`A P A^T` with `P = C C^T` (METHOD.md 5): the Jacobian is constant, so no data is needed."""
-        jacobian = (self.weight @ to_basis_next).double()
+        jacobian = (self.weight @ next_basis.to_basis).double()
         return jacobian @ jacobian.T
 
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Tensor,
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E_ij = K_ji^2 * E[fhat_j^2]` with `K = Cpinv A C` constant along the path."""
-        interaction = (from_basis @ self.weight @ to_basis_next).double()
-        square_sum, count = float64_zeros(to_basis.shape[1], like=to_basis), 0
-        for activation in stream.chunks(2 * stream.example().numel() + to_basis.shape[1]):
-            features = (activation @ to_basis).double().flatten(0, 1)
+        interaction = (basis.from_basis @ self.weight @ next_basis.to_basis).double()
+        square_sum, count = float64_zeros(basis.n_features, like=basis.to_basis), 0
+        for activation in stream.chunks(2 * stream.example().numel() + basis.n_features):
+            features = basis.features(activation).double().flatten(0, 1)
             square_sum += features.square().sum(0)
             count += len(features)
         return interaction.T.square() * (square_sum / count)
@@ -53,10 +53,10 @@ class AffineSection(Section):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """One product a mask: masking an input is masking an entry of the interaction matrix."""
-        interaction = from_basis @ self.weight @ to_basis_next
+        interaction = basis.from_basis @ self.weight @ next_basis.to_basis
         return lambda mask: features @ (interaction * mask.T)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.streams import ActivationStream
 
@@ -61,7 +62,7 @@ class ClosedForm(Protocol):
     def closed_form_jacobian_gram(
         self,
         stream: ActivationStream,
-        to_basis_next: Float[Tensor, "d_out feature_out"],
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "d_in d_in"]:
         """`M'` of METHOD.md eq. 4, in float64."""
@@ -70,9 +71,8 @@ class ClosedForm(Protocol):
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Float[Tensor, "d_in feature_in"],
-        from_basis: Float[Tensor, "feature_in d_in"],
-        to_basis_next: Float[Tensor, "d_out feature_out"],
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E` of METHOD.md eq. 8, in float64."""
@@ -90,8 +90,8 @@ class FastMaskedEvaluation(Protocol):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Float[Tensor, "feature_in d_in"],
-        to_basis_next: Float[Tensor, "d_out feature_out"],
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """The evaluation by mask on these features; what does not depend on the mask is computed here, once."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
@@ -57,10 +58,10 @@ class BlockSection(Section):
         return example.numel() + 2 * n_queries * self.residual.shape[1] + in_branches
 
     def closed_form_jacobian_gram(
-        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:
         """Each branch by its own closed form; branches and residual stream meet within a position (METHOD.md 5)."""
-        residual = self.residual.double() @ to_basis_next.double()
+        residual = self.residual.double() @ next_basis.to_basis.double()
         example = stream.example()
         positions = self.positions_of(example)
         n_queries, n_out, n_points = len(positions.queries), residual.shape[1], len(quadrature.points)
@@ -69,7 +70,7 @@ class BlockSection(Section):
             values += 3 * n_queries * residual.numel()
 
         def gram_of(chunks: Iterator[Tensor]) -> Tensor:
-            sums = [branch.jacobian_sums(to_basis_next, quadrature) for branch in self.branches]
+            sums = [branch.jacobian_sums(next_basis, quadrature) for branch in self.branches]
             between, count = float64_zeros(len(residual), len(residual), like=residual), 0
             for activation in chunks:
                 dense = [branch.add(activation.double(), positions) for branch in sums]
@@ -87,15 +88,14 @@ class BlockSection(Section):
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Tensor,
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """Branches' attributions add up before they are squared (eq. 7-8)."""
-        to_basis, from_basis, to_basis_next = (basis.double() for basis in (to_basis, from_basis, to_basis_next))
-        residual = from_basis @ self.residual.double() @ to_basis_next
-        parts = [branch.attributions(from_basis, to_basis_next, quadrature) for branch in self.branches]
+        basis, next_basis = basis.double(), next_basis.double()
+        residual = basis.from_basis @ self.residual.double() @ next_basis.to_basis
+        parts = [branch.attributions(basis, next_basis, quadrature) for branch in self.branches]
         example = stream.example()
         positions = self.positions_of(example)
         n_queries, (n_in, n_out) = len(positions.queries), residual.shape
@@ -105,7 +105,7 @@ class BlockSection(Section):
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
             square_sum = float64_zeros(n_in, n_out, like=residual)
             for activation in chunks:
-                features = activation.double() @ to_basis
+                features = basis.features(activation.double())
                 attribution = features[:, positions.queries, :, None] * residual
                 for part in parts:
                     attribution += part(features, positions)

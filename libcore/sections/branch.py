@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Movable
 
@@ -81,7 +82,7 @@ class Branch(Movable, ABC):
         """Numbers alive per example in a forward pass."""
 
     @abstractmethod
-    def jacobian_sums(self, to_basis_next: Float[Tensor, "d_out feature_out"], quadrature: Quadrature) -> JacobianSums:
+    def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:
         """Empty sums."""
 
     @abstractmethod
@@ -91,8 +92,8 @@ class Branch(Movable, ABC):
     @abstractmethod
     def attributions(
         self,
-        from_basis: Float[Tensor, "feature_in d_in"],
-        to_basis_next: Float[Tensor, "d_out feature_out"],
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Attributions:
         """The branch's part of the attributions."""

@@ -41,3 +41,23 @@ class Normalisation(Movable):
             return weight
         reading_residual, rest = weight[..., : self.width, :], weight[..., self.width :, :]
         return torch.cat([reading_residual - reading_residual.mean(-2, keepdim=True), rest], dim=-2)
+
+
+def check_width(normalisation: Normalisation | None, weight: Float[Tensor, "*head d_in d_out"]) -> None:
+    """A normalised branch reads the residual stream and the constant coordinate, nothing else."""
+    if normalisation is not None and weight.shape[-2] != normalisation.width + 1:
+        raise ValueError(
+            f"weight reads {weight.shape[-2]} coordinates; expected {normalisation.width} normalised and the constant"
+        )
+
+
+def padded(residual: Float[Tensor, "*batch width"], n: int) -> Float[Tensor, "*batch d_in"]:
+    """With `n` further coordinates, zero."""
+    return torch.cat([residual, residual.new_zeros(*residual.shape[:-1], n)], dim=-1)
+
+
+def unit_like(activation: Float[Tensor, "*batch d_in"], coordinate: int) -> Float[Tensor, "*batch d_in"]:
+    """The same coordinate direction everywhere."""
+    unit = activation.new_zeros(activation.shape[-1])
+    unit[coordinate] = 1.0
+    return unit.expand_as(activation)

@@ -19,7 +19,7 @@ from libcore.ablation import EvaluationData
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.constant import beside_constant, constant_alone, folded, with_constant
-from libcore.methods.baselines import haar_rotation
+from libcore.methods.random import haar_rotation
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.analysed import CONSTANT, AnalysedModel
 from models.block_diagonal_mlp.data import combinations, isotropic_points

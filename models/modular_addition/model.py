@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from models.analysed import AnalysedModel, accuracy
+from libcore.ablation import accuracy
+from models.analysed import AnalysedModel
 from models.modular_addition.data import split_pairs
 from models.modular_addition.fourier import fourier_labels
 from models.modular_addition.transformer import Architecture, Weights, chain_of

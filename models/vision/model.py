@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from libcore.ablation import accuracy
 from libcore.chain import Chain
-from models.analysed import AnalysedModel, accuracy
+from models.analysed import AnalysedModel
 from models.vision.images import ImageDataset
 from models.vision.top_images import PicturedFeatures
 from models.weights import check_shapes, read_state_dict

@@ -10,6 +10,7 @@ import torch
 from tiny_models import (
     affine,
     attention,
+    basis_of,
     random,
     random_activation,
     residual_elementwise,
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.eigen import Truncation
-from libcore.principal_components import pca_basis
+from libcore.layer_by_layer import principal_basis
 from libcore.quadrature import Quadrature
 from libcore.sections import ComposedSection, FunctionSection, Section
 from libcore.statistics import statistics_of
@@ -59,7 +60,12 @@ class Case:
     section: Section
     activation: Tensor
     basis: Basis
-    to_basis_next: Tensor
+    next_basis: Basis
+
+    @property
+    def to_basis_next(self) -> Tensor:
+        """Of the next layer's basis."""
+        return self.next_basis.to_basis
 
     @property
     def features(self) -> Tensor:
@@ -71,5 +77,5 @@ def case_of(section: Section, generator: Generator, n: int = 5, positions: int =
     """Random data and bases for a section from `D_IN` to `D_OUT` coordinates."""
     activation = random_activation(generator, n, positions, D_IN)
     statistics = statistics_of(activation.flatten(0, 1), has_constant=True)
-    basis = pca_basis(statistics, True, Truncation("absolute", 1e-12), torch.float64)
-    return Case(section, activation, basis, random(generator, D_OUT, next_features))
+    basis = principal_basis(statistics, True, Truncation("absolute", 1e-12), torch.float64)
+    return Case(section, activation, basis, basis_of(random(generator, D_OUT, next_features)))

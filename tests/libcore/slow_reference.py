@@ -119,7 +119,7 @@ class SlowBasis:
     importance: Tensor
 
 
-def pca_basis(activation: Tensor, threshold: float) -> SlowBasis:
+def principal_basis(activation: Tensor, threshold: float) -> SlowBasis:
     """Eq. 2 for a layer with the constant coordinate; directions with variance at or below `threshold` are dropped."""
     d = activation.shape[-1]
     mean, gram = mean_and_gram(activation, has_constant=True)
@@ -131,7 +131,7 @@ def pca_basis(activation: Tensor, threshold: float) -> SlowBasis:
 
 def lib_basis(activation: Tensor, gram_of_jacobian: Tensor, threshold: float) -> SlowBasis:
     """Eq. 3, 5 and 6 for a layer with the constant coordinate, `M'` given."""
-    components = pca_basis(activation, threshold)
+    components = principal_basis(activation, threshold)
     deviation = torch.diag(components.importance.sqrt())
     whiten = components.to_basis @ torch.linalg.inv(deviation)
     unwhiten = deviation @ components.from_basis

@@ -9,9 +9,11 @@ from torch import Generator, Tensor
 
 from libcore.basis import Basis
 from libcore.eigen import RELATIVE, Truncation
+from libcore.layer_by_layer import principal_basis
 from libcore.methods import METHODS, FitSettings
-from libcore.methods.baselines import generator_of, haar_rotation, neuron_basis, random_basis, svd_basis
-from libcore.principal_components import pca_basis
+from libcore.methods.neuron import neuron_basis
+from libcore.methods.random import generator_of, haar_rotation, random_basis
+from libcore.methods.svd import svd_basis
 from libcore.statistics import LayerStatistics, chain_statistics, statistics_of
 
 CUT = Truncation("absolute", 1e-12)
@@ -22,7 +24,7 @@ def fitted(name: str, statistics: LayerStatistics, has_constant: bool = True, tr
     arguments = (statistics, has_constant, truncation, torch.float64)
     if name == "random":
         return random_basis(*arguments, generator_of("layer", 0))
-    return {"pca": pca_basis, "svd": svd_basis, "neuron": neuron_basis}[name](*arguments)
+    return {"pca": principal_basis, "svd": svd_basis, "neuron": neuron_basis}[name](*arguments)
 
 
 def on_a_manifold(generator: Generator) -> Tensor:

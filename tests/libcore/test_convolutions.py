@@ -9,6 +9,7 @@ import torch
 from section_cases import RULES
 from tiny_models import (
     AMPLE,
+    basis_of,
     convolution,
     largest_difference,
     random,
@@ -18,6 +19,7 @@ from tiny_models import (
 )
 from torch.nn import functional
 
+from libcore.basis import Basis
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import ConvolutionSection, MaxPoolingSection, ResidualConvolutionSection
 from libcore.sections.convolution.kernel_overlap import Window, overlaps, pixel_classes
@@ -54,9 +56,9 @@ def block(name: str, activation_function=functional.gelu) -> ResidualConvolution
     return residual_convolution(generator_of(name), widths, grid, tuple(windows), activation_function)
 
 
-def bases(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def bases(generator: torch.Generator) -> tuple[Basis, Basis]:
     to_basis = random(generator, D_IN, D_IN)
-    return to_basis, torch.linalg.inv(to_basis), random(generator, D_OUT, 4)
+    return basis_of(to_basis, torch.linalg.inv(to_basis)), basis_of(random(generator, D_OUT, 4))
 
 
 def activation_of(section, generator: torch.Generator, n: int = 3) -> torch.Tensor:
@@ -85,11 +87,11 @@ def test_affine_convolution_equals_differentiation(rule, stride, padding):
     generator = torch.Generator().manual_seed(1)
     section = convolution(generator, D_IN, D_OUT, (5, 4), 3, stride, padding)
     stream = stream_of(activation_of(section, generator))
-    to_basis, from_basis, to_basis_next = bases(generator)
+    basis, next_basis = bases(generator)
     quadrature, _ = RULES[rule]
-    gram = section.closed_form_jacobian_gram(stream, to_basis_next, quadrature)
-    assert largest_difference(gram, exact_jacobian_gram(section, stream, to_basis_next, quadrature)) < 1e-12
-    arguments = (stream, to_basis, from_basis, to_basis_next, quadrature)
+    gram = section.closed_form_jacobian_gram(stream, next_basis, quadrature)
+    assert largest_difference(gram, exact_jacobian_gram(section, stream, next_basis, quadrature)) < 1e-12
+    arguments = (stream, basis, next_basis, quadrature)
     assert largest_difference(section.closed_form_edges(*arguments), exact_edges(section, *arguments)) < 1e-12
 
 
@@ -98,11 +100,11 @@ def test_affine_convolution_equals_differentiation(rule, stride, padding):
 def test_block_equals_differentiation(name, rule):
     generator, section = generator_of(name), block(name)
     stream = stream_of(activation_of(section, generator))
-    to_basis, from_basis, to_basis_next = bases(generator)
+    basis, next_basis = bases(generator)
     quadrature, _ = RULES[rule]
-    gram = section.closed_form_jacobian_gram(stream, to_basis_next, quadrature)
-    assert largest_difference(gram, exact_jacobian_gram(section, stream, to_basis_next, quadrature)) < 1e-10
-    arguments = (stream, to_basis, from_basis, to_basis_next, quadrature)
+    gram = section.closed_form_jacobian_gram(stream, next_basis, quadrature)
+    assert largest_difference(gram, exact_jacobian_gram(section, stream, next_basis, quadrature)) < 1e-10
+    arguments = (stream, basis, next_basis, quadrature)
     assert largest_difference(section.closed_form_edges(*arguments), exact_edges(section, *arguments)) < 1e-10
 
 
@@ -110,13 +112,13 @@ def test_block_equals_differentiation(name, rule):
 def test_chunks_do_not_matter(name):
     generator, section = generator_of(name), block(name, functional.relu)
     activation = activation_of(section, generator, n=7)
-    to_basis, from_basis, to_basis_next = bases(generator)
+    basis, next_basis = bases(generator)
     quadrature, _ = RULES["gradient"]
     results = []
     for budget in (1, 100_000, AMPLE):
         stream = stream_of(activation, budget)
-        gram = section.closed_form_jacobian_gram(stream, to_basis_next, quadrature)
-        edges = section.closed_form_edges(stream, to_basis, from_basis, to_basis_next, quadrature)
+        gram = section.closed_form_jacobian_gram(stream, next_basis, quadrature)
+        edges = section.closed_form_edges(stream, basis, next_basis, quadrature)
         results.append((gram, edges))
     for gram, edges in results[:-1]:
         assert largest_difference(gram, results[-1][0]) < 1e-13
@@ -129,10 +131,10 @@ def test_masked_evaluation_equals_a_pass_per_mask(name, budget):
     generator = generator_of(name)
     section = convolution(generator, D_IN, D_OUT, (4, 5), 3, 2, 1) if name == "affine" else block(name, functional.relu)
     activation = activation_of(section, generator)
-    to_basis, from_basis, to_basis_next = bases(generator)
-    features = activation @ to_basis
-    evaluate = section.masked_evaluation(features, from_basis, to_basis_next, budget)
-    slow = evaluate_mask_by_mask(section, features, from_basis, to_basis_next, AMPLE)
+    basis, next_basis = bases(generator)
+    features = basis.features(activation)
+    evaluate = section.masked_evaluation(features, basis, next_basis, budget)
+    slow = evaluate_mask_by_mask(section, features, basis, next_basis, AMPLE)
     masks = [torch.rand(4, D_IN, generator=generator) < share for share in (0.3, 0.7)]
     for mask in (*masks, torch.ones(4, D_IN, dtype=torch.bool), torch.zeros(4, D_IN, dtype=torch.bool)):
         torch.testing.assert_close(evaluate(mask), slow(mask), rtol=1e-12, atol=1e-12)

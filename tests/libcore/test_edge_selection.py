@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from libcore.ablation import smallest_kept_edge, strongest_edges
-from libcore.ablation.schedule import bisect, kept_schedule
+from libcore.ablation.schedule import Bracket, kept_schedule
 
 edge_matrices = st.integers(1, 4).flatmap(
     lambda width: st.lists(
@@ -51,13 +51,11 @@ def test_keeping_no_edges_has_no_smallest_one() -> None:
 
 @given(upper=st.integers(1, 300), threshold=st.integers(0, 300))
 def test_bisection_finds_the_step_of_a_monotone_score(upper: int, threshold: int) -> None:
-    tried: list[int] = []
-
-    def is_enough(kept: int) -> bool:
-        tried.append(kept)
-        return kept >= threshold
-
-    assert bisect(is_enough, upper) == min(max(threshold, 1), upper)
+    bracket, tried = Bracket(0, upper), []
+    while (middle := bracket.middle) is not None:
+        tried.append(middle)
+        bracket = bracket.halved(middle, middle >= threshold)
+    assert bracket.enough == min(max(threshold, 1), upper)
     assert len(tried) <= upper.bit_length()
 
 

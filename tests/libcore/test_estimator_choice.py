@@ -8,20 +8,16 @@ from typing import get_args
 import pytest
 import torch
 from section_cases import CLOSED_FORM, SECTIONS, case_of
-from tiny_models import AMPLE, largest_difference, random, random_activation, random_chain, stream_of
+from tiny_models import AMPLE, basis_of, largest_difference, random, random_activation, random_chain, stream_of
 
-from libcore.basis import Basis, identity_basis
+from libcore.basis import identity_basis
 from libcore.estimators import ESTIMATORS, Estimator, edges, jacobian_gram, use_closed_form
 from libcore.estimators.stochastic import Probes, stochastic_edges, stochastic_jacobian_gram
 from libcore.graph import interaction_edges
-from libcore.methods import FitSettings, fit_lib
-from libcore.methods.lib import lib_basis
+from libcore.methods import FitSettings
+from libcore.methods.lib import fit_lib, lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.statistics import chain_statistics
-
-
-def next_basis(to_basis: torch.Tensor) -> Basis:
-    return Basis(to_basis, to_basis.T, torch.ones(to_basis.shape[1], dtype=torch.float64), has_constant=False)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -45,7 +41,7 @@ def test_a_closed_form_that_does_not_exist_is_refused_by_name(generator: torch.G
 @pytest.mark.parametrize("name", SECTIONS)
 def test_exact_and_closed_form_agree(generator: torch.Generator, name: str) -> None:
     case = case_of(SECTIONS[name](generator), generator)
-    basis, stream = next_basis(random(generator, 3, 4)), stream_of(case.activation)
+    basis, stream = basis_of(random(generator, 3, 4)), stream_of(case.activation)
     choices: list[Estimator] = ["auto", "closed_form"] if name in CLOSED_FORM else ["auto"]
     for estimator in choices:
         assert (
@@ -68,13 +64,12 @@ def test_exact_and_closed_form_agree(generator: torch.Generator, name: str) -> N
 def test_stochastic_takes_the_probes_and_tells_its_error(generator: torch.Generator, name: str) -> None:
     """Probes everywhere, closed form or not: the value and the error are those of the estimate itself."""
     case = case_of(SECTIONS[name](generator), generator)
-    basis, stream, probes = next_basis(random(generator, 3, 4)), stream_of(case.activation), Probes(n=6, seed=3)
+    basis, stream, probes = basis_of(random(generator, 3, 4)), stream_of(case.activation), Probes(n=6, seed=3)
     told: list[float] = []
     gram = jacobian_gram(case.section, stream, basis, GRADIENT, "stochastic", probes, told.append)
     strength = edges(case.section, stream, case.basis, basis, GRADIENT, "stochastic", probes, told.append)
-    arguments = (stream, case.basis.to_basis, case.basis.from_basis, basis.to_basis, GRADIENT, probes)
-    expected_gram = stochastic_jacobian_gram(case.section, stream, basis.to_basis, GRADIENT, probes)
-    expected_edges = stochastic_edges(case.section, *arguments)
+    expected_gram = stochastic_jacobian_gram(case.section, stream, basis, GRADIENT, probes)
+    expected_edges = stochastic_edges(case.section, stream, case.basis, basis, GRADIENT, probes)
     assert torch.equal(gram, expected_gram.value)
     assert torch.equal(strength, expected_edges.value)
     assert told == [expected_gram.relative_error, expected_edges.relative_error]
@@ -84,7 +79,7 @@ def test_stochastic_takes_the_probes_and_tells_its_error(generator: torch.Genera
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_only_stochastic_tells_an_error(generator: torch.Generator, estimator: Estimator) -> None:
     case = case_of(SECTIONS["attention"](generator), generator)
-    basis, stream = next_basis(random(generator, 3, 4)), stream_of(case.activation)
+    basis, stream = basis_of(random(generator, 3, 4)), stream_of(case.activation)
     told: list[float] = []
     jacobian_gram(case.section, stream, basis, GRADIENT, estimator, on_error=told.append)
     edges(case.section, stream, case.basis, basis, GRADIENT, estimator, on_error=told.append)
@@ -100,7 +95,7 @@ def test_a_chain_takes_other_signs_for_every_layer_and_purpose(generator: torch.
     bases = fit_lib(chain, inputs, statistics, settings)
     assert set(told) == set(chain.node_layers[:-1])
     stream, next_layer = chain.stream(inputs, 0, AMPLE), chain.node_layers[1]
-    arguments = (chain.sections[0], stream, bases[next_layer].to_basis, GRADIENT)
+    arguments = (chain.sections[0], stream, bases[next_layer], GRADIENT)
     estimate = stochastic_jacobian_gram(*arguments, probes.named("basis/before"))
     assert told["before"] == estimate.relative_error
     assert told["before"] != stochastic_jacobian_gram(*arguments, probes).relative_error
@@ -111,7 +106,7 @@ def test_a_chain_takes_other_signs_for_every_layer_and_purpose(generator: torch.
     strengths = interaction_edges(chain, inputs, bases, GRADIENT, "stochastic", AMPLE, probes, told.__setitem__)
     assert tuple(told) == chain.node_layers[:-1]
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-        whole = (bases[layer].to_basis, bases[layer].from_basis, bases[next_layer].to_basis, GRADIENT)
+        whole = (bases[layer], bases[next_layer], GRADIENT)
         stream = chain.stream(inputs, index, AMPLE)
         estimate = stochastic_edges(chain.sections[index], stream, *whole, probes.named(f"edges/{layer}"))
         assert torch.equal(strengths[layer], estimate.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import slow_reference
@@ -11,13 +10,24 @@ import torch
 from tiny_models import AMPLE, BUDGETS, random_activation, random_chain
 from torch import Generator, Tensor
 
-from libcore.ablation import AblationCurve, EvaluationData, edge_ablation, node_ablation, unablated_score
+from libcore import ablate, fit
+from libcore.ablation import (
+    AblationCurve,
+    EvaluationData,
+    ablation_steps,
+    edge_ablation,
+    node_ablation,
+    unablated_score,
+)
+from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
-from libcore.ablation.schedule import kept_schedule
+from libcore.ablation.steps import carried_out
+from libcore.ablation.whole_model import Evaluation
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.graph import interaction_edges
-from libcore.methods import FitSettings, fit_lib
+from libcore.methods import FitSettings
+from libcore.methods.lib import fit_lib
 from libcore.statistics import chain_statistics
 
 TOLERANCES = (0.05, 0.25, 0.5)
@@ -28,7 +38,7 @@ class Setting:
 
     def __init__(self, generator: Generator) -> None:
         self.chain: Chain = random_chain(generator)
-        fitted_on = random_activation(generator, 12, 3, 4)
+        self.fitted_on = fitted_on = random_activation(generator, 12, 3, 4)
         self.inputs = random_activation(generator, 40, 3, 4)
         output = self.chain.activation(self.inputs, 3)
         self.labels = output.argmax(-1)
@@ -119,20 +129,13 @@ def test_keeping_all_features_is_the_model(setting: Setting) -> None:
 
 
 def test_node_ablation_follows_its_schedule_and_tells_what_it_scored(setting: Setting) -> None:
-    seen: list[tuple[str, int, float]] = []
-    curve = node_ablation(
-        setting.chain,
-        setting.data,
-        1,
-        setting.bases["middle"],
-        [0, 2],
-        [],
-        setting.test_score,
-        AMPLE,
-        lambda layer, kept, score, left: seen.append((layer, kept, score)),
+    seen: list[tuple[int, float]] = []
+    steps = node_ablation_steps(
+        setting.chain, setting.data, 1, setting.bases["middle"], [0, 2], [], setting.test_score, AMPLE
     )
+    curve = carried_out(steps, seen.append)
     assert list(curve.score_by_kept) == [0, 2]
-    assert seen == [("middle", kept, score) for kept, score in curve.score_by_kept.items()]
+    assert seen == list(curve.score_by_kept.items())
 
 
 @pytest.mark.parametrize("memory_budget", [1, 5000, AMPLE])
@@ -204,48 +207,48 @@ def test_a_score_is_within_its_tolerance_on_the_side_that_is_worse(lower_is_bett
     assert not data.within(float("nan"), 2.0, 0.25)
 
 
-class TestEvaluationsLeft:
-    """How many evaluations are still to come is never said to be fewer than come, and falls to none."""
+class TestSteps:
+    """Evaluations come one by one, no more than were planned, and the curve is what they were."""
 
-    def follow(self, setting: Setting, ablate: Callable[..., AblationCurve]) -> tuple[AblationCurve, list[int]]:
-        left: list[int] = []
-        return ablate(on_score=lambda layer, kept, score, to_come: left.append(to_come)), left
-
-    def assert_honest(self, curve: AblationCurve, left: list[int], most: int) -> None:
-        assert len(left) == len(curve.score_by_kept) <= most
-        bounds = [done + to_come for done, to_come in enumerate(left, start=1)]
-        assert bounds == sorted(bounds, reverse=True)
-        assert bounds[0] <= most
-        assert left[-1] == 0
-
-    @pytest.mark.parametrize("layer", range(3))
     @pytest.mark.parametrize("tolerances", [[], [0.05], TOLERANCES])
-    def test_of_features_and_edges(self, setting: Setting, layer: int, tolerances: list[float]) -> None:
-        chain, score = setting.chain, setting.test_score
+    def test_of_a_whole_model(self, setting: Setting, tolerances: list[float]) -> None:
+        chain = setting.chain
+        seen: list[Evaluation] = []
+        steps = ablation_steps(chain, setting.data, setting.bases, setting.edges, tolerances, AMPLE)
+        ablations = carried_out(steps, seen.append)
         plan = plan_ablations(chain, setting.bases, setting.edges, tolerances)
-        name, next_name = chain.node_layers[layer : layer + 2]
-        basis, next_basis = setting.bases[name], setting.bases[next_name]
-        schedule = kept_schedule(basis.n_features)
-        curve, left = self.follow(
-            setting, partial(node_ablation, chain, setting.data, layer, basis, schedule, tolerances, score, AMPLE)
-        )
-        self.assert_honest(curve, left, plan.curves["node", name].most)
-        if not tolerances:
-            return
-        pair, edges = (basis, next_basis), setting.edges[name]
-        curve, left = self.follow(
-            setting, partial(edge_ablation, chain, setting.data, layer, pair, edges, tolerances, score, AMPLE)
-        )
-        self.assert_honest(curve, left, plan.curves["edge", name].most)
+        assert ablations.test_score == setting.test_score
+        assert (tuple(ablations.nodes), tuple(ablations.edges)) == (chain.node_layers[:-1],) * 2
+        for kind, curves in (("node", ablations.nodes), ("edge", ablations.edges)):
+            for layer, curve in curves.items():
+                steps_of_curve = {step.kept: step.score for step in seen if (step.kind, step.layer) == (kind, layer)}
+                assert steps_of_curve == curve.score_by_kept
+                assert len(steps_of_curve) <= plan.curves[kind, layer].most
+        assert len(seen) == sum(len(c.score_by_kept) for c in (*ablations.nodes.values(), *ablations.edges.values()))
+        for index in range(3):
+            layer = chain.node_layers[index]
+            if tuple(tolerances) == TOLERANCES:
+                assert ablations.nodes[layer].needed == setting.node_ablation(index).needed
+                assert ablations.edges[layer] == setting.edge_ablation(index)
 
     def test_a_model_that_needs_everything_costs_all_that_was_planned(self, setting: Setting) -> None:
         basis = setting.bases["middle"]
         plan = plan_ablations(setting.chain, setting.bases, setting.edges, [0.0])
-        calls: list[int] = []
-        node_ablation(
-            setting.chain, setting.data, 1, basis, [], [0.0], 2.0, AMPLE, lambda *evaluated: calls.append(evaluated[3])
-        )
-        assert len(calls) == plan.curves["node", "middle"].most == basis.n_features + 1
+        seen: list[tuple[int, float]] = []
+        carried_out(node_ablation_steps(setting.chain, setting.data, 1, basis, [], [0.0], 2.0, AMPLE), seen.append)
+        assert len(seen) == plan.curves["node", "middle"].most == basis.n_features + 1
+
+
+def test_of_a_graph_by_the_front_door(setting: Setting) -> None:
+    graph = fit(setting.chain, setting.fitted_on, memory_budget=AMPLE)
+    found = ablate(graph, setting.chain, setting.data, TOLERANCES, AMPLE)
+    assert {layer: curve.needed for layer, curve in found.edges.items()} == {
+        layer: setting.edge_ablation(index).needed for index, layer in enumerate(setting.chain.node_layers[:-1])
+    }
+    with pytest.raises(
+        ValueError, match=r"a graph of before, middle.* and a chain of before, output; expected the same"
+    ):
+        ablate(graph, setting.chain.restricted_to(["before", "output"]), setting.data)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import AMPLE, random_activation, random_chain
+from tiny_models import AMPLE, FITTED, random_activation, random_chain
 from torch import Generator
 
 from libcore.graph import InteractionGraph, interaction_edges
@@ -26,7 +26,7 @@ def graph_of(generator: Generator, method: str = "lib") -> InteractionGraph:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FITTED)
 def test_what_is_loaded_is_what_was_saved_to_the_bit(generator: Generator, tmp_path: Path, method: str) -> None:
     graph = graph_of(generator, method)
     first = graph.node_layers[0]

@@ -6,7 +6,17 @@ import pytest
 import slow_reference
 import torch
 from section_cases import CLOSED_FORM, D_IN, D_OUT, RULES, SECTIONS, Case, case_of
-from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random, random_activation, random_chain, stream_of
+from tiny_models import (
+    AMPLE,
+    BUDGETS,
+    affine,
+    basis_of,
+    largest_difference,
+    random,
+    random_activation,
+    random_chain,
+    stream_of,
+)
 
 from libcore.basis import Basis
 from libcore.estimators.differentiation import JacobianRows, exact_edges
@@ -17,21 +27,19 @@ from libcore.sections import ClosedForm
 
 def exact(case: Case, quadrature: Quadrature, memory_budget: int = AMPLE) -> torch.Tensor:
     stream = stream_of(case.activation, memory_budget)
-    return exact_edges(case.section, stream, case.basis.to_basis, case.basis.from_basis, case.to_basis_next, quadrature)
+    return exact_edges(case.section, stream, case.basis, case.next_basis, quadrature)
 
 
 def closed_form(case: Case, quadrature: Quadrature, memory_budget: int = AMPLE) -> torch.Tensor:
     assert isinstance(case.section, ClosedForm)
     stream = stream_of(case.activation, memory_budget)
-    return case.section.closed_form_edges(
-        stream, case.basis.to_basis, case.basis.from_basis, case.to_basis_next, quadrature
-    )
+    return case.section.closed_form_edges(stream, case.basis, case.next_basis, quadrature)
 
 
 def truncated(case: Case, kept: int) -> Case:
     """The same case with only the first `kept` features of its basis."""
     basis = Basis(case.basis.to_basis[:, :kept], case.basis.from_basis[:kept], case.basis.importance, True)
-    return Case(case.section, case.activation, basis, case.to_basis_next)
+    return Case(case.section, case.activation, basis, case.next_basis)
 
 
 @pytest.mark.parametrize("kept", [2, D_IN])
@@ -81,7 +89,7 @@ def test_an_affine_edge_is_weight_squared_times_mean_square(generator: torch.Gen
     section = affine(generator, D_IN, D_OUT, constant_out=False)
     activation, identity = random_activation(generator, 6, 2, D_IN), torch.eye(D_IN, dtype=torch.float64)
     basis = Basis(identity, identity, torch.ones(D_IN, dtype=torch.float64), True)
-    case = Case(section, activation, basis, torch.eye(D_OUT, dtype=torch.float64))
+    case = Case(section, activation, basis, basis_of(torch.eye(D_OUT, dtype=torch.float64)))
     mean_square = activation.square().flatten(0, 1).mean(0)
     for j in range(D_IN):
         for i in range(D_OUT):

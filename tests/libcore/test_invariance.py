@@ -26,7 +26,9 @@ from torch.nn import functional
 from libcore.chain import Chain
 from libcore.eigen import Truncation
 from libcore.graph import interaction_edges
-from libcore.methods import FitSettings, fit_lib, fit_pca
+from libcore.methods import FitSettings
+from libcore.methods.lib import fit_lib
+from libcore.methods.pca import fit_pca
 from libcore.quadrature import Quadrature
 from libcore.sections import AffineSection, AttentionSection, FunctionSection, ResidualElementwiseSection, Section
 from libcore.statistics import chain_statistics

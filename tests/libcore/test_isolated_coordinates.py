@@ -11,9 +11,10 @@ from torch import Generator
 
 from libcore.basis import Basis
 from libcore.eigen import RELATIVE, descending_eigh
-from libcore.methods.baselines import random_basis, svd_basis
+from libcore.layer_by_layer import principal_basis
 from libcore.methods.lib import lib_basis
-from libcore.principal_components import pca_basis
+from libcore.methods.random import random_basis
+from libcore.methods.svd import svd_basis
 from libcore.statistics import LayerStatistics, statistics_of
 
 D, ISOLATED = 5, 2
@@ -65,12 +66,12 @@ def test_lib(generator: Generator, statistics: LayerStatistics) -> None:
 
 def test_baselines(generator: Generator, statistics: LayerStatistics) -> None:
     mean = statistics.mean[ISOLATED].item()
-    check_one_feature_is_the_coordinate(pca_basis(statistics, True, RELATIVE, torch.float64), statistics, mean)
+    check_one_feature_is_the_coordinate(principal_basis(statistics, True, RELATIVE, torch.float64), statistics, mean)
     check_one_feature_is_the_coordinate(svd_basis(statistics, True, RELATIVE, torch.float64), statistics, 0.0)
     drawn = random_basis(statistics, True, RELATIVE, torch.float64, generator)
     check_one_feature_is_the_coordinate(drawn, statistics, mean)
 
 
 def test_without_isolation_features_mix_it(generator: Generator, statistics: LayerStatistics) -> None:
-    basis = pca_basis(replace(statistics, isolated=()), True, RELATIVE, torch.float64)
+    basis = principal_basis(replace(statistics, isolated=()), True, RELATIVE, torch.float64)
     assert (basis.to_basis[ISOLATED, 1:].abs() > 1e-3).sum() > 1

@@ -10,6 +10,7 @@ from tiny_models import (
     AMPLE,
     BUDGETS,
     affine,
+    basis_of,
     largest_difference,
     random,
     random_activation,
@@ -28,7 +29,7 @@ from libcore.sections import ClosedForm
 def test_exact_is_eq_4(generator: torch.Generator, name: str, rule: str) -> None:
     case = case_of(SECTIONS[name](generator), generator)
     quadrature, slow_rule = RULES[rule]
-    gram = exact_jacobian_gram(case.section, stream_of(case.activation), case.to_basis_next, quadrature)
+    gram = exact_jacobian_gram(case.section, stream_of(case.activation), case.next_basis, quadrature)
     function = slow_reference.of_one_example(case.section, case.to_basis_next)
     assert largest_difference(gram, slow_reference.jacobian_gram(function, case.activation, slow_rule)) < 1e-12
 
@@ -40,8 +41,8 @@ def test_closed_form_is_exact(generator: torch.Generator, name: str, rule: str, 
     case = case_of(CLOSED_FORM[name](generator), generator, positions=positions)
     quadrature, _ = RULES[rule]
     assert isinstance(case.section, ClosedForm)
-    closed = case.section.closed_form_jacobian_gram(stream_of(case.activation), case.to_basis_next, quadrature)
-    exact = exact_jacobian_gram(case.section, stream_of(case.activation), case.to_basis_next, quadrature)
+    closed = case.section.closed_form_jacobian_gram(stream_of(case.activation), case.next_basis, quadrature)
+    exact = exact_jacobian_gram(case.section, stream_of(case.activation), case.next_basis, quadrature)
     assert closed.dtype == torch.float64
     assert largest_difference(closed, exact) < 1e-10
 
@@ -52,11 +53,11 @@ def test_memory_budget_changes_no_number(generator: torch.Generator, name: str, 
     blocks_of_features = 2 * JacobianRows.MINIMUM_BLOCK + 3
     case = case_of(SECTIONS[name](generator), generator, n=7, next_features=blocks_of_features)
     quadrature, _ = RULES["trapezoidal"]
-    whole = exact_jacobian_gram(case.section, stream_of(case.activation, AMPLE), case.to_basis_next, quadrature)
+    whole = exact_jacobian_gram(case.section, stream_of(case.activation, AMPLE), case.next_basis, quadrature)
     stream = stream_of(case.activation, memory_budget)
-    assert largest_difference(exact_jacobian_gram(case.section, stream, case.to_basis_next, quadrature), whole) < 1e-13
+    assert largest_difference(exact_jacobian_gram(case.section, stream, case.next_basis, quadrature), whole) < 1e-13
     if isinstance(case.section, ClosedForm):
-        closed = case.section.closed_form_jacobian_gram(stream, case.to_basis_next, quadrature)
+        closed = case.section.closed_form_jacobian_gram(stream, case.next_basis, quadrature)
         assert largest_difference(closed, whole) < 1e-10
 
 
@@ -86,20 +87,20 @@ def test_rows_are_the_jacobian(generator: torch.Generator, memory_budget: int) -
 
 
 def test_affine_is_the_formula_without_data(generator: torch.Generator) -> None:
-    section, to_basis_next = affine(generator, D_IN, D_OUT, constant_out=False), random(generator, D_OUT, 6)
-    gram = section.closed_form_jacobian_gram(stream_of(torch.ones(1, 2, D_IN)), to_basis_next, GRADIENT)
-    expected = section.weight @ to_basis_next @ to_basis_next.T @ section.weight.T
+    section, next_basis = affine(generator, D_IN, D_OUT, constant_out=False), basis_of(random(generator, D_OUT, 6))
+    gram = section.closed_form_jacobian_gram(stream_of(torch.ones(1, 2, D_IN)), next_basis, GRADIENT)
+    expected = section.weight @ next_basis.to_basis @ next_basis.to_basis.T @ section.weight.T
     assert largest_difference(gram, expected) < 1e-14
 
 
 def test_float32_data_are_summed_in_float64(generator: torch.Generator) -> None:
     section = residual_elementwise(generator, D_IN, 5, D_OUT, functional.gelu)
-    activation, to_basis_next = random_activation(generator, 5, 2, D_IN), random(generator, D_OUT, 4)
-    whole = exact_jacobian_gram(section, stream_of(activation), to_basis_next, GRADIENT)
+    activation, next_basis = random_activation(generator, 5, 2, D_IN), basis_of(random(generator, D_OUT, 4))
+    whole = exact_jacobian_gram(section, stream_of(activation), next_basis, GRADIENT)
     single = section.to(dtype=torch.float32)
     for gram in (
-        exact_jacobian_gram(single, stream_of(activation.float()), to_basis_next.float(), GRADIENT),
-        single.closed_form_jacobian_gram(stream_of(activation.float()), to_basis_next.float(), GRADIENT),  # pyright: ignore
+        exact_jacobian_gram(single, stream_of(activation.float()), next_basis.to(dtype=torch.float32), GRADIENT),
+        single.closed_form_jacobian_gram(stream_of(activation.float()), next_basis.to(dtype=torch.float32), GRADIENT),  # pyright: ignore
     ):
         assert gram.dtype == torch.float64
         assert largest_difference(gram, whole) < 1e-5

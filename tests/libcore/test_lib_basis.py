@@ -8,15 +8,27 @@ import pytest
 import slow_reference
 import torch
 from slow_reference import SlowBasis
-from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random, random_activation, random_chain, stream_of
+from tiny_models import (
+    AMPLE,
+    BUDGETS,
+    FITTED,
+    affine,
+    basis_of,
+    largest_difference,
+    random,
+    random_activation,
+    random_chain,
+    stream_of,
+)
 from torch import Generator, Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.eigen import Truncation, TruncationRule
 from libcore.estimators import Estimator, jacobian_gram
-from libcore.methods import METHODS, FitSettings, fit_lib, fit_pca
-from libcore.methods.lib import lib_basis
+from libcore.methods import METHODS, FitSettings
+from libcore.methods.lib import fit_lib, lib_basis
+from libcore.methods.pca import fit_pca
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics, statistics_of
 
@@ -121,7 +133,9 @@ def test_the_constant_feature_reads_the_constant_coordinate_alone(generator: Gen
 def test_directions_that_the_next_layer_does_not_read_are_dropped(generator: Generator) -> None:
     activation = random_activation(generator, 20, 1, 6)
     section = affine(generator, 6, 2, constant_out=False)
-    gram = section.closed_form_jacobian_gram(stream_of(activation), torch.eye(2, dtype=torch.float64), GRADIENT)
+    gram = section.closed_form_jacobian_gram(
+        stream_of(activation), basis_of(torch.eye(2, dtype=torch.float64)), GRADIENT
+    )
     basis = lib_basis(statistics_of(activation.flatten(0, 1), True), gram, CUT, torch.float64)
     assert basis.n_features == 3
     assert len(basis.importance) == 6
@@ -171,9 +185,9 @@ def test_a_constant_that_nothing_depends_on_leaves_the_basis_finite() -> None:
 def test_jacobian_averaged_along_the_path(generator: Generator) -> None:
     chain = random_chain(generator)
     inputs = random_activation(generator, 8, 3, 4)
-    settings = FitSettings(truncation=CUT, jacobian=Quadrature.of("gauss_legendre", 3))
-    basis = fit_lib(chain, inputs, chain_statistics(chain, inputs, AMPLE), settings)["after"]
-    middle = fit_lib(chain, inputs, chain_statistics(chain, inputs, AMPLE), settings)["middle"]
+    settings = FitSettings(truncation=CUT, quadrature=Quadrature.of("gauss_legendre", 3))
+    bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, AMPLE), settings, jacobian="path")
+    basis, middle = bases["after"], bases["middle"]
     function = slow_reference.of_one_example(chain.sections[1], basis.to_basis)
     activation = chain.activation(inputs, 1)
     gram = slow_reference.jacobian_gram(function, activation, slow_reference.gauss_legendre_rule(3))
@@ -183,7 +197,7 @@ def test_jacobian_averaged_along_the_path(generator: Generator) -> None:
 def test_a_residual_stream_as_last_node_layer_takes_its_principal_components(generator: Generator) -> None:
     chain = random_chain(generator).restricted_to(["before", "middle", "after"])
     inputs = random_activation(generator, 8, 3, 4)
-    reference = slow_reference.pca_basis(chain.activation(inputs, 2), 1e-12)
+    reference = slow_reference.principal_basis(chain.activation(inputs, 2), 1e-12)
     assert_same_up_to_signs(fit(chain, inputs)["after"], reference)
 
 
@@ -193,13 +207,13 @@ def test_pca_method_fits_every_layer_by_itself_and_leaves_the_logits(generator: 
     bases = fit_pca(chain, inputs, chain_statistics(chain, inputs, AMPLE), FitSettings(truncation=CUT))
     assert tuple(bases) == chain.node_layers
     for index, layer in enumerate(chain.node_layers[:-1]):
-        assert_same_up_to_signs(bases[layer], slow_reference.pca_basis(chain.activation(inputs, index), 1e-12))
+        assert_same_up_to_signs(bases[layer], slow_reference.principal_basis(chain.activation(inputs, index), 1e-12))
     assert torch.equal(bases["output"].to_basis, torch.eye(5, dtype=torch.float64))
     variance = chain.activation(inputs, 3).flatten(0, 1).var(0, correction=0)
     assert largest_difference(bases["output"].importance, variance) < 1e-12
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FITTED)
 def test_equal_inputs_give_equal_bases(generator: Generator, name: str) -> None:
     chain = random_chain(generator)
     inputs = random_activation(generator, 8, 3, 4)

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from section_cases import D_IN, D_OUT, SECTIONS, case_of
-from tiny_models import AMPLE, BUDGETS, attention, largest_difference, random
+from tiny_models import AMPLE, BUDGETS, attention, basis_of, largest_difference, random
 from torch import Generator, Tensor
 
-from libcore.sections import AttentionSection, FastMaskedEvaluation, Section
+from libcore.basis import Basis
+from libcore.sections import AttentionSection, FastMaskedEvaluation, MaskedEvaluation, Section
 from libcore.sections.attention.masked import DistinctRows, masked_attention_evaluation
 from libcore.sections.masked import evaluate_mask_by_mask, masked_evaluation
 
@@ -39,9 +40,18 @@ MASKS: dict[str, Callable[[Generator], Tensor]] = {
 }
 
 
-def bases(generator: Generator) -> tuple[Tensor, Tensor]:
-    """`from_basis` and the next layer's `to_basis`, neither of them square."""
-    return random(generator, FEATURES_IN, D_IN), random(generator, D_OUT, FEATURES_OUT)
+def bases(generator: Generator) -> tuple[Basis, Basis]:
+    """Of a layer and the next, neither of them square."""
+    return basis_of(from_basis=random(generator, FEATURES_IN, D_IN)), basis_of(random(generator, D_OUT, FEATURES_OUT))
+
+
+def tables_of(
+    section: AttentionSection, features: Tensor, basis: Basis, next_basis: Basis, memory_budget: int
+) -> MaskedEvaluation | None:
+    positions = section.positions_of(features)
+    return masked_attention_evaluation(
+        section.residual, section.attention, positions, features, basis, next_basis, memory_budget
+    )
 
 
 def repeated_features(generator: Generator, n: int = 40, tokens: int = 3) -> Tensor:
@@ -56,11 +66,11 @@ def repeated_features(generator: Generator, n: int = 40, tokens: int = 3) -> Ten
 @pytest.mark.parametrize("name", SECTIONS)
 def test_it_is_one_pass_per_output_feature(generator: Generator, name: str, mask: str, memory_budget: int) -> None:
     section, kept = SECTIONS[name](generator), MASKS[mask](generator)
-    features, (from_basis, to_basis_next) = random(generator, 6, POSITIONS, FEATURES_IN), bases(generator)
-    expected = slow_reference.masked_outputs(section, features, from_basis, to_basis_next, kept)
-    evaluate = masked_evaluation(section, features, from_basis, to_basis_next, memory_budget)
+    features, (basis, next_basis) = random(generator, 6, POSITIONS, FEATURES_IN), bases(generator)
+    expected = slow_reference.masked_outputs(section, features, basis.from_basis, next_basis.to_basis, kept)
+    evaluate = masked_evaluation(section, features, basis, next_basis, memory_budget)
     assert torch.allclose(evaluate(kept), expected, rtol=1e-12, atol=1e-12)
-    slow = evaluate_mask_by_mask(section, features, from_basis, to_basis_next, memory_budget)
+    slow = evaluate_mask_by_mask(section, features, basis, next_basis, memory_budget)
     assert torch.allclose(slow(kept), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -80,28 +90,28 @@ def test_attention_tables_over_repeated_activations(
     generator: Generator, name: str, mask: str, memory_budget: int
 ) -> None:
     section, kept = attention_sections(generator)[name], MASKS[mask](generator)
-    features, (from_basis, to_basis_next) = repeated_features(generator), bases(generator)
-    tables = masked_attention_evaluation(section, features, from_basis, to_basis_next, memory_budget)
+    features, (basis, next_basis) = repeated_features(generator), bases(generator)
+    tables = tables_of(section, features, basis, next_basis, memory_budget)
     assert tables is not None
-    expected = slow_reference.masked_outputs(section, features, from_basis, to_basis_next, kept)
+    expected = slow_reference.masked_outputs(section, features, basis.from_basis, next_basis.to_basis, kept)
     assert torch.allclose(tables(kept), expected, rtol=1e-12, atol=1e-12)
-    chosen = masked_evaluation(section, features, from_basis, to_basis_next, memory_budget)
+    chosen = masked_evaluation(section, features, basis, next_basis, memory_budget)
     assert torch.equal(chosen(kept), tables(kept))
 
 
 def test_distinct_activations_have_no_tables(generator: Generator) -> None:
-    features, (from_basis, to_basis_next) = random(generator, 6, POSITIONS, FEATURES_IN), bases(generator)
+    features, (basis, next_basis) = random(generator, 6, POSITIONS, FEATURES_IN), bases(generator)
     section = attention(generator, D_IN, D_OUT)
-    assert masked_attention_evaluation(section, features, from_basis, to_basis_next, AMPLE) is None
+    assert tables_of(section, features, basis, next_basis, AMPLE) is None
 
 
 def test_tables_are_no_larger_than_the_batch(generator: Generator) -> None:
-    section, (from_basis, to_basis_next) = attention(generator, D_IN, D_OUT), bases(generator)
+    section, (basis, next_basis) = attention(generator, D_IN, D_OUT), bases(generator)
     features = repeated_features(generator, n=400, tokens=4)
-    assert masked_attention_evaluation(section, features, from_basis, to_basis_next, AMPLE) is not None
+    assert tables_of(section, features, basis, next_basis, AMPLE) is not None
     few = features[:15]
     assert len(few[:, 0].unique(dim=0)) == 4
-    assert masked_attention_evaluation(section, few, from_basis, to_basis_next, AMPLE) is None
+    assert tables_of(section, few, basis, next_basis, AMPLE) is None
 
 
 def test_distinct_rows_give_the_activations_back(generator: Generator) -> None:
@@ -116,18 +126,18 @@ def test_distinct_rows_give_the_activations_back(generator: Generator) -> None:
 def test_any_density_of_masks(seed: int, share: float, name: str) -> None:
     generator = Generator().manual_seed(seed)
     section: Section = SECTIONS[name](generator)
-    features, (from_basis, to_basis_next) = random(generator, 4, POSITIONS, FEATURES_IN), bases(generator)
+    features, (basis, next_basis) = random(generator, 4, POSITIONS, FEATURES_IN), bases(generator)
     mask = torch.rand(FEATURES_OUT, FEATURES_IN, generator=generator) < share
-    expected = slow_reference.masked_outputs(section, features, from_basis, to_basis_next, mask)
-    evaluate = masked_evaluation(section, features, from_basis, to_basis_next, memory_budget=5000)
+    expected = slow_reference.masked_outputs(section, features, basis.from_basis, next_basis.to_basis, mask)
+    evaluate = masked_evaluation(section, features, basis, next_basis, memory_budget=5000)
     assert torch.allclose(evaluate(mask), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_one_evaluation_serves_many_masks(generator: Generator, name: str) -> None:
     section = SECTIONS[name](generator)
-    features, (from_basis, to_basis_next) = random(generator, 4, POSITIONS, FEATURES_IN), bases(generator)
-    evaluate = masked_evaluation(section, features, from_basis, to_basis_next, AMPLE)
+    features, (basis, next_basis) = random(generator, 4, POSITIONS, FEATURES_IN), bases(generator)
+    evaluate = masked_evaluation(section, features, basis, next_basis, AMPLE)
     masks = [make(generator) for make in MASKS.values()]
     first = [evaluate(mask) for mask in masks]
     assert all(torch.equal(evaluate(mask), output) for mask, output in zip(masks, first, strict=True))
@@ -140,6 +150,6 @@ def test_sections_with_a_fast_form_say_so(generator: Generator, name: str) -> No
 
 def test_keeping_everything_is_the_section_itself(generator: Generator) -> None:
     case = case_of(SECTIONS["attention"](generator), generator)
-    evaluate = masked_evaluation(case.section, case.features, case.basis.from_basis, case.to_basis_next, AMPLE)
+    evaluate = masked_evaluation(case.section, case.features, case.basis, case.next_basis, AMPLE)
     everything = torch.ones(4, case.basis.n_features, dtype=torch.bool)
     assert largest_difference(evaluate(everything), case.section(case.activation) @ case.to_basis_next) < 1e-12

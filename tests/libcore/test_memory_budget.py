@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from section_cases import CLOSED_FORM, D_IN, D_OUT, RULES, SECTIONS, case_of
-from tiny_models import AMPLE, random, random_activation, residual_elementwise, stream_of
+from tiny_models import AMPLE, basis_of, random, random_activation, residual_elementwise, stream_of
 from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,10 +74,10 @@ def test_statistics(generator: Generator) -> None:
 @pytest.mark.parametrize("name", ["gelu", "attention"])
 def test_differentiation(generator: Generator, name: str, next_features: int) -> None:
     case = case_of(SECTIONS[name](generator), generator, n=50, next_features=next_features)
-    bases, quadrature = (case.basis.to_basis, case.basis.from_basis, case.to_basis_next), RULES["gradient"][0]
+    bases, quadrature = (case.basis, case.next_basis), RULES["gradient"][0]
     assert_budget_is_kept(
         lambda budget: exact_jacobian_gram(
-            case.section, stream_of(case.activation, budget), case.to_basis_next, quadrature
+            case.section, stream_of(case.activation, budget), case.next_basis, quadrature
         )
     )
     assert_budget_is_kept(
@@ -89,12 +89,12 @@ def test_differentiation(generator: Generator, name: str, next_features: int) ->
 @pytest.mark.parametrize(("name", "n"), [("gelu", 600), ("attention", 250), ("attention_read_at_some_positions", 250)])
 def test_closed_forms(generator: Generator, name: str, n: int, rule: str) -> None:
     case = case_of(CLOSED_FORM[name](generator), generator, n=n, next_features=19)
-    bases, quadrature = (case.basis.to_basis, case.basis.from_basis, case.to_basis_next), RULES[rule][0]
+    bases, quadrature = (case.basis, case.next_basis), RULES[rule][0]
     section = case.section
     assert isinstance(section, ClosedForm)
     assert_budget_is_kept(
         lambda budget: section.closed_form_jacobian_gram(
-            stream_of(case.activation, budget), case.to_basis_next, quadrature
+            stream_of(case.activation, budget), case.next_basis, quadrature
         )
     )
     assert_budget_is_kept(
@@ -106,7 +106,7 @@ def test_closed_forms(generator: Generator, name: str, n: int, rule: str) -> Non
 def test_masked_evaluation_of_many_masks_over_many_inputs(generator: Generator, evaluation: Callable) -> None:
     n, features_in, features_out = 50, 100, 70
     section = residual_elementwise(generator, D_IN, 5, D_OUT, functional.relu)
-    features, from_basis = random(generator, n, 1, features_in), random(generator, features_in, D_IN)
+    features, basis = random(generator, n, 1, features_in), basis_of(from_basis=random(generator, features_in, D_IN))
     mask = torch.rand(features_out, features_in, generator=generator) < 0.9
-    to_basis_next = random(generator, D_OUT, features_out)
-    assert_budget_is_kept(lambda budget: evaluation(section, features, from_basis, to_basis_next, budget)(mask))
+    next_basis = basis_of(random(generator, D_OUT, features_out))
+    assert_budget_is_kept(lambda budget: evaluation(section, features, basis, next_basis, budget)(mask))

@@ -9,7 +9,8 @@ from tiny_models import largest_difference, random, random_activation
 
 from libcore.basis import Basis, identity_basis
 from libcore.eigen import Truncation
-from libcore.principal_components import PrincipalComponents, pca_basis, principal_components
+from libcore.layer_by_layer import principal_basis
+from libcore.principal_components import PrincipalComponents, principal_components
 from libcore.statistics import statistics_of
 
 CUT = Truncation("absolute", 1e-12)
@@ -28,7 +29,7 @@ def in_a_subspace(generator: torch.Generator, n: int, d: int, rank: int) -> torc
 
 def test_components_are_eq_2(generator: torch.Generator) -> None:
     activation = random_activation(generator, 8, 2, 5)
-    components, reference = components_of(activation), slow_reference.pca_basis(activation, 1e-12)
+    components, reference = components_of(activation), slow_reference.principal_basis(activation, 1e-12)
     assert largest_difference(components.variance, reference.importance) < 1e-12
     assert largest_difference(components.project.abs(), reference.to_basis.abs()) < 1e-11
     assert largest_difference(components.restore.abs(), reference.from_basis.abs()) < 1e-11
@@ -110,7 +111,7 @@ def test_without_a_constant_coordinate_the_components_only_rotate(generator: tor
 
 def test_pca_baseline_sorts_by_variance_and_lists_the_dropped_ones_last(generator: torch.Generator) -> None:
     activation = in_a_subspace(generator, 12, 5, rank=2)
-    basis = pca_basis(statistics_of(activation.flatten(0, 1), True), True, CUT, torch.float64)
+    basis = principal_basis(statistics_of(activation.flatten(0, 1), True), True, CUT, torch.float64)
     assert basis.n_features == 3
     assert basis.has_constant
     assert len(basis.importance) == 5
@@ -123,7 +124,7 @@ def test_pca_baseline_sorts_by_variance_and_lists_the_dropped_ones_last(generato
 
 def test_keeping_the_first_features_zeroes_the_others(generator: torch.Generator) -> None:
     activation = random_activation(generator, 6, 2, 4)
-    basis = pca_basis(statistics_of(activation.flatten(0, 1), True), True, CUT, torch.float64)
+    basis = principal_basis(statistics_of(activation.flatten(0, 1), True), True, CUT, torch.float64)
     for kept in range(basis.n_features + 1):
         features = basis.features(activation)
         features[..., kept:] = 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from section_cases import RULES, SECTIONS, Case, case_of
 from test_memory_budget import assert_budget_is_kept
-from tiny_models import AMPLE, BUDGETS, largest_difference, random, random_activation, stream_of
+from tiny_models import AMPLE, BUDGETS, basis_of, largest_difference, random, random_activation, stream_of
 from torch import Generator, Tensor
 
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
@@ -23,22 +23,20 @@ COUNTS, SEEDS = (4, 16, 64), range(6)
 
 def gram(case: Case, probes: Probes, quadrature: Quadrature = GRADIENT, memory_budget: int = AMPLE) -> Estimate:
     stream = stream_of(case.activation, memory_budget)
-    return stochastic_jacobian_gram(case.section, stream, case.to_basis_next, quadrature, probes)
+    return stochastic_jacobian_gram(case.section, stream, case.next_basis, quadrature, probes)
 
 
 def edges(case: Case, probes: Probes, quadrature: Quadrature = GRADIENT, memory_budget: int = AMPLE) -> Estimate:
     stream = stream_of(case.activation, memory_budget)
-    bases = (case.basis.to_basis, case.basis.from_basis, case.to_basis_next)
-    return stochastic_edges(case.section, stream, *bases, quadrature, probes)
+    return stochastic_edges(case.section, stream, case.basis, case.next_basis, quadrature, probes)
 
 
 def exact(case: Case, quantity: Callable, quadrature: Quadrature = GRADIENT) -> Tensor:
     """What `gram` or `edges` estimates, by differentiation."""
     stream = stream_of(case.activation)
     if quantity is gram:
-        return exact_jacobian_gram(case.section, stream, case.to_basis_next, quadrature)
-    bases = (case.basis.to_basis, case.basis.from_basis, case.to_basis_next)
-    return exact_edges(case.section, stream, *bases, quadrature)
+        return exact_jacobian_gram(case.section, stream, case.next_basis, quadrature)
+    return exact_edges(case.section, stream, case.basis, case.next_basis, quadrature)
 
 
 def mean_square(numbers: list[float]) -> float:
@@ -171,10 +169,10 @@ def test_blocks_hold_every_probe_once_within_its_half(n: int) -> None:
 
 def test_float32_is_summed_in_float64(generator: Generator) -> None:
     section = FunctionSection(lambda f: torch.tanh(f[..., :3]).cumsum(1))
-    activation, to_basis_next = random_activation(generator, 6, 4, 4), random(generator, 3, 4)
-    arguments = (stream_of(activation.float()), to_basis_next.float(), GRADIENT, Probes(4))
+    activation, next_basis = random_activation(generator, 6, 4, 4), basis_of(random(generator, 3, 4))
+    arguments = (stream_of(activation.float()), next_basis.to(dtype=torch.float32), GRADIENT, Probes(4))
     single = stochastic_jacobian_gram(section, *arguments)
-    double = stochastic_jacobian_gram(section, stream_of(activation), to_basis_next, GRADIENT, Probes(4))
+    double = stochastic_jacobian_gram(section, stream_of(activation), next_basis, GRADIENT, Probes(4))
     assert single.value.dtype == torch.float64
     assert largest_difference(single.value, double.value) < 1e-5
 

@@ -7,7 +7,7 @@ from math import cos, exp, sin, sqrt
 import pytest
 import torch
 from section_cases import RULES
-from tiny_models import AMPLE, largest_difference, random, random_activation, stream_of
+from tiny_models import AMPLE, basis_of, largest_difference, random, random_activation, stream_of
 from torch import Generator, Tensor
 from transformer_blocks import (
     BLOCKS,
@@ -25,7 +25,7 @@ from transformer_blocks import (
 
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import AttentionBranch, BlockSection, Normalisation
-from libcore.sections.attention import branch as attention_module
+from libcore.sections.attention import attention as attention_module
 from libcore.sections.branch import Positions
 
 POSITIONS = 5
@@ -108,11 +108,12 @@ def check_closed_forms(section: BlockSection, activation: Tensor, generator: Gen
     """Both closed forms against differentiation, into a basis that is not square."""
     quadrature, _ = RULES[rule]
     d_in, d_out = activation.shape[-1], section(activation).shape[-1]
-    to_basis, to_basis_next = random(generator, d_in, d_in - 1), random(generator, d_out, d_out + 2)
-    bases = (to_basis, torch.linalg.pinv(to_basis), to_basis_next, quadrature)
+    basis = basis_of(random(generator, d_in, d_in - 1))
+    next_basis = basis_of(random(generator, d_out, d_out + 2))
+    bases = (basis, next_basis, quadrature)
     stream = stream_of(activation)
-    gram = section.closed_form_jacobian_gram(stream, to_basis_next, quadrature)
-    exact = exact_jacobian_gram(section, stream, to_basis_next, quadrature)
+    gram = section.closed_form_jacobian_gram(stream, next_basis, quadrature)
+    exact = exact_jacobian_gram(section, stream, next_basis, quadrature)
     assert gram.dtype == torch.float64
     assert largest_difference(gram, exact) < 1e-10
     assert largest_difference(section.closed_form_edges(stream, *bases), exact_edges(section, stream, *bases)) < 1e-10
@@ -142,7 +143,7 @@ def test_blocks_of_keys_change_no_number(generator: Generator, monkeypatch: pyte
 @pytest.mark.parametrize("memory_budget", [1, 20_000, AMPLE])
 def test_memory_budget_changes_no_number(generator: Generator, memory_budget: int) -> None:
     section = BLOCKS["parallel, rotary, gated, RMSNorm"](generator)
-    activation, basis = random_activation(generator, 5, POSITIONS, D), random(generator, D, 4)
+    activation, basis = random_activation(generator, 5, POSITIONS, D), basis_of(random(generator, D, 4))
     quadrature, _ = RULES["gradient"]
     whole = section.closed_form_jacobian_gram(stream_of(activation), basis, quadrature)
     chunked = section.closed_form_jacobian_gram(stream_of(activation, memory_budget), basis, quadrature)
@@ -165,11 +166,11 @@ def test_pairs_without_attention_are_left_out(generator: Generator, monkeypatch:
 
 def test_float32_blocks_have_float64_closed_forms(generator: Generator) -> None:
     section = BLOCKS["parallel, rotary, gated, RMSNorm"](generator)
-    activation, basis = random_activation(generator, 3, POSITIONS, D), random(generator, D, 4)
+    activation, basis = random_activation(generator, 3, POSITIONS, D), basis_of(random(generator, D, 4))
     quadrature, _ = RULES["gradient"]
     single = section.to(dtype=torch.float32)
     stream = stream_of(activation.float())
-    gram = single.closed_form_jacobian_gram(stream, basis.float(), quadrature)
+    gram = single.closed_form_jacobian_gram(stream, basis.to(dtype=torch.float32), quadrature)
     assert gram.dtype == torch.float64
     reference = section.closed_form_jacobian_gram(stream_of(activation), basis, quadrature)
     assert largest_difference(gram, reference) < 1e-5 * reference.abs().max()

@@ -8,7 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.methods import METHODS
 from libcore.sections import (
     AffineSection,
     AttentionSection,
@@ -38,6 +40,15 @@ def random_activation(generator: Generator, n: int, positions: int, d: int) -> T
 def random_orthogonal(generator: Generator, d: int) -> Tensor:
     """An orthogonal matrix."""
     return torch.linalg.qr(random(generator, d, d)).Q
+
+
+def basis_of(to_basis: Tensor | None = None, from_basis: Tensor | None = None) -> Basis:
+    """Some basis, whatever the shape of its matrix; the one that is not given is the other's pseudoinverse."""
+    if to_basis is None:
+        assert from_basis is not None
+        to_basis = torch.linalg.pinv(from_basis)
+    from_basis = torch.linalg.pinv(to_basis) if from_basis is None else from_basis
+    return Basis(to_basis, from_basis, to_basis.new_ones(to_basis.shape[1]), has_constant=False)
 
 
 def stream_of(activation: Tensor, memory_budget: int = AMPLE) -> ActivationStream:
@@ -141,3 +152,7 @@ def largest_difference(value: Tensor, expected: Tensor) -> float:
     """Largest difference of any entry, relative to the largest expected entry."""
     assert value.shape == expected.shape, f"{tuple(value.shape)} instead of {tuple(expected.shape)}"
     return ((value - expected).abs().max() / expected.abs().max()).item()
+
+
+FITTED = tuple(name for name in METHODS if name != "file")
+"""Methods that fit a basis by themselves."""

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from libcore.methods import FitSettings, fit_lib
+from libcore.methods import FitSettings
+from libcore.methods.lib import fit_lib
 from libcore.statistics import chain_statistics
 from models.modular_addition.data import all_pairs
 from models.modular_addition.fourier import fourier_labels, fourier_terms, label_of, upper_half

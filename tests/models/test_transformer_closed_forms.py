@@ -27,10 +27,10 @@ def test_closed_forms_are_exact(generator: torch.Generator, name: str, layers_of
     for index, section in enumerate(chain.sections):
         layer, next_layer = chain.node_layers[index : index + 2]
         assert isinstance(section, ClosedForm), layer
-        stream, basis, following = chain.stream(tokens, index, BUDGET), bases[layer], bases[next_layer].to_basis
+        stream, basis, following = chain.stream(tokens, index, BUDGET), bases[layer], bases[next_layer]
         gram = section.closed_form_jacobian_gram(stream, following, GRADIENT)
         exact = exact_jacobian_gram(section, stream, following, GRADIENT)
         assert (gram - exact).abs().max() < 1e-8 * exact.abs().max(), layer
-        arguments = (stream, basis.to_basis, basis.from_basis, following, GRADIENT)
+        arguments = (stream, basis, following, GRADIENT)
         edges, exact = section.closed_form_edges(*arguments), exact_edges(section, *arguments)
         assert (edges - exact).abs().max() < 1e-8 * exact.abs().max(), layer

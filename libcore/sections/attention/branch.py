@@ -1,140 +1,19 @@
-"""Attention branch: all heads, with or without a normalisation in front, rotary positions, grouped queries, windows."""
+"""Attention as a branch beside the residual stream, with its closed forms (METHOD.md eq. 10)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import sqrt
-
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
+from libcore.sections.attention.attention import KEYS_PER_BLOCK, Attention
 from libcore.sections.attention.attributions import attention_attributions
 from libcore.sections.attention.gram import AttentionJacobianSums
-from libcore.sections.attention.heads import split_heads
-from libcore.sections.attention.rotary import Rotary
-from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
-from libcore.sections.normalisation import Normalisation
-from libcore.sections.positionwise.branch import check_width
-
-KEYS_PER_BLOCK = 32
-"""Keys whose pairs are treated together: few enough to leave out most pairs without attention, enough for a product."""
+from libcore.sections.branch import Attributions, Branch, JacobianSums
 
 
-@dataclass(frozen=True)
-class Attended:
-    """One forward pass. Queries and keys are turned by their positions where positions are rotary."""
-
-    query: Float[Tensor, "batch head query d_head"]
-    key: Float[Tensor, "batch head key d_head"]
-    value: Float[Tensor, "batch head key d_value"]
-    pattern: Float[Tensor, "batch head query key"]
-
-
-class AttentionBranch(Branch):
-    """`f -> sum_h softmax(q_t k_s^T / scale) v_s @ W_O^h`.
-
-    Args:
-        W_Q: `[head, d_in, d_head]`, bias in the last row.
-        W_K, W_V: `[key_value_head, d_in, d_head or d_value]`, likewise; each serves as many heads in a row as there
-            are heads to a key-value head (grouped queries).
-        W_O: `[head, d_value, d_out]`.
-        normalisation: of what queries, keys and values read, None for none; its gain and bias are in the weights, and
-            `d_in` is its width and the constant coordinate.
-        scale: what scores are divided by, `sqrt(d_head)` by default.
-        rotary: turns queries and keys.
-        window: position `t` attends to positions `t - window < s <= t` only.
-        causal: position `t` attends to positions `s <= t` only.
-    """
-
-    def __init__(
-        self,
-        W_Q: Float[Tensor, "head d_in d_head"],
-        W_K: Float[Tensor, "key_value_head d_in d_head"],
-        W_V: Float[Tensor, "key_value_head d_in d_value"],
-        W_O: Float[Tensor, "head d_value d_out"],
-        normalisation: Normalisation | None = None,
-        scale: float | None = None,
-        rotary: Rotary | None = None,
-        window: int | None = None,
-        causal: bool = True,
-    ) -> None:
-        check_width(normalisation, W_Q)
-        if len(W_Q) % len(W_K):
-            raise ValueError(f"{len(W_Q)} heads on {len(W_K)} key-value heads; expected a multiple")
-        group = len(W_Q) // len(W_K)
-        weights = (W_Q, W_K.repeat_interleave(group, 0), W_V.repeat_interleave(group, 0))
-        if normalisation is not None:
-            weights = tuple(normalisation.fold(weight) for weight in weights)
-        self.W_Q, self.W_K, self.W_V = weights
-        self.W_O = W_O
-        self.normalisation = normalisation
-        self.scale = sqrt(W_Q.shape[-1]) if scale is None else scale
-        self.rotary = rotary
-        self.window = window
-        self.causal = causal
-
-    def turn(self, heads: Float[Tensor, "*batch position d_head"], positions: Tensor) -> Tensor:
-        """By rotary positions, where there are any."""
-        return heads if self.rotary is None else self.rotary.turn(heads, positions)
-
-    def turned_back_by_keys(
-        self,
-        query: Float[Tensor, "*batch query d_head"],
-        pairs: Float[Tensor, "*batch query key"],
-        positions: Positions,
-    ) -> Float[Tensor, "*batch query d_head"]:
-        """`sum_s pairs_ts q_t`, each time turned back by the key's position."""
-        if self.rotary is None:
-            return query * pairs.sum(-1, keepdim=True)
-        return self.rotary.turned_back_by_keys(query, pairs, positions.keys)
-
-    def attends(self, positions: Positions) -> Bool[Tensor, "query key"]:
-        """Keys that a query attends to."""
-        query, key = positions.queries[:, None], positions.keys[None, :]
-        attends = torch.ones(len(query), positions.count, dtype=torch.bool, device=query.device)
-        if self.causal:
-            attends &= key <= query
-        if self.window is not None:
-            attends &= key > query - self.window
-        return attends
-
-    def key_blocks(self, positions: Positions) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
-
-        Half of all pairs are none, where attention is causal; with a window, most are.
-        """
-        attends = self.attends(positions)
-        for keys in torch.arange(positions.count, device=attends.device).split(KEYS_PER_BLOCK):
-            queries = torch.nonzero(attends[:, keys].any(1)).flatten()
-            if len(queries):
-                yield queries, keys
-
-    def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
-        """Queries at the output positions, keys and values at all positions."""
-        read = activation if self.normalisation is None else self.normalisation(activation)
-        query = self.turn(split_heads(read[:, positions.queries], self.W_Q), positions.queries)
-        return query, self.turn(split_heads(read, self.W_K), positions.keys), split_heads(read, self.W_V)
-
-    def attend(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Attended:
-        """Queries, keys and values, and the pattern."""
-        query, key, value = self.project(activation, positions)
-        scores = (query / self.scale) @ key.transpose(-1, -2)
-        pattern = scores.masked_fill(~self.attends(positions), -torch.inf).softmax(-1)
-        return Attended(query, key, value, pattern)
-
-    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        if torch.is_grad_enabled():
-            attended = self.attend(activation, positions)
-            mixed = attended.pattern @ attended.value
-        else:
-            # Three times as fast, but its derivative cannot be batched over output features.
-            query, key, value = self.project(activation, positions)
-            mixed = scaled_dot_product_attention(query, key, value, self.attends(positions), scale=1 / self.scale)
-        return mixed.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+class AttentionBranch(Attention, Branch):
+    """`Attention`; the numbers that its closed forms keep alive decide how large chunks are."""
 
     def forward_values(self, positions: int, queries: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape
@@ -142,20 +21,20 @@ class AttentionBranch(Branch):
         of_heads = 2 * n_heads * (queries * (d_head + d_value) + positions * (d_head + d_value) + queries * positions)
         return positions * d_in * (1 if self.normalisation is None else 3) + of_heads
 
-    def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
-        return AttentionJacobianSums(self.to(dtype=torch.float64), to_basis_next.double(), quadrature)
+    def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:
+        return AttentionJacobianSums(self.to(dtype=torch.float64), next_basis.double(), quadrature)
 
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape
         d_value, heads = self.W_V.shape[-1], n_points * n_heads
-        reach = min(n_out, n_heads * d_value)
-        pairs = queries * min(positions, KEYS_PER_BLOCK) * (6 * heads + 4 * reach) + 2 * queries * positions * heads
-        products = (queries + positions) * heads * (d_head * (d_head + 2 * d_value) + 3 * reach)
+        rank = min(n_out, n_heads * d_value)
+        pairs = queries * min(positions, KEYS_PER_BLOCK) * (6 * heads + 4 * rank) + 2 * queries * positions * heads
+        products = (queries + positions) * heads * (d_head * (d_head + 2 * d_value) + 3 * rank)
         products += queries * heads**2 * d_head * d_value
         return pairs + products + positions * 3 * d_in
 
-    def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
-        return attention_attributions(self.to(dtype=torch.float64), from_basis, to_basis_next, quadrature)
+    def attributions(self, basis: Basis, next_basis: Basis, quadrature: Quadrature) -> Attributions:
+        return attention_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature)
 
     def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
         n_heads, _, d_head = self.W_Q.shape

@@ -1,168 +1,161 @@
-"""What an attention branch's Jacobian is made of, for one chunk of inputs (METHOD.md eq. 10).
+"""What an attention branch's Jacobian is made of, for one chunk of inputs (METHOD.md eq. 10, with its symbols).
 
-    J_ts = sum_g w_gs W^h F_g,ts O^h + sum_k y_k,s^T psi_k,ts,    psi_k,ts = sum_g c_kgs (row_k F_g,ts) O^h
+    d fhat_t / d f_s = sum_h T_h,ts O^h,    T_h,ts = a_h,ts W_V^h + W_K^h q_h,t^T u_h,ts + δ_ts W_Q^h X_h,t,
 
-`g` runs over heads `h` at the points of the path; `W^h` stacks the value, key and query weights, and `F_g,ts` stacks
+    u_h,ts = a_h,ts (v_h,s - z_h,t) / scale,    X_h,t = sum_s k_h,s^T u_h,ts,    O^h = W_O^h C.
 
-    value rows   a_gts I
-    key rows     q_gt^T u_gts            q turned back by the key's position
-    query rows   δ_ts X_gt               X = sum_s k_gs^T u_gts, keys turned back by the query's position
+In the key term `q` is turned back by the key's position, in `X` the keys by the query's. Averaged along the path from
+zero, `h` runs over the heads at every point, each times the point's weight `w`. With a normalisation in front,
+`w_h,s` carries `1 / σ` at the input position too, and the Jacobian has rank-one terms besides,
 
-with `u_gts = a_gts (v_gs - z_gt) / scale`. Without a normalisation, `w` is the point's weight and there are no rank-one
-terms. With one, `w` carries `1 / σ` at the input position; the scale moves along `y = x_c`, on which queries, keys and
-values read `row = x W^h`; and the constant coordinate, which is not divided, reads the biases.
+    sum_n y_n,s^T psi_n,ts,    psi_n,ts = sum_h c_nh,s (v_n,s a_h,ts + (q_h,t k_n,s^T) u_h,ts + δ_ts q_n,t X_h,t) O^h:
+
+the scale moves along `y = x_c`, where queries, keys and values read `q_n, k_n, v_n = x W_Q, x W_K, x W_V`; and the
+constant coordinate, which is not divided, reads the biases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.quadrature import Quadrature
-from libcore.sections.attention.heads import split_heads
+from libcore.sections.attention.attention import Attention, split_heads
 from libcore.sections.branch import Positions
-from libcore.sections.positionwise.branch import padded, unit_like
-
-if TYPE_CHECKING:
-    from libcore.sections.attention.branch import AttentionBranch
+from libcore.sections.normalisation import Normalisation, padded, unit_like
 
 
 @dataclass(frozen=True)
-class RankOneRows:
-    """One rank-one term: its direction `y`, its coefficient `c`, and what the direction's rows are."""
+class RankOneTerm:
+    """One rank-one term `n`: its direction `y`, its coefficient `c`, and what queries, keys and values read there."""
 
-    left: Float[Tensor, "batch key d_in"]
-    coefficient: Float[Tensor, "batch head key"]
-    query: Float[Tensor, "batch head query d_head"]
-    key: Float[Tensor, "batch head key d_head"]
-    value: Float[Tensor, "batch head key d_value"]
+    y: Float[Tensor, "batch key d_in"]
+    c: Float[Tensor, "batch head key"]
+    q: Float[Tensor, "batch head query d_head"]
+    k: Float[Tensor, "batch head key d_head"]
+    v: Float[Tensor, "batch head key d_value"]
+
+    def between(self, queries: Tensor, keys: Tensor) -> RankOneTerm:
+        """What concerns these queries and keys only."""
+        return RankOneTerm(
+            self.y[:, keys], self.c[:, :, keys], self.q[:, :, queries], self.k[:, :, keys], self.v[:, :, keys]
+        )
 
 
 @dataclass(frozen=True)
 class AttentionParts:
     """The parts on one chunk, float64; the heads at all points of the path stand side by side, point by point.
 
-    Attributes:
-        pattern: `a`.
-        weight: `w`.
-        query, key: turned by their own positions; so are those of the rank-one rows' keys.
-        value, mixed: `v`, `z`.
-        through_query: `X`.
+    `q` and `k` are turned by their own positions; so are the rank-one terms' keys.
     """
 
-    pattern: Float[Tensor, "batch head query key"]
-    weight: Float[Tensor, "batch head key"]
-    query: Float[Tensor, "batch head query d_head"]
-    key: Float[Tensor, "batch head key d_head"]
-    value: Float[Tensor, "batch head key d_value"]
-    mixed: Float[Tensor, "batch head query d_value"]
-    through_query: Float[Tensor, "batch head query d_head d_value"]
-    rows: tuple[RankOneRows, ...]
+    a: Float[Tensor, "batch head query key"]
+    w: Float[Tensor, "batch head key"]
+    q: Float[Tensor, "batch head query d_head"]
+    k: Float[Tensor, "batch head key d_head"]
+    v: Float[Tensor, "batch head key d_value"]
+    z: Float[Tensor, "batch head query d_value"]
+    X: Float[Tensor, "batch head query d_head d_value"]
+    terms: tuple[RankOneTerm, ...]
 
     def between(self, queries: Tensor, keys: Tensor) -> AttentionParts:
         """What concerns these queries and keys only."""
-        rows = (
-            RankOneRows(
-                row.left[:, keys],
-                row.coefficient[:, :, keys],
-                row.query[:, :, queries],
-                row.key[:, :, keys],
-                row.value[:, :, keys],
-            )
-            for row in self.rows
-        )
         return AttentionParts(
-            self.pattern[:, :, queries[:, None], keys],
-            self.weight[:, :, keys],
-            self.query[:, :, queries],
-            self.key[:, :, keys],
-            self.value[:, :, keys],
-            self.mixed[:, :, queries],
-            self.through_query[:, :, queries],
-            tuple(rows),
+            self.a[:, :, queries[:, None], keys],
+            self.w[:, :, keys],
+            self.q[:, :, queries],
+            self.k[:, :, keys],
+            self.v[:, :, keys],
+            self.z[:, :, queries],
+            self.X[:, :, queries],
+            tuple(term.between(queries, keys) for term in self.terms),
         )
+
+
+class OwnPosition:
+    """The parts where a position reads itself, `s = t`, times the weight `w`; `q` turned back by its own position."""
+
+    def __init__(self, parts: AttentionParts, positions: Positions, attention: Attention) -> None:
+        row, column = positions.own()
+        w = parts.w[:, :, column].transpose(1, 2)
+        v, z = parts.v[:, :, column].transpose(1, 2), parts.z.transpose(1, 2)
+        q = attention.turn(parts.q, -positions.queries).transpose(1, 2)
+        self.a: Float[Tensor, "batch query head"] = parts.a[:, :, row, column].transpose(1, 2) * w
+        self.q: Float[Tensor, "batch query head d_head"] = q
+        self.u: Float[Tensor, "batch query head d_value"] = self.a[..., None] * (v - z) / attention.scale
+        self.X: Float[Tensor, "batch query head d_head d_value"] = parts.X.transpose(1, 2) * w[..., None, None]
 
 
 def attention_parts(
-    branch: AttentionBranch,
+    attention: Attention,
     activation: Float[Tensor, "batch position d_in"],
     positions: Positions,
     quadrature: Quadrature,
 ) -> AttentionParts:
     """One forward pass per point of the path."""
-    at_points = [parts_at_point(branch, activation, positions, alpha, weight) for alpha, weight in quadrature]
+    at_points = [parts_at_point(attention, activation, positions, alpha, weight) for alpha, weight in quadrature]
     if len(at_points) == 1:
         return at_points[0]
-    rows = tuple(
-        RankOneRows(left=same[0].left, **side_by_side(same, "coefficient", "query", "key", "value"))
-        for same in zip(*(parts.rows for parts in at_points), strict=True)
+    terms = tuple(
+        RankOneTerm(y=same[0].y, **side_by_side(same, "c", "q", "k", "v"))
+        for same in zip(*(parts.terms for parts in at_points), strict=True)
     )
-    heads = side_by_side(at_points, "pattern", "weight", "query", "key", "value", "mixed", "through_query")
-    return AttentionParts(rows=rows, **heads)
+    return AttentionParts(terms=terms, **side_by_side(at_points, "a", "w", "q", "k", "v", "z", "X"))
 
 
-def side_by_side(at_points: Sequence[AttentionParts] | Sequence[RankOneRows], *fields: str) -> dict[str, Tensor]:
+def side_by_side(at_points: Sequence[AttentionParts] | Sequence[RankOneTerm], *fields: str) -> dict[str, Tensor]:
     """Fields by name, the points' heads in one dimension."""
     return {name: torch.cat([getattr(parts, name) for parts in at_points], 1) for name in fields}
 
 
 def parts_at_point(
-    branch: AttentionBranch, activation: Tensor, positions: Positions, alpha: float, weight: float
+    attention: Attention, activation: Tensor, positions: Positions, alpha: float, weight: float
 ) -> AttentionParts:
     """The parts at `alpha * activation`, times the point's weight."""
-    attended = branch.attend(alpha * activation, positions)
-    mixed = attended.pattern @ attended.value
+    pattern = attention.pattern(alpha * activation, positions)
+    a, k, v = pattern.a, pattern.k, pattern.v
+    z = a @ v
     # sum_s a k_s^T (v_s - z) = sum_s a k_s^T v_s - (sum_s a k_s)^T z
-    keys_with_values = (attended.key[..., :, None] * attended.value[..., None, :]).flatten(-2)
-    with_values = (attended.pattern @ keys_with_values).unflatten(-1, (attended.key.shape[-1], -1))
-    mean_key = attended.pattern @ attended.key
-    through_query = (with_values - mean_key[..., None] * mixed[..., None, :]) / branch.scale
-    turned_back = branch.turn(through_query.transpose(-1, -2).transpose(-3, -2), -positions.queries)
-    n_heads = len(branch.W_Q)
-    if branch.normalisation is None:
-        weights, rows = activation.new_full((len(activation), n_heads, positions.count), weight), ()
+    keys_with_values = (k[..., :, None] * v[..., None, :]).flatten(-2)
+    sum_k_v = (a @ keys_with_values).unflatten(-1, (k.shape[-1], -1))
+    X = (sum_k_v - (a @ k)[..., None] * z[..., None, :]) / attention.scale
+    X = attention.turn(X.transpose(-1, -2).transpose(-3, -2), -positions.queries).transpose(-3, -2).transpose(-1, -2)
+    n_heads = len(attention.W_Q)
+    if attention.normalisation is None:
+        w, terms = activation.new_full((len(activation), n_heads, positions.count), weight), ()
     else:
-        inverse_scale = branch.normalisation.inverse_scale(alpha * activation).transpose(1, 2)
-        weights = (weight * inverse_scale).expand(-1, n_heads, -1)
-        rows = rank_one_rows(branch, activation, positions, inverse_scale.expand(-1, n_heads, -1), alpha, weight)
-    return AttentionParts(
-        attended.pattern,
-        weights,
-        attended.query,
-        attended.key,
-        attended.value,
-        mixed,
-        turned_back.transpose(-3, -2).transpose(-1, -2),
-        rows,
-    )
+        inverse_scale = attention.normalisation.inverse_scale(alpha * activation).transpose(1, 2)
+        w = (weight * inverse_scale).expand(-1, n_heads, -1)
+        inverse_scale = inverse_scale.expand(-1, n_heads, -1)
+        terms = rank_one_terms(attention, attention.normalisation, activation, positions, inverse_scale, alpha, weight)
+    return AttentionParts(a, w, pattern.q, k, v, z, X, terms)
 
 
-def rank_one_rows(
-    branch: AttentionBranch,
+def rank_one_terms(
+    attention: Attention,
+    normalisation: Normalisation,
     activation: Tensor,
     positions: Positions,
     inverse_scale: Float[Tensor, "batch head key"],
     alpha: float,
     weight: float,
-) -> tuple[RankOneRows, ...]:
+) -> tuple[RankOneTerm, ...]:
     """Along `x_c` the scale moves; the constant coordinate is not divided by it."""
-    assert branch.normalisation is not None
-    width = branch.normalisation.width
-    weights = (branch.W_Q, branch.W_K, branch.W_V)
+    width = normalisation.width
+    weights = (attention.W_Q, attention.W_K, attention.W_V)
 
-    def rows_of(reads: Tensor, left: Tensor, coefficient: Tensor) -> RankOneRows:
-        query, key, value = (split_heads(reads, matrix) for matrix in weights)
-        return RankOneRows(left, coefficient, query[:, :, positions.queries], branch.turn(key, positions.keys), value)
+    def term(read: Tensor, y: Tensor, c: Tensor) -> RankOneTerm:
+        q, k, v = (split_heads(read, matrix) for matrix in weights)
+        return RankOneTerm(y, c, q[:, :, positions.queries], attention.turn(k, positions.keys), v)
 
     residual = padded(activation[..., :width], 1)
-    along_scale = padded(branch.normalisation.centre(activation), 1) / -width
-    rows = [rows_of(residual, along_scale, weight * alpha**2 * inverse_scale**3)]
+    along_scale = padded(normalisation.centre(activation), 1) / -width
+    terms = [term(residual, along_scale, weight * alpha**2 * inverse_scale**3)]
     if any(matrix[:, width:].any() for matrix in weights):
         constant = unit_like(activation, -1)
-        rows.append(rows_of(constant, constant, weight * (1 - inverse_scale)))
-    return tuple(rows)
+        terms.append(term(constant, constant, weight * (1 - inverse_scale)))
+    return tuple(terms)

@@ -9,17 +9,16 @@ pass through all projections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from libcore.basis import Basis
+from libcore.sections.attention.attention import Attention
 from libcore.sections.base import MaskedEvaluation
+from libcore.sections.branch import Positions
 from libcore.streams import rows_per_chunk
-
-if TYPE_CHECKING:
-    from libcore.sections.attention.section import AttentionSection
 
 
 @dataclass(frozen=True)
@@ -36,24 +35,25 @@ class DistinctRows:
 
 
 def masked_attention_evaluation(
-    section: AttentionSection,
+    residual: Float[Tensor, "d_in d_out"],
+    attention: Attention,
+    positions: Positions,
     features: Float[Tensor, "batch position feature_in"],
-    from_basis: Float[Tensor, "feature_in d_in"],
-    to_basis_next: Float[Tensor, "d_out feature_out"],
+    basis: Basis,
+    next_basis: Basis,
     memory_budget: int,
 ) -> MaskedEvaluation | None:
     """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
     n_examples, n_positions, _ = features.shape
-    attention, positions = section.attention, section.positions_of(features)
     queries, attends = positions.queries.tolist(), attention.attends(positions)
     distinct = [DistinctRows.of(features[:, position]) for position in range(n_positions)]
     if max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct) > n_examples:
         return None
 
-    residual = from_basis @ section.residual @ to_basis_next
-    query_weight = from_basis @ attention.W_Q / attention.scale
-    key_weight = from_basis @ attention.W_K
-    value_weight = from_basis @ attention.W_V @ attention.W_O @ to_basis_next
+    residual = basis.from_basis @ residual @ next_basis.to_basis
+    query_weight = basis.from_basis @ attention.W_Q / attention.scale
+    key_weight = basis.from_basis @ attention.W_K
+    value_weight = basis.from_basis @ attention.W_V @ attention.W_O @ next_basis.to_basis
     n_heads, n_outputs = len(value_weight), residual.shape[1]
     chunk = rows_per_chunk(3 * n_positions * n_outputs * n_heads, memory_budget)
 

@@ -1,23 +1,20 @@
-"""The rank-one terms of a normalised attention branch's Jacobian, summed (`attention_jacobian.py`).
+"""The rank-one terms of a normalised attention branch's Jacobian, summed (symbols as in `jacobian.py`).
 
-sum_k y_k,s^T psi_k,ts,   psi_k,ts = sum_g c_kgs [a_gts value_k,s + (q_gt key_k,s^T) u_gts + δ_ts query_k,t X_gt] O^h
+sum_n y_n,s^T psi_n,ts,    psi_n,ts = sum_h c_nh,s (v_n,s a_h,ts + (q_h,t k_n,s^T) u_h,ts + δ_ts q_n,t X_h,t) O^h
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from libcore.sections.attention.jacobian import AttentionParts, RankOneRows
+from libcore.sections.attention.attention import Attention
+from libcore.sections.attention.jacobian import AttentionParts, OwnPosition, RankOneTerm
 from libcore.sections.branch import Positions
 from libcore.streams import float64_zeros
-
-if TYPE_CHECKING:
-    from libcore.sections.attention.gram import AttentionJacobianSums, OwnPosition
 
 
 @dataclass(frozen=True)
@@ -27,92 +24,97 @@ class RankOneEffect:
     term: int
     queries: Int[Tensor, " own"]
     keys: Int[Tensor, " own"]
-    psi: Float[Tensor, "batch own reach"]
+    psi: Float[Tensor, "batch own rank"]
 
 
 class RankOneSums:
-    """Of `y psi` with itself, with the Jacobian's other rows, and within a position; outputs as `reach` has them."""
+    """Of `y psi` with itself, with the Jacobian's other rows, and within a position; `O` as the Gram keeps it."""
 
-    def __init__(self, sums: AttentionJacobianSums) -> None:
-        self.branch = sums.branch
-        self.reach = sums.reach
-        self.w_q, self.w_k, self.w_v = sums.w_q, sums.w_k, sums.w_v
-        n_heads, d_in, d_head = self.w_q.shape
-        n_reach = self.reach.shape[-1]
-        self.with_values = float64_zeros(n_heads, n_reach, d_in, like=self.reach)
-        self.with_keys = float64_zeros(n_heads, d_head, d_in, like=self.reach)
-        self.with_queries = float64_zeros(n_heads, d_head, d_in, like=self.reach)
-        self.own = float64_zeros(d_in, d_in, like=self.reach)
-        self.own_position = float64_zeros(d_in, n_reach, like=self.reach)
+    def __init__(
+        self,
+        attention: Attention,
+        O: Float[Tensor, "head d_value rank"],  # noqa: E741 - the page's symbol
+        W_Q: Float[Tensor, "head d_in d_head"],
+        W_K: Float[Tensor, "head d_in d_head"],
+        W_V: Float[Tensor, "head d_in d_value"],
+    ) -> None:
+        self.attention = attention
+        self.O, self.W_Q, self.W_K, self.W_V = O, W_Q, W_K, W_V
+        n_heads, d_in, d_head = W_Q.shape
+        rank = O.shape[-1]
+        self.with_values = float64_zeros(n_heads, rank, d_in, like=O)
+        self.with_keys = float64_zeros(n_heads, d_head, d_in, like=O)
+        self.with_queries = float64_zeros(n_heads, d_head, d_in, like=O)
+        self.own = float64_zeros(d_in, d_in, like=O)
+        self.own_position = float64_zeros(d_in, rank, like=O)
 
     def add(self, parts: AttentionParts, positions: Positions, queries: Tensor, keys: Tensor) -> list[RankOneEffect]:
         """Take a block of position pairs in, whose rows among all are `queries` and `keys`."""
-        if not parts.rows:
+        if not parts.terms:
             return []
-        value, mixed = parts.value @ self.reach, parts.mixed @ self.reach
-        effects = [self._effect(rows, parts, value, mixed, positions) for rows in parts.rows]
-        pattern = parts.pattern * parts.weight[:, :, None, :]
-        for rows, effect in zip(parts.rows, effects, strict=True):
-            of_values = torch.einsum("bgts,btsr->bgsr", pattern, effect)
-            self.with_values += torch.einsum("bgsr,bsi->gri", of_values, rows.left)
-            met = torch.einsum("bgsr,btsr->bgts", value, effect) - torch.einsum("bgtr,btsr->bgts", mixed, effect)
-            of_keys = (pattern * met / self.branch.scale).transpose(-1, -2) @ parts.query
-            of_keys = self.branch.turn(of_keys, -positions.keys)
-            self.with_keys += torch.einsum("bgse,bsi->gei", of_keys, rows.left)
-            for other_rows, other in zip(parts.rows, effects, strict=True):
-                overlap = (effect * other).sum((1, 3))
-                self.own += torch.einsum("bsi,bs,bsj->ij", rows.left, overlap, other_rows.left)
+        v_O, z_O = parts.v @ self.O, parts.z @ self.O
+        effects = [self._psi(term, parts, v_O, z_O, positions) for term in parts.terms]
+        a = parts.a * parts.w[:, :, None, :]
+        for term, psi in zip(parts.terms, effects, strict=True):
+            a_psi = torch.einsum("bgts,btsr->bgsr", a, psi)
+            self.with_values += torch.einsum("bgsr,bsi->gri", a_psi, term.y)
+            v_z_psi = torch.einsum("bgsr,btsr->bgts", v_O, psi) - torch.einsum("bgtr,btsr->bgts", z_O, psi)
+            u_psi_q = (a * v_z_psi / self.attention.scale).transpose(-1, -2) @ parts.q
+            u_psi_q = self.attention.turn(u_psi_q, -positions.keys)
+            self.with_keys += torch.einsum("bgse,bsi->gei", u_psi_q, term.y)
+            for other_term, other_psi in zip(parts.terms, effects, strict=True):
+                overlap = (psi * other_psi).sum((1, 3))
+                self.own += torch.einsum("bsi,bs,bsj->ij", term.y, overlap, other_term.y)
         row, column = positions.own()
         return [
-            RankOneEffect(term, queries[row], keys[column], effect[:, row, column])
-            for term, effect in enumerate(effects)
+            RankOneEffect(number, queries[row], keys[column], psi[:, row, column]) for number, psi in enumerate(effects)
         ]
 
-    def _effect(
+    def _psi(
         self,
-        rows: RankOneRows,
+        term: RankOneTerm,
         parts: AttentionParts,
-        value: Float[Tensor, "batch head key reach"],
-        mixed: Float[Tensor, "batch head query reach"],
+        v_O: Float[Tensor, "batch head key rank"],
+        z_O: Float[Tensor, "batch head query rank"],
         positions: Positions,
-    ) -> Float[Tensor, "batch query key reach"]:
+    ) -> Float[Tensor, "batch query key rank"]:
         """`psi` of every position pair."""
-        direct = parts.pattern * rows.coefficient[:, :, None, :]
-        through_key = direct * (parts.query @ rows.key.transpose(-1, -2)) / self.branch.scale
-        of_keys = torch.cat([rows.value @ self.reach, value], dim=1)
-        effect = torch.einsum("bgts,bgsr->btsr", torch.cat([direct, through_key], dim=1), of_keys)
-        effect -= torch.einsum("bgts,bgtr->btsr", through_key, mixed)
+        c_a = parts.a * term.c[:, :, None, :]
+        c_a_q_k = c_a * (parts.q @ term.k.transpose(-1, -2)) / self.attention.scale
+        of_keys = torch.cat([term.v @ self.O, v_O], dim=1)
+        psi = torch.einsum("bgts,bgsr->btsr", torch.cat([c_a, c_a_q_k], dim=1), of_keys)
+        psi -= torch.einsum("bgts,bgtr->btsr", c_a_q_k, z_O)
         row, column = positions.own()
-        through_query = torch.einsum("bgte,bgted->bgtd", rows.query[:, :, row], parts.through_query[:, :, row])
-        through_query *= rows.coefficient[:, :, column, None]
-        effect[:, row, column] += torch.einsum("bgtd,gdr->btr", through_query, self.reach)
-        return effect
+        q_X = torch.einsum("bgte,bgted->bgtd", term.q[:, :, row], parts.X[:, :, row])
+        q_X *= term.c[:, :, column, None]
+        psi[:, row, column] += torch.einsum("bgtd,gdr->btr", q_X, self.O)
+        return psi
 
     def add_own_position(
         self, parts: AttentionParts, own: OwnPosition, effects: list[RankOneEffect]
     ) -> list[tuple[Tensor, Tensor]]:
         """With the query rows, which are within a position; `y` and `psi` of each term at the output positions."""
-        n_queries = own.pattern.shape[1]
+        n_queries = own.a.shape[1]
         terms = [
             (
-                rows.left.new_zeros(len(rows.left), n_queries, rows.left.shape[-1]),
-                rows.left.new_zeros(len(rows.left), n_queries, self.reach.shape[-1]),
+                term.y.new_zeros(len(term.y), n_queries, term.y.shape[-1]),
+                term.y.new_zeros(len(term.y), n_queries, self.O.shape[-1]),
             )
-            for rows in parts.rows
+            for term in parts.terms
         ]
         for effect in effects:
-            left, right = terms[effect.term]
-            left[:, effect.queries] = parts.rows[effect.term].left[:, effect.keys]
-            right[:, effect.queries] = effect.psi
-        for left, right in terms:
-            reached = torch.einsum("gdr,btr->btgd", self.reach, right)
-            of_queries = torch.einsum("btged,btgd->btge", own.through_query, reached)
-            self.with_queries += torch.einsum("btge,bti->gei", of_queries, left)
-            self.own_position += torch.einsum("bti,btr->ir", left, right)
+            y, psi = terms[effect.term]
+            y[:, effect.queries] = parts.terms[effect.term].y[:, effect.keys]
+            psi[:, effect.queries] = effect.psi
+        for y, psi in terms:
+            O_psi = torch.einsum("gdr,btr->btgd", self.O, psi)
+            X_O_psi = torch.einsum("btged,btgd->btge", own.X, O_psi)
+            self.with_queries += torch.einsum("btge,bti->gei", X_O_psi, y)
+            self.own_position += torch.einsum("bti,btr->ir", y, psi)
         return terms
 
     def cross(self) -> Float[Tensor, "d_in d_in"]:
         """`sum (value, key and query rows) (y psi)^T`."""
-        crossed = torch.einsum("gid,gdr,grj->ij", self.w_v, self.reach, self.with_values)
-        crossed += torch.einsum("gie,gej->ij", self.w_k, self.with_keys)
-        return crossed + torch.einsum("gie,gej->ij", self.w_q, self.with_queries)
+        crossed = torch.einsum("gid,gdr,grj->ij", self.W_V, self.O, self.with_values)
+        crossed += torch.einsum("gie,gej->ij", self.W_K, self.with_keys)
+        return crossed + torch.einsum("gie,gej->ij", self.W_Q, self.with_queries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.sections.attention.branch import AttentionBranch
 from libcore.sections.attention.masked import masked_attention_evaluation
 from libcore.sections.base import MaskedEvaluation
@@ -40,10 +41,13 @@ class AttentionSection(BlockSection):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """By tables over distinct activations where there are few of them (one per token), else mask by mask."""
-        fast = masked_attention_evaluation(self, features, from_basis, to_basis_next, memory_budget)
-        return fast or evaluate_mask_by_mask(self, features, from_basis, to_basis_next, memory_budget)
+        positions = self.positions_of(features)
+        fast = masked_attention_evaluation(
+            self.residual, self.attention, positions, features, basis, next_basis, memory_budget
+        )
+        return fast or evaluate_mask_by_mask(self, features, basis, next_basis, memory_budget)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.convolution.kernel_overlap import Window
@@ -78,9 +79,13 @@ class ConvolutionSection(Section):
         pixels_out = self.grid_out[0] * self.grid_out[1]
         return 2 * example.numel() + pixels_out * (rows * columns * d_in + 2 * d_out)
 
-    def in_bases(self, from_basis: Tensor, to_basis_next: Tensor) -> ConvolutionSection:
+    def between(self, reads: Float[Tensor, "from d_in"], writes: Float[Tensor, "d_out to"]) -> ConvolutionSection:
+        """The same map between other coordinates: `reads` before it, `writes` after it."""
+        return ConvolutionSection(reads @ self.kernel @ writes, self.grid, self.stride, self.padding)
+
+    def in_bases(self, basis: Basis, next_basis: Basis) -> ConvolutionSection:
         """The same map from features to features."""
-        return ConvolutionSection(from_basis @ self.kernel @ to_basis_next, self.grid, self.stride, self.padding)
+        return self.between(basis.from_basis, next_basis.to_basis)
 
     def pixels_read(self) -> Int[Tensor, "position_out offset"]:
         """Which input pixel each output pixel reads at each offset; the number of input pixels stands for padding."""
@@ -99,30 +104,29 @@ class ConvolutionSection(Section):
         return torch.bmm(by_input, self.kernel.flatten(0, 1).transpose(0, 1)).unflatten(1, read.shape[:2])
 
     def closed_form_jacobian_gram(
-        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:
         """`1/P_in sum_o n_o K_o P K_o^T`, offset `o` lying in the image at `n_o` output pixels: no data is needed."""
         rows, columns = (window.counts() for window in self.windows)
         gram = float64_zeros(*self.kernel.shape[2:3] * 2, like=self.kernel)
         for row, column in product(range(len(rows)), range(len(columns))):
-            jacobian = (self.kernel[row, column] @ to_basis_next).double()
+            jacobian = (self.kernel[row, column] @ next_basis.to_basis).double()
             gram += rows[row] * columns[column] * (jacobian @ jacobian.T)
         return gram / (self.grid[0] * self.grid[1])
 
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Tensor,
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`A_{t,i,j} = sum_o fhat_{s(t,o),j} Khat_o[j,i]`, constant along the path."""
-        in_features = self.in_bases(from_basis, to_basis_next)
-        square_sum = float64_zeros(*in_features.kernel.shape[2:], like=to_basis)
+        in_features = self.in_bases(basis, next_basis)
+        square_sum = float64_zeros(*in_features.kernel.shape[2:], like=basis.to_basis)
         count = 0
         for activation in stream.chunks(in_features.values_per_example()):
-            attribution = in_features.contributions(activation @ to_basis)
+            attribution = in_features.contributions(basis.features(activation))
             square_sum += attribution.double().square().sum((1, 2))
             count += activation.shape[0] * activation.shape[1]
         return square_sum.T / count
@@ -136,12 +140,12 @@ class ConvolutionSection(Section):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """One convolution a mask: masking an input is masking an entry of the interaction at every offset."""
-        in_features = self.in_bases(from_basis, to_basis_next)
+        in_features = self.in_bases(basis, next_basis)
         return lambda mask: in_features.masked(mask)(features)
 
     def masked(self, mask: Tensor) -> ConvolutionSection:

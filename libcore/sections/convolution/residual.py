@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.convolution.convolution import ConvolutionSection
@@ -80,18 +81,18 @@ class ResidualConvolutionSection(Section):
         return path_derivative(self.first(activation), self.activation_function, quadrature)
 
     def closed_form_jacobian_gram(
-        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:
         """METHOD.md eq. 4 as in the module's docstring: one forward pass, and Grams of `d` per displacement."""
         pairs = self._overlaps()
         derivative_sum, derivative_grams, n = self._derivative_moments(stream, quadrature, pairs)
-        second = (self.second.kernel @ to_basis_next).double()
-        first, residual = self.first.kernel.double(), (self.residual.kernel @ to_basis_next).double()
+        second = (self.second.kernel @ next_basis.to_basis).double()
+        first, residual = self.first.kernel.double(), (self.residual.kernel @ next_basis.to_basis).double()
         hidden = float64_zeros(*first.shape[2:3] * 2, like=first)
         for pair, derivative_gram in zip(pairs, derivative_grams, strict=True):
             hidden += hidden_term(pair, derivative_gram, first, second)
         cross = self._cross_term(derivative_sum, first, second, residual)
-        linear = self.residual.closed_form_jacobian_gram(stream, to_basis_next, quadrature)
+        linear = self.residual.closed_form_jacobian_gram(stream, next_basis, quadrature)
         return linear + (hidden + cross + cross.T) / (n * self.first.grid[0] * self.first.grid[1])
 
     def _overlaps(self) -> list[Overlap2d]:
@@ -147,17 +148,16 @@ class ResidualConvolutionSection(Section):
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Tensor,
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`A_{t,i,j}`: what feature `j` contributes to the hidden pixels, times `d`, through the second convolution."""
-        residual, first, second = self._in_bases(from_basis, to_basis_next)
-        square_sum, count = float64_zeros(*residual.kernel.shape[2:], like=to_basis), 0
+        residual, first, second = self._in_bases(basis, next_basis)
+        square_sum, count = float64_zeros(*residual.kernel.shape[2:], like=basis.to_basis), 0
         for activation in stream.chunks(self._edge_values_per_example(first, residual, second)):
-            features = activation @ to_basis
-            derivative = self.path_derivative(features @ from_basis, quadrature)
+            features = basis.features(activation)
+            derivative = self.path_derivative(basis.activation(features), quadrature)
             through_hidden = first.contributions(features).mul_(derivative)
             attribution = second(through_hidden.flatten(0, 1)).unflatten(0, through_hidden.shape[:2])
             attribution = attribution + residual.contributions(features)
@@ -166,14 +166,14 @@ class ResidualConvolutionSection(Section):
         return square_sum.T / count
 
     def _in_bases(
-        self, from_basis: Tensor, to_basis_next: Tensor
+        self, basis: Basis, next_basis: Basis
     ) -> tuple[ConvolutionSection, ConvolutionSection, ConvolutionSection]:
         """Residual, first and second convolution from features to features, the hidden coordinates as they are."""
-        hidden = torch.eye(self.second.kernel.shape[2]).to(from_basis)
+        hidden = torch.eye(self.second.kernel.shape[2]).to(basis.from_basis)
         return (
-            self.residual.in_bases(from_basis, to_basis_next),
-            self.first.in_bases(from_basis, hidden),
-            self.second.in_bases(hidden, to_basis_next),
+            self.residual.in_bases(basis, next_basis),
+            self.first.between(basis.from_basis, hidden),
+            self.second.between(hidden, next_basis.to_basis),
         )
 
     def _values_per_example(self) -> int:
@@ -196,12 +196,12 @@ class ResidualConvolutionSection(Section):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """The linear part is one convolution; the hidden pixels are mixed anew for every output feature's mask."""
-        residual, first, second = self._in_bases(from_basis, to_basis_next)
+        residual, first, second = self._in_bases(basis, next_basis)
         through_hidden = masked_hidden_evaluation(first, second, self.activation_function, features, memory_budget)
         return lambda mask: residual.masked(mask)(features) + through_hidden(mask)
 

@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.quadrature import Quadrature
-from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
-from libcore.sections.normalisation import Normalisation
+from libcore.sections.branch import Positions
+from libcore.sections.normalisation import Normalisation, check_width, padded, unit_like
 from libcore.sections.positionwise.hidden import Hidden
-from libcore.sections.positionwise.jacobian import (
-    PositionwiseJacobian,
-    PositionwiseJacobianSums,
-    RankOne,
-    positionwise_attributions,
-)
-
-
-class Positionwise(Branch):
-    """A branch whose Jacobian at a position is `A diag(d) B` and a few rank-one terms (`positionwise_jacobian.py`)."""
-
-    @property
-    @abstractmethod
-    def reads(self) -> Float[Tensor, "d_in pre"]:
-        """`A`."""
-
-    @property
-    @abstractmethod
-    def writes(self) -> Float[Tensor, "pre d_out"]:
-        """`B`."""
-
-    @abstractmethod
-    def path_jacobian(
-        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
-    ) -> PositionwiseJacobian:
-        """Averaged over the quadrature's points along the path from zero, in the activation's dtype."""
-
-    def forward_values(self, positions: int, queries: int) -> int:
-        return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])
-
-    def jacobian_sums(self, to_basis_next: Tensor, quadrature: Quadrature) -> JacobianSums:
-        return PositionwiseJacobianSums(self.to(dtype=torch.float64), to_basis_next.double(), quadrature)
-
-    def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
-        return queries * (4 * self.reads.shape[0] + 10 * self.reads.shape[1] + 2 * n_out)
-
-    def attributions(self, from_basis: Tensor, to_basis_next: Tensor, quadrature: Quadrature) -> Attributions:
-        return positionwise_attributions(self.to(dtype=torch.float64), from_basis, to_basis_next, quadrature)
-
-    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
-        return queries * (self.reads.shape[1] * (10 + n_out) + n_in * n_out)
+from libcore.sections.positionwise.jacobian import Positionwise, PositionwiseJacobian, RankOne
 
 
 class PositionwiseBranch(Positionwise):
@@ -171,26 +129,6 @@ class RescaleBranch(Positionwise):
         residual, scale = activation[..., : self.width], activation[..., self.scale, None]
         by_scale = RankOne(unit_like(activation, self.scale), mean_alpha * residual)
         return PositionwiseJacobian((mean_alpha * scale).expand_as(residual), (by_scale,))
-
-
-def check_width(normalisation: Normalisation | None, weight: Float[Tensor, "*head d_in d_out"]) -> None:
-    """A normalised branch reads the residual stream and the constant coordinate, nothing else."""
-    if normalisation is not None and weight.shape[-2] != normalisation.width + 1:
-        raise ValueError(
-            f"weight reads {weight.shape[-2]} coordinates; expected {normalisation.width} normalised and the constant"
-        )
-
-
-def padded(residual: Float[Tensor, "*batch width"], n: int) -> Float[Tensor, "*batch d_in"]:
-    """With `n` further coordinates, zero."""
-    return torch.cat([residual, residual.new_zeros(*residual.shape[:-1], n)], dim=-1)
-
-
-def unit_like(activation: Float[Tensor, "*batch d_in"], coordinate: int) -> Float[Tensor, "*batch d_in"]:
-    """The same coordinate direction everywhere."""
-    unit = activation.new_zeros(activation.shape[-1])
-    unit[coordinate] = 1.0
-    return unit.expand_as(activation)
 
 
 def sum_of(terms: list[Tensor]) -> Tensor:

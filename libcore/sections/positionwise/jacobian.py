@@ -12,18 +12,17 @@ Grams of the vectors `y`; the number of output features does not enter.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
-from libcore.sections.branch import Attributions, DenseJacobian, JacobianSums, Positions
+from libcore.sections.branch import Attributions, Branch, DenseJacobian, JacobianSums, Positions
 from libcore.streams import float64_zeros
-
-if TYPE_CHECKING:
-    from libcore.sections.positionwise.branch import Positionwise
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,48 @@ class PositionwiseJacobian:
         return PositionwiseJacobian(self.slope[:, queries].flatten(0, 1), tuple(terms))
 
 
+class Positionwise(Branch):
+    """A branch whose Jacobian at a position is `A diag(d) B` and a few rank-one terms."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> Float[Tensor, "d_in pre"]:
+        """`A`."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> Float[Tensor, "pre d_out"]:
+        """`B`."""
+
+    @abstractmethod
+    def path_jacobian(
+        self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
+    ) -> PositionwiseJacobian:
+        """Averaged over the quadrature's points along the path from zero, in the activation's dtype."""
+
+    def forward_values(self, positions: int, queries: int) -> int:
+        return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])
+
+    def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:
+        return PositionwiseJacobianSums(self.to(dtype=torch.float64), next_basis.double(), quadrature)
+
+    def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
+        return queries * (4 * self.reads.shape[0] + 10 * self.reads.shape[1] + 2 * n_out)
+
+    def attributions(self, basis: Basis, next_basis: Basis, quadrature: Quadrature) -> Attributions:
+        return positionwise_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature)
+
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
+        return queries * (self.reads.shape[1] * (10 + n_out) + n_in * n_out)
+
+
 class PositionwiseJacobianSums(JacobianSums):
     """Sums that `sum J J^T` and `sum J` are made of."""
 
-    def __init__(self, branch: Positionwise, to_basis_next: Tensor, quadrature: Quadrature) -> None:
+    def __init__(self, branch: Positionwise, next_basis: Basis, quadrature: Quadrature) -> None:
         self.branch = branch
         self.quadrature = quadrature
-        self.reads, self.writes = branch.reads, branch.writes @ to_basis_next
+        self.reads, self.writes = branch.reads, branch.writes @ next_basis.to_basis
         (d_in, width), n_out = self.reads.shape, self.writes.shape[1]
         self.slope_sum = float64_zeros(width, like=self.reads)
         self.slope_gram = float64_zeros(width, width, like=self.reads)
@@ -93,17 +127,14 @@ class PositionwiseJacobianSums(JacobianSums):
 
 
 def positionwise_attributions(
-    branch: Positionwise,
-    from_basis: Float[Tensor, "feature_in d_in"],
-    to_basis_next: Float[Tensor, "d_out feature_out"],
-    quadrature: Quadrature,
+    branch: Positionwise, basis: Basis, next_basis: Basis, quadrature: Quadrature
 ) -> Attributions:
     """`fhat_j (A diag(d) B + sum_k y_k^T r_k B)_ji`, rows in feature coordinates."""
-    reads, writes = from_basis @ branch.reads, branch.writes @ to_basis_next
+    reads, writes = basis.from_basis @ branch.reads, branch.writes @ next_basis.to_basis
     n_in, n_out = len(reads), writes.shape[1]
 
     def attributions(features: Tensor, positions: Positions) -> Tensor:
-        at = branch.path_jacobian(features @ from_basis, quadrature).at(positions)
+        at = branch.path_jacobian(basis.activation(features), quadrature).at(positions)
         # The derivative scales the narrower side, so that one product gives every example's Jacobian.
         if n_out <= n_in:
             scaled = (at.slope.T[:, :, None] * writes[:, None, :]).flatten(1)
@@ -111,7 +142,7 @@ def positionwise_attributions(
         else:
             jacobian = ((at.slope[:, None, :] * reads).flatten(0, 1) @ writes).unflatten(0, (-1, n_in))
         for term in at.terms:
-            jacobian = jacobian + (term.left @ from_basis.T)[:, :, None] * (term.right @ writes)[:, None, :]
+            jacobian = jacobian + (term.left @ basis.from_basis.T)[:, :, None] * (term.right @ writes)[:, None, :]
         at_queries = features[:, positions.queries]
         return jacobian.unflatten(0, at_queries.shape[:2]) * at_queries[..., None]
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.masks import distinct_masks
@@ -71,7 +72,7 @@ class ResidualElementwiseSection(Section):
         return stream.example().shape[1] * (sum(self.residual.shape) + 6 * self.weight_in.shape[1])
 
     def closed_form_jacobian_gram(
-        self, stream: ActivationStream, to_basis_next: Tensor, quadrature: Quadrature
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
     ) -> Float[Tensor, "d_in d_in"]:
         """METHOD.md eq. 9: one forward pass and one Gram of `d = φ'(f @ A)`, whatever the number of output features."""
         d_hidden = self.weight_in.shape[1]
@@ -85,8 +86,8 @@ class ResidualElementwiseSection(Section):
             count += len(derivative)
 
         weight_in = self.weight_in.double()
-        residual = (self.residual @ to_basis_next).double()
-        weight_out = (self.weight_out @ to_basis_next).double()
+        residual = (self.residual @ next_basis.to_basis).double()
+        weight_out = (self.weight_out @ next_basis.to_basis).double()
         cross = (weight_in * (derivative_sum / count)) @ (weight_out @ residual.T)
         hidden = weight_in @ (weight_out @ weight_out.T * (derivative_gram / count)) @ weight_in.T
         return residual @ residual.T + cross + cross.T + hidden
@@ -94,22 +95,22 @@ class ResidualElementwiseSection(Section):
     def closed_form_edges(
         self,
         stream: ActivationStream,
-        to_basis: Tensor,
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per block of inputs."""
-        linear = (from_basis @ self.residual @ to_basis_next).double()
-        weight_in, weight_out = (from_basis @ self.weight_in).double(), (self.weight_out @ to_basis_next).double()
+        linear = (basis.from_basis @ self.residual @ next_basis.to_basis).double()
+        weight_in = (basis.from_basis @ self.weight_in).double()
+        weight_out = (self.weight_out @ next_basis.to_basis).double()
         square_sum, count = float64_zeros(*linear.shape, like=linear), 0
         values_per_example = stream.example().shape[1] * (2 * linear.numel() + weight_out.numel())
         rows = min(
             rows_per_chunk(values_per_example, stream.memory_budget), max(1, ATTRIBUTIONS_IN_CACHE // linear.numel())
         )
         for activation in stream.chunks(2 * len(linear) + self._values_per_example(stream)):
-            features = activation @ to_basis
-            derivative = self.path_derivative(features @ from_basis, quadrature).double().flatten(0, 1)
+            features = basis.features(activation)
+            derivative = self.path_derivative(basis.activation(features), quadrature).double().flatten(0, 1)
             features = features.double().flatten(0, 1)
             for of_block, derivative_of_block in zip(features.split(rows), derivative.split(rows), strict=True):
                 square_sum += squared_attributions(of_block, derivative_of_block, linear, weight_in, weight_out)
@@ -119,8 +120,8 @@ class ResidualElementwiseSection(Section):
     def masked_evaluation(
         self,
         features: Float[Tensor, "batch position feature_in"],
-        from_basis: Tensor,
-        to_basis_next: Tensor,
+        basis: Basis,
+        next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
         """The linear part is one product; each distinct mask evaluates the hidden layer from its kept inputs alone.
@@ -129,11 +130,11 @@ class ResidualElementwiseSection(Section):
         kept edges: a mask of three inputs costs three rows of `weight_in`, not all of them.
         """
         flat = features.flatten(0, 1)
-        linear = from_basis @ self.residual @ to_basis_next
-        weight_in = from_basis @ self.weight_in
+        linear = basis.from_basis @ self.residual @ next_basis.to_basis
+        weight_in = basis.from_basis @ self.weight_in
         # The padding index of `distinct_masks` points at this row of zeros.
         padded_weight_in = torch.cat([weight_in, torch.zeros_like(weight_in[:1])])
-        weight_out = self.weight_out @ to_basis_next
+        weight_out = self.weight_out @ next_basis.to_basis
         rows, masks_per_chunk = self._block_of_hidden(flat, memory_budget)
 
         def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:

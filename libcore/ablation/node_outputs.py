@@ -16,26 +16,26 @@ OutputWithKept = Callable[[int, int, int], Tensor]
 """`(start, stop, kept) -> outputs` of examples start..stop."""
 
 
-def outputs_with_kept(chain: Chain, inputs: Tensor, layer: int, basis: Basis, chunk: int) -> OutputWithKept:
+def outputs_with_kept(chain: Chain, inputs: Tensor, index: int, basis: Basis, chunk: int) -> OutputWithKept:
     """Outputs by number of kept features; examples are always asked for in the same chunks of `chunk`.
 
     Where the section after the layer begins with a linear map to fewer coordinates, what the features add to those is
     kept up as their number grows: a further feature costs a rank-one update instead of a pass through the wide layer.
     """
-    section = chain.sections[layer] if layer < len(chain.sections) else None
+    section = chain.sections[index] if index < len(chain.sections) else None
     if isinstance(section, LinearFirst) and section.linear.shape[1] < section.linear.shape[0]:
         sums = {
             start: GrowingSum(
-                basis.features(chain.activation(inputs[start : start + chunk], layer)),
+                basis.features(chain.activation(inputs[start : start + chunk], index)),
                 basis.from_basis @ section.linear,
             )
             for start in range(0, len(inputs), chunk)
         }
-        return lambda start, stop, kept: chain.output_from(section.after_linear(sums[start].first(kept)), layer + 1)
+        return lambda start, stop, kept: chain.output_from(section.after_linear(sums[start].first(kept)), index + 1)
 
     def output_with_kept(start: int, stop: int, kept: int) -> Tensor:
-        activation = chain.activation(inputs[start:stop], layer)
-        return chain.output_from(basis.keep_first(activation, kept), layer)
+        activation = chain.activation(inputs[start:stop], index)
+        return chain.output_from(basis.keep_first(activation, kept), index)
 
     return output_with_kept
 

@@ -7,7 +7,7 @@ import torch
 from tiny_models import affine, random, random_activation, residual_elementwise
 from torch.nn import functional
 
-from libcore.ablation.kept_features import GrowingSum, outputs_with_kept
+from libcore.ablation.node_outputs import GrowingSum, outputs_with_kept
 from libcore.basis import Basis
 from libcore.chain import Chain
 

@@ -1,0 +1,90 @@
+"""Held-out data, how outputs on them are scored, and the score of the model as it is (METHOD.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from libcore.chain import Chain
+from libcore.streams import rows_per_chunk
+
+ScoreSum = Callable[[Tensor, int, int], float]
+"""`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
+
+ROUND_OFF = 1e-12
+"""Scores are sums of examples divided by their number: equal ones may differ by this."""
+
+
+@dataclass
+class AblationCurve:
+    """Scores of one node layer (or layer pair) by how many features (or edges) were kept."""
+
+    score_by_kept: dict[int, float] = field(default_factory=dict)
+    needed: dict[float, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Held-out inputs and how outputs on them are scored.
+
+    Attributes:
+        inputs: what the chain's `embed` takes.
+        score_sum: scores of a chunk's outputs, summed over examples.
+        lower_is_better: whether a model that is harmed scores more, as in cross-entropy.
+        score_name: what the score is called; cross-entropies are in nats per token.
+    """
+
+    inputs: Tensor
+    score_sum: ScoreSum
+    lower_is_better: bool = False
+    score_name: str = "accuracy"
+
+    def first(self, n_examples: int | None) -> EvaluationData:
+        """The first `n_examples`, all by default."""
+        return replace(self, inputs=self.inputs[:n_examples])
+
+    def within(self, score: float, test_score: float, tolerance: float) -> bool:
+        """Whether a score is at most `tolerance` worse than the unablated model's; never where it is no number."""
+        if self.lower_is_better:
+            return score <= test_score + tolerance + ROUND_OFF
+        return score >= test_score - tolerance - ROUND_OFF
+
+    def mean_score(self, output_of: Callable[[int, int], Tensor], chunk: int) -> float:
+        """Mean score over all inputs, `chunk` examples at a time."""
+        n = len(self.inputs)
+        total = sum(
+            self.score_sum(output_of(start, min(start + chunk, n)), start, min(start + chunk, n))
+            for start in range(0, n, chunk)
+        )
+        return total / n
+
+
+def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:
+    """Scored by whether the largest logit at the last position is the label's."""
+
+    def correct(outputs: Tensor, start: int, stop: int) -> float:
+        return float((outputs[:, -1].argmax(-1) == labels[start:stop]).sum())
+
+    return EvaluationData(inputs, correct)
+
+
+@torch.no_grad()
+def unablated_score(chain: Chain, data: EvaluationData, memory_budget: int) -> float:
+    """Score of the model itself."""
+    chunk = examples_per_pass(chain, data, memory_budget)
+    return data.mean_score(
+        lambda start, stop: chain.output_from(chain.activation(data.inputs[start:stop], 0), 0), chunk
+    )
+
+
+def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:
+    """How many examples may go through the whole chain at once."""
+    values = chain.values_to_produce(data.inputs, len(chain.sections))
+    if chain.tail is not None:
+        last = chain.activation(data.inputs[:1], len(chain.sections))
+        values = max(values, chain.tail.forward_values(last))
+    return rows_per_chunk(2 * values, memory_budget)

@@ -1,0 +1,112 @@
+"""Both ablations of a whole model: every node layer but the last, and every layer pair with edges (METHOD.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.ablation.edge import edge_ablation_steps
+from libcore.ablation.evaluation import AblationCurve, EvaluationData, unablated_score
+from libcore.ablation.node import node_ablation_steps
+from libcore.ablation.schedule import kept_schedule
+from libcore.ablation.steps import carried_out
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.fit_settings import MEMORY_BUDGET
+from libcore.graph import InteractionGraph
+
+AblationKind = Literal["node", "edge"]
+TOLERANCES = (0.001, 0.01, 0.05)
+"""Of an accuracy: 0.1 percentage points (the paper's), 1 and 5."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of an ablation: what was kept of which node layer, and the score with it."""
+
+    kind: AblationKind
+    layer: str
+    kept: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Scores by what was kept, and how much of it is needed.
+
+    Attributes:
+        test_score: of the model as it is.
+        nodes: by node layer, over the number of its first features kept, the constant counted as one.
+        edges: by the node layer that they leave, over the number of strongest edges kept.
+    """
+
+    test_score: float
+    nodes: dict[str, AblationCurve] = field(default_factory=dict)
+    edges: dict[str, AblationCurve] = field(default_factory=dict)
+
+
+def ablation_steps(
+    chain: Chain,
+    data: EvaluationData,
+    bases: Mapping[str, Basis],
+    edges: Mapping[str, Float[Tensor, "feature_out feature_in"]],
+    tolerances: Sequence[float],
+    memory_budget: int,
+) -> Generator[Evaluation, None, Ablations]:
+    """Node ablation of every node layer but the last, edge ablation of those with edges, evaluation by evaluation."""
+    ablations = Ablations(unablated_score(chain, data, memory_budget))
+    rest = (tolerances, ablations.test_score, memory_budget)
+    for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
+        basis, next_basis = bases[layer], bases[next_layer]
+        of_nodes = node_ablation_steps(chain, data, index, basis, kept_schedule(basis.n_features), *rest)
+        ablations.nodes[layer] = yield from labelled("node", layer, of_nodes)
+        if layer in edges:
+            of_edges = edge_ablation_steps(chain, data, index, (basis, next_basis), edges[layer], *rest)
+            ablations.edges[layer] = yield from labelled("edge", layer, of_edges)
+    return ablations
+
+
+def labelled(
+    kind: AblationKind, layer: str, steps: Generator[tuple[int, float], None, AblationCurve]
+) -> Generator[Evaluation, None, AblationCurve]:
+    """The same evaluations with what they are of."""
+    while True:
+        try:
+            kept, score = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Evaluation(kind, layer, kept, score)
+
+
+def ablate(
+    graph: InteractionGraph,
+    chain: Chain,
+    data: EvaluationData,
+    tolerances: Sequence[float] = TOLERANCES,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Ablations:
+    """How many features and edges of a graph its model needs, on held-out data.
+
+    Args:
+        graph: of this chain, bases fitted on other data.
+        chain: in the dtype and on the device to evaluate in; float32 is the published code's.
+        data: inputs as the chain takes them and how outputs are scored, such as `accuracy(inputs, labels)`.
+        tolerances: how much worse than the model's own score is as good; in the score's units.
+        memory_budget: bytes that one chunk's working set may take.
+
+    Raises ValueError where the graph has other node layers than the chain.
+    """
+    if graph.node_layers != chain.node_layers:
+        raise ValueError(
+            f"a graph of {', '.join(graph.node_layers)} and a chain of {', '.join(chain.node_layers)}; "
+            "expected the same node layers"
+        )
+    one = chain.activation(data.inputs[:1], 0)
+    bases = {layer: basis.to(device=one.device, dtype=one.dtype) for layer, basis in graph.bases.items()}
+    edges = {layer: strength.to(one.device) for layer, strength in graph.edges.items()}
+    return carried_out(ablation_steps(chain, data, bases, edges, tolerances, memory_budget))

@@ -1,0 +1,164 @@
+"""A basis from a file, by whatever tool it was fitted: compared by the same edges and ablations as every method.
+
+The file is safetensors: for every node layer but the last `to_basis/<layer>` and `from_basis/<layer>`, and optionally
+`importance/<layer>` and `mean/<layer>`. A `to_basis/<layer>` is
+
+    [d, k]            of the activation as the module has it: features `(f - mean) @ to_basis`, back by
+                      `mean + features @ from_basis`, `from_basis` `[k, d]`. Without `mean/<layer>` the data's mean
+    [d + 1, k + 1]    of the activation with its constant coordinate, feature 0 the constant (`graph.safetensors` of a
+                      run is such a file)
+
+Features are sorted by importance; without one, by variance on the data. A file without the last node layer leaves it as
+the other methods do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.fit_settings import FitSettings, working_dtype
+from libcore.layer_by_layer import last_basis
+from libcore.methods import method
+from libcore.principal_components import centred_maps
+from libcore.statistics import LayerStatistics
+
+CONSTANT_TOLERANCE = 1e-6
+"""How much of the other coordinates the constant feature may hold, as a share of the constant coordinate's own."""
+
+
+def refuse_unreadable(settings: FitSettings, *, path: Path) -> None:
+    """A missing or damaged file is told before anything is computed."""
+    read_tensors(path)
+
+
+@method("file", label="file", sorts_by="importance", check=refuse_unreadable)
+def fit_file(
+    chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings, *, path: Path
+) -> dict[str, Basis]:
+    """Nothing is fitted.
+
+    Args:
+        path: the file.
+
+    Raises ValueError, in one line, for a layer that is missing and for tensors that do not suit it.
+    """
+    tensors = read_tensors(path)
+    last, bases = chain.node_layers[-1], {}
+    for layer in chain.node_layers:
+        if layer == last and f"to_basis/{layer}" not in tensors:
+            bases[layer] = last_basis(chain, statistics, settings, working_dtype(chain, inputs))
+        else:
+            bases[layer] = basis_from(tensors, layer, statistics[layer], chain.has_constant(layer), path)
+    return bases
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file in float64; raises ValueError."""
+    if not path.is_file():
+        raise ValueError(
+            f"method.path={path}: no such file; expected safetensors with to_basis/<layer>, from_basis/<layer>"
+        )
+    try:
+        return {name: tensor.double() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"method.path={path}: not readable as safetensors ({' '.join(str(error).split())})") from error
+
+
+def basis_from(
+    tensors: Mapping[str, Tensor], layer: str, statistics: LayerStatistics, has_constant: bool, path: Path
+) -> Basis:
+    """The basis of one node layer, its features sorted."""
+    width = len(statistics.mean)
+    to_basis, from_basis = (tensor_of(tensors, kind, layer, path) for kind in ("to_basis", "from_basis"))
+    d, k = to_basis.shape
+    if from_basis.shape != (k, d):
+        raise ValueError(
+            f"{path}: from_basis/{layer} has shape {tuple(from_basis.shape)}; expected {(k, d)}, to_basis {(d, k)}"
+        )
+    like = statistics.gram
+    to_basis, from_basis = to_basis.to(like.device), from_basis.to(like.device)
+    if has_constant and d == width - 1:
+        mean = tensors.get(f"mean/{layer}")
+        mean = statistics.mean[:-1] if mean is None else mean.to(like.device)[:d]
+        to_basis, from_basis = centred_maps(to_basis, from_basis, mean)
+    elif d != width:
+        also = f" (or {width - 1}, without the constant coordinate)" if has_constant else ""
+        raise ValueError(f"{path}: to_basis/{layer} has {d} rows; expected {width}{also}, the width of the node layer")
+    elif has_constant:
+        refuse_other_constant(to_basis, layer, path)
+    importance = importance_of(tensors, layer, to_basis, statistics, has_constant, path)
+    return sorted_basis(to_basis, from_basis, importance, has_constant)
+
+
+def tensor_of(tensors: Mapping[str, Tensor], kind: str, layer: str, path: Path) -> Float[Tensor, "row column"]:
+    """A matrix of finite numbers; raises ValueError."""
+    name = f"{kind}/{layer}"
+    if name not in tensors:
+        close = get_close_matches(name, list(tensors), n=1, cutoff=0.5)
+        hint = f" (found {close[0]})" if close else f" (found {', '.join(sorted(tensors)[:3]) or 'no tensor'})"
+        raise ValueError(f"{path}: {name} is missing{hint}; expected to_basis and from_basis of every node layer")
+    tensor = tensors[name]
+    if tensor.ndim != 2 or not tensor.isfinite().all():
+        raise ValueError(f"{path}: {name} of shape {tuple(tensor.shape)}; expected a matrix of finite numbers")
+    return tensor
+
+
+def refuse_other_constant(to_basis: Float[Tensor, "d k"], layer: str, path: Path) -> None:
+    """Feature 0 must be the constant coordinate alone."""
+    largest = to_basis[:-1, 0].abs().max() if len(to_basis) > 1 else to_basis.new_zeros(())
+    if not largest <= CONSTANT_TOLERANCE * to_basis[-1, 0].abs():
+        raise ValueError(
+            f"{path}: column 0 of to_basis/{layer} reads other coordinates than the constant; expected the constant "
+            f"feature first, or {len(to_basis) - 1} rows without the constant coordinate"
+        )
+
+
+def importance_of(
+    tensors: Mapping[str, Tensor],
+    layer: str,
+    to_basis: Float[Tensor, "d k"],
+    statistics: LayerStatistics,
+    has_constant: bool,
+    path: Path,
+) -> Float[Tensor, " k"]:
+    """As the file has it, by default each feature's variance on the data; that of the constant comes first."""
+    given = tensors.get(f"importance/{layer}")
+    if given is None:
+        variance = (to_basis * (statistics.gram @ to_basis)).sum(0)
+        return torch.cat([variance.new_ones(1), variance[1:]]) if has_constant else variance
+    n_features, given = to_basis.shape[1], given.to(to_basis.device)
+    if has_constant and given.shape == (n_features - 1,):
+        given = torch.cat([given.new_ones(1), given])
+    if given.ndim != 1 or len(given) < n_features or not given.isfinite().all():
+        raise ValueError(
+            f"{path}: importance/{layer} of shape {tuple(given.shape)}; expected a finite number for each of "
+            f"{n_features} features"
+        )
+    return given[:n_features]
+
+
+def sorted_basis(
+    to_basis: Float[Tensor, "d k"],
+    from_basis: Float[Tensor, "k d"],
+    importance: Float[Tensor, " k"],
+    has_constant: bool,
+) -> Basis:
+    """Most important first, the constant before all."""
+    first = int(has_constant)
+    order = torch.cat(
+        [
+            torch.arange(first, device=importance.device),
+            first + importance[first:].sort(descending=True, stable=True).indices,
+        ]
+    )
+    return Basis(to_basis[:, order], from_basis[order], importance[order], has_constant)

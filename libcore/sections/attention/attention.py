@@ -1,0 +1,142 @@
+"""Attention itself: what all heads read, how positions turn and limit it, and its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from libcore.sections.attention.rotary import Rotary
+from libcore.sections.base import Movable
+from libcore.sections.branch import Positions
+from libcore.sections.normalisation import Normalisation, check_width
+
+KEYS_PER_BLOCK = 32
+"""Keys whose pairs are treated together: few enough to leave out most pairs without attention, enough for a product."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One forward pass. Queries and keys are turned by their positions where positions are rotary."""
+
+    q: Float[Tensor, "batch head query d_head"]
+    k: Float[Tensor, "batch head key d_head"]
+    v: Float[Tensor, "batch head key d_value"]
+    a: Float[Tensor, "batch head query key"]
+
+
+class Attention(Movable):
+    """`f -> sum_h softmax(q_t k_s^T / scale) v_s @ W_O^h`.
+
+    Args:
+        W_Q: `[head, d_in, d_head]`, bias in the last row.
+        W_K, W_V: `[key_value_head, d_in, d_head or d_value]`, likewise; each serves as many heads in a row as there
+            are heads to a key-value head (grouped queries).
+        W_O: `[head, d_value, d_out]`.
+        normalisation: of what queries, keys and values read, None for none; its gain and bias are in the weights, and
+            `d_in` is its width and the constant coordinate.
+        scale: what scores are divided by, `sqrt(d_head)` by default.
+        rotary: turns queries and keys.
+        window: position `t` attends to positions `t - window < s <= t` only.
+        causal: position `t` attends to positions `s <= t` only.
+    """
+
+    def __init__(
+        self,
+        W_Q: Float[Tensor, "head d_in d_head"],
+        W_K: Float[Tensor, "key_value_head d_in d_head"],
+        W_V: Float[Tensor, "key_value_head d_in d_value"],
+        W_O: Float[Tensor, "head d_value d_out"],
+        normalisation: Normalisation | None = None,
+        scale: float | None = None,
+        rotary: Rotary | None = None,
+        window: int | None = None,
+        causal: bool = True,
+    ) -> None:
+        check_width(normalisation, W_Q)
+        if len(W_Q) % len(W_K):
+            raise ValueError(f"{len(W_Q)} heads on {len(W_K)} key-value heads; expected a multiple")
+        group = len(W_Q) // len(W_K)
+        weights = (W_Q, W_K.repeat_interleave(group, 0), W_V.repeat_interleave(group, 0))
+        if normalisation is not None:
+            weights = tuple(normalisation.fold(weight) for weight in weights)
+        self.W_Q, self.W_K, self.W_V = weights
+        self.W_O = W_O
+        self.normalisation = normalisation
+        self.scale = sqrt(W_Q.shape[-1]) if scale is None else scale
+        self.rotary = rotary
+        self.window = window
+        self.causal = causal
+
+    def turn(self, heads: Float[Tensor, "*batch position d_head"], positions: Tensor) -> Tensor:
+        """By rotary positions, where there are any."""
+        return heads if self.rotary is None else self.rotary.turn(heads, positions)
+
+    def turned_back_by_keys(
+        self,
+        q: Float[Tensor, "*batch query d_head"],
+        pairs: Float[Tensor, "*batch query key"],
+        positions: Positions,
+    ) -> Float[Tensor, "*batch query d_head"]:
+        """`sum_s pairs_ts q_t`, each time turned back by the key's position."""
+        if self.rotary is None:
+            return q * pairs.sum(-1, keepdim=True)
+        return self.rotary.turned_back_by_keys(q, pairs, positions.keys)
+
+    def attends(self, positions: Positions) -> Bool[Tensor, "query key"]:
+        """Keys that a query attends to."""
+        query, key = positions.queries[:, None], positions.keys[None, :]
+        attends = torch.ones(len(query), positions.count, dtype=torch.bool, device=query.device)
+        if self.causal:
+            attends &= key <= query
+        if self.window is not None:
+            attends &= key > query - self.window
+        return attends
+
+    def key_blocks(self, positions: Positions) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
+
+        Half of all pairs are none, where attention is causal; with a window, most are.
+        """
+        attends = self.attends(positions)
+        for keys in torch.arange(positions.count, device=attends.device).split(KEYS_PER_BLOCK):
+            queries = torch.nonzero(attends[:, keys].any(1)).flatten()
+            if len(queries):
+                yield queries, keys
+
+    def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
+        """Queries at the output positions, keys and values at all positions."""
+        read = activation if self.normalisation is None else self.normalisation(activation)
+        q = self.turn(split_heads(read[:, positions.queries], self.W_Q), positions.queries)
+        return q, self.turn(split_heads(read, self.W_K), positions.keys), split_heads(read, self.W_V)
+
+    def pattern(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Pattern:
+        """Queries, keys and values, and how much each position attends to each."""
+        q, k, v = self.project(activation, positions)
+        scores = (q / self.scale) @ k.transpose(-1, -2)
+        a = scores.masked_fill(~self.attends(positions), -torch.inf).softmax(-1)
+        return Pattern(q, k, v, a)
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        if torch.is_grad_enabled():
+            pattern = self.pattern(activation, positions)
+            z = pattern.a @ pattern.v
+        else:
+            # Three times as fast, but its derivative cannot be batched over output features.
+            q, k, v = self.project(activation, positions)
+            z = scaled_dot_product_attention(q, k, v, self.attends(positions), scale=1 / self.scale)
+        return z.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+
+
+def split_heads(
+    activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
+) -> Float[Tensor, "batch head position d_head"]:
+    """What every head reads of an activation, in one product."""
+    n_heads, _, d_head = weight.shape
+    projected = activation @ weight.transpose(0, 1).flatten(1)
+    return projected.unflatten(-1, (n_heads, d_head)).transpose(1, 2)
