@@ -40,11 +40,13 @@ def node_ablation_steps(
         return kept, scored[kept]
 
     for tolerance in sorted(tolerances, reverse=True):
-        for kept in range(basis.n_features + 1):
+        kept = 0
+        while True:
             if kept not in scored:
                 yield evaluated(kept)
-            if data.within(scored[kept], test_score, tolerance):
+            if kept == basis.n_features or data.within(scored[kept], test_score, tolerance):
                 break
+            kept += 1
         curve.needed[tolerance] = kept
     for kept in schedule:
         if kept not in scored:

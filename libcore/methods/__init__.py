@@ -192,4 +192,5 @@ def as_method(found: Any, name: str) -> Method:
             f"{name}: {getattr(found, '__name__', 'the function')} takes other arguments; expected "
             "(chain, inputs, statistics, settings, *, options)"
         ) from error
-    return Method(name, found, label=name, sorts_by="importance")
+    fit: Fit = found
+    return Method(name, fit, label=name, sorts_by="importance")

@@ -46,7 +46,7 @@ class BlockSection(Section):
 
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         positions = self.positions_of(activation)
-        output = activation[:, positions.queries] @ self.residual
+        output = positions.at_queries(activation) @ self.residual
         for branch in self.branches:
             output = output + branch(activation, positions)
         return output
@@ -71,16 +71,19 @@ class BlockSection(Section):
 
         def gram_of(chunks: Iterator[Tensor]) -> Tensor:
             sums = [branch.jacobian_sums(next_basis, quadrature) for branch in self.branches]
-            between, count = float64_zeros(len(residual), len(residual), like=residual), 0
+            total, count = float64_zeros(len(residual), len(residual), like=residual), 0
             for activation in chunks:
                 dense = [branch.add(activation.double(), positions) for branch in sums]
                 for one, other in combinations(dense, 2):
-                    between += torch.einsum("nik,njk->ij", one(), other())
+                    total += torch.einsum("nik,njk->ij", one(), other())
                 count += len(activation)
             for branch in sums:
-                between += residual @ branch.transfer().T
-            own = residual @ residual.T * (count * n_queries)
-            return sum((branch.gram() for branch in sums), between + between.T + own)
+                total += residual @ branch.transfer().T
+            total = total + total.T
+            total += residual @ residual.T * (count * n_queries)
+            for branch in sums:
+                total += branch.gram()
+            return total
 
         shares = map_shares(stream, 2 * example.numel() + values, BYTES_IN_CACHE, gram_of)
         return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)

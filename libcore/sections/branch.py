@@ -25,21 +25,26 @@ DenseJacobian = Callable[[], Float[Tensor, "sample d_in feature_out"]]
 
 @dataclass(frozen=True)
 class Positions:
-    """Output positions `queries`, and input positions `keys`."""
+    """Output positions `queries`, and input positions `keys`; whether the former are all the latter, in order."""
 
     queries: Int[Tensor, " query"]
     keys: Int[Tensor, " key"]
+    all_positions: bool = False
 
     @classmethod
     def of(cls, count: int, queries: tuple[int, ...] | None, device: torch.device) -> Positions:
         """All positions, or those given, negative ones counted from the end; IndexError for one that is not there."""
         chosen = range(count) if queries is None else [range(count)[position] for position in queries]
-        return cls(torch.tensor(list(chosen), device=device), torch.arange(count, device=device))
+        return cls(torch.tensor(list(chosen), device=device), torch.arange(count, device=device), queries is None)
 
     @property
     def count(self) -> int:
         """Input positions."""
         return len(self.keys)
+
+    def at_queries(self, activation: Float[Tensor, "batch position *rest"]) -> Float[Tensor, "batch query *rest"]:
+        """What is at the output positions; no copy where those are all."""
+        return activation if self.all_positions else activation[:, self.queries]
 
     def own(self) -> tuple[Int[Tensor, " own"], Int[Tensor, " own"]]:
         """Rows of `queries` and of `keys` that are the same position."""

@@ -46,7 +46,7 @@ class PositionwiseBranch(Positionwise):
         return self.weight_out.repeat(self.hidden.pre_activations_per_hidden, 1)
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        read = activation[:, positions.queries]
+        read = positions.at_queries(activation)
         if self.normalisation is not None:
             read = self.normalisation(read)
         return self.hidden(read @ self.weight_in) @ self.weight_out
@@ -88,7 +88,7 @@ class ScaleBranch(Positionwise):
         return self.write
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        return self.normalisation.inverse_scale(activation[:, positions.queries]) * self.write
+        return self.normalisation.inverse_scale(positions.at_queries(activation)) * self.write
 
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
         left = padded(self.normalisation.centre(activation), 1) / -self.normalisation.width
@@ -121,7 +121,7 @@ class RescaleBranch(Positionwise):
         return self.weight_out
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        read = activation[:, positions.queries]
+        read = positions.at_queries(activation)
         return (read[..., : self.width] * read[..., self.scale, None]) @ self.weight_out
 
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:

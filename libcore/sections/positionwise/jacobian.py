@@ -42,9 +42,12 @@ class PositionwiseJacobian:
 
     def at(self, positions: Positions) -> PositionwiseJacobian:
         """At the output positions, examples and positions in one dimension."""
-        queries = positions.queries
-        terms = (RankOne(t.left[:, queries].flatten(0, 1), t.right[:, queries].flatten(0, 1)) for t in self.terms)
-        return PositionwiseJacobian(self.slope[:, queries].flatten(0, 1), tuple(terms))
+
+        def flat(values: Tensor) -> Tensor:
+            return positions.at_queries(values).flatten(0, 1)
+
+        terms = tuple(RankOne(flat(term.left), flat(term.right)) for term in self.terms)
+        return PositionwiseJacobian(flat(self.slope), terms)
 
 
 class Positionwise(Branch):
@@ -89,24 +92,25 @@ class PositionwiseJacobianSums(JacobianSums):
         self.branch = branch
         self.quadrature = quadrature
         self.reads, self.writes = branch.reads, branch.writes @ next_basis.to_basis
-        (d_in, width), n_out = self.reads.shape, self.writes.shape[1]
+        width = self.reads.shape[1]
         self.slope_sum = float64_zeros(width, like=self.reads)
         self.slope_gram = float64_zeros(width, width, like=self.reads)
-        self.slope_with_terms = float64_zeros(width, d_in, like=self.reads)
-        self.terms_sum = float64_zeros(d_in, n_out, like=self.reads)
-        self.terms_gram = float64_zeros(d_in, d_in, like=self.reads)
+        # Without rank-one terms these stay numbers: a wide layer's would be the largest matrices there are.
+        self.has_terms = False
+        self.slope_with_terms = self.terms_sum = self.terms_gram = float64_zeros(1, 1, like=self.reads)
 
     def add(self, activation: Tensor, positions: Positions) -> DenseJacobian:
         at = self.branch.path_jacobian(activation, self.quadrature).at(positions)
         self.slope_sum += at.slope.sum(0)
         self.slope_gram += at.slope.T @ at.slope
         rights = [term.right @ self.writes for term in at.terms]
+        self.has_terms = self.has_terms or bool(rights)
         for term, right in zip(at.terms, rights, strict=True):
-            self.terms_sum += term.left.T @ right
-            self.slope_with_terms += (at.slope * (right @ self.writes.T)).T @ term.left
+            self.terms_sum = self.terms_sum + term.left.T @ right
+            self.slope_with_terms = self.slope_with_terms + (at.slope * (right @ self.writes.T)).T @ term.left
             for other, other_right in zip(at.terms, rights, strict=True):
                 overlap = (right * other_right).sum(1, keepdim=True)
-                self.terms_gram += term.left.T @ (overlap * other.left)
+                self.terms_gram = self.terms_gram + term.left.T @ (overlap * other.left)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:
             jacobian = (self.reads * at.slope[:, None, :]) @ self.writes
@@ -119,11 +123,14 @@ class PositionwiseJacobianSums(JacobianSums):
     def gram(self) -> Float[Tensor, "d_in d_in"]:
         """`sum J J^T`, the first part eq. 9's."""
         own = self.reads @ (self.slope_gram * (self.writes @ self.writes.T)) @ self.reads.T
+        if not self.has_terms:
+            return own
         cross = self.reads @ self.slope_with_terms
         return own + cross + cross.T + self.terms_gram
 
     def transfer(self) -> Float[Tensor, "d_in feature_out"]:
-        return (self.reads * self.slope_sum) @ self.writes + self.terms_sum
+        transfer = (self.reads * self.slope_sum) @ self.writes
+        return transfer + self.terms_sum if self.has_terms else transfer
 
 
 def positionwise_attributions(
@@ -143,7 +150,7 @@ def positionwise_attributions(
             jacobian = ((at.slope[:, None, :] * reads).flatten(0, 1) @ writes).unflatten(0, (-1, n_in))
         for term in at.terms:
             jacobian = jacobian + (term.left @ basis.from_basis.T)[:, :, None] * (term.right @ writes)[:, None, :]
-        at_queries = features[:, positions.queries]
+        at_queries = positions.at_queries(features)
         return jacobian.unflatten(0, at_queries.shape[:2]) * at_queries[..., None]
 
     return attributions
