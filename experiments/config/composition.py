@@ -141,11 +141,11 @@ def parse_config(composed: DictConfig) -> RunConfig:
 def explain_validation(error: ValidationError) -> str:
     """The first thing that is wrong: key=value, expected what."""
     problem = error.errors()[0]
-    # A union puts the chosen variant's name into the path; it is no key.
+    # The union of methods puts the chosen one's name into the path; it is no key.
     path = [
         part
         for index, part in enumerate(problem["loc"])
-        if not (index == 1 and problem["loc"][0] in UNIONS and len(problem["loc"]) > 2)
+        if not (index == 1 and problem["loc"][0] == "method" and len(problem["loc"]) > 2)
         and not (index > 0 and part in ("str", "int"))
     ]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

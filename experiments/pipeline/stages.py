@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.config.model_checks import load_checkpoint
 from experiments.config.schema import LibConfig, RandomConfig, RunConfig
-from experiments.model_families import MODELS
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, file_hash, stage_key
+from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.console import progress_bar
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.eigen import Truncation
@@ -26,42 +25,48 @@ from libcore.graph import interaction_edges
 from libcore.methods import METHODS, FitSettings
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics
+from models.content_hashes import file_hash, stage_key
+from models.room import Room
+from models.weights import ModelFile
 
 log = logging.getLogger(__name__)
 
 DEFAULT_POINTS = 10
 
 
-def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
+def model_stage(cache: StageCache, room: Room[Any]) -> FinishedStage:
     """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can."""
-    family = MODELS[config.model.kind]
-    depends_on: dict[str, Any] = {"model": family.depends_on(config)}
-    if config.model.checkpoint is not None:
-        key = stage_key(depends_on | {"checkpoint": file_hash_of(config)}, family.training_code)
-        weights = load_checkpoint(config)
-        return cache.finish(
-            "model",
-            key,
-            lambda: StageResult(weights, {"summary": f"from {config.model.checkpoint}", "reached_target": True}),
-        )
-    if family.seeded:
-        depends_on |= {"seed": config.seed}
-    key = stage_key(depends_on | {"device": cache.device.type}, family.training_code)
+    depends_on: dict[str, Any] = {"model": room.depends_on, "source": room.source_hash()}
+    if room.model.checkpoint is not None:
+        path = Path(room.model.checkpoint)
+        # Another file of the same name is another model; a file that is not there is refused when it is read.
+        content = file_hash(path) if path.is_file() else None
+        key = stage_key(depends_on | {"checkpoint": content}, room.shared_code)
+        record = {"summary": f"from {path}", "reached_target": True}
+        return cache.finish("model", key, lambda: stored(room.read_checkpoint(), record))
+    if room.seeded:
+        depends_on |= {"seed": room.settings.seed}
+    key = stage_key(depends_on | {"device": cache.device.type}, room.shared_code)
     state = cache.directory / "model" / f"{key}.training.safetensors"
 
     def compute() -> StageResult:
-        trained = family.train(config, cache.device, state)
-        return StageResult(trained.weights, trained.record)
+        with progress_bar("training") as progress:
+            trained = room.train(cache.device, state, progress)
+        return stored(trained.file, trained.record)
 
     stage = cache.finish("model", key, compute)
     state.unlink(missing_ok=True)
     return stage
 
 
-def file_hash_of(config: RunConfig) -> str:
-    """Content of the checkpoint, so that another file of the same name is another model."""
-    assert config.model.checkpoint is not None
-    return file_hash(Path(config.model.checkpoint))
+def stored(file: ModelFile, record: dict[str, Any]) -> StageResult:
+    """A model as the stage's result."""
+    return StageResult(file.tensors, record, file.header)
+
+
+def model_file(stage: FinishedStage) -> ModelFile:
+    """The model of the finished stage."""
+    return ModelFile(stage.result.tensors, stage.result.header)
 
 
 def statistics_stage(

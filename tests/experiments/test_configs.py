@@ -12,12 +12,12 @@ from running import REPOSITORY, STORIES, TOY_MODELS
 
 from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
 from experiments.config.schema import RunConfig
-from experiments.config.tolerances import tolerances_of
-from experiments.model_families import MODELS
+from experiments.config.scores import TOLERANCES
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
 from experiments.reporting.report_files import write_report
 from libcore.methods import METHODS
+from models import model_kinds, schema_of
 
 
 def options(group: str) -> list[str]:
@@ -59,7 +59,7 @@ def test_every_other_option(group, option):
 
 
 def test_options_are_called_as_what_they_choose():
-    assert set(options("model")) == set(MODELS)
+    assert set(options("model")) == set(model_kinds())
     assert set(options("method")) == set(METHODS)
     for group, key in (("model", "kind"), ("method", "name")):
         for option in options(group):
@@ -68,14 +68,15 @@ def test_options_are_called_as_what_they_choose():
 
 def test_the_schema_has_no_defaults_of_its_own():
     """A key that the YAML files leave out is then refused, as is one that the schema does not know."""
+    schemas = models_within(RunConfig).union(*(models_within(schema_of(kind)) for kind in model_kinds()))
     optional = [
-        f"{model.__name__}.{name}"
-        for model in models_within(RunConfig)
+        f"{model.__module__}.{model.__name__}.{name}"
+        for model in schemas
         for name, field in model.model_fields.items()
         if not field.is_required()
     ]
     assert optional == []
-    assert {model.model_config.get("extra") for model in models_within(RunConfig)} == {"forbid"}
+    assert {model.model_config.get("extra") for model in schemas} == {"forbid"}
 
 
 def test_validation_changes_no_value():
@@ -96,7 +97,7 @@ def test_the_defaults_are_the_paper_s():
     assert (model.train_fraction, model.split_seed, model.checkpoint) == (0.3, 0, None)
     assert (analysis.integration, analysis.n_points, analysis.n_examples) == ("gradient", None, None)
     assert (config.dtype, analysis.ablation_dtype) == ("float64", "float32")
-    assert 0.001 in tolerances_of(config)
+    assert 0.001 in TOLERANCES["accuracy"]
     assert config.tracking.mode == "offline"
 
 
