@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from running import REPOSITORY, STORIES, TOY_MODELS
+from running import STORIES, TOY_MODELS
 
 from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
 from experiments.config.schema import RunConfig
@@ -108,9 +108,7 @@ def test_an_experiment_s_file_says_how_to_run_it(experiment):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs_at_toy_size_and_its_runs_are_comparable(experiment, tmp_path, monkeypatch):
-    # Paths in the experiments' files are relative to the project's folder.
-    monkeypatch.chdir(REPOSITORY)
+def test_every_experiment_runs_at_toy_size_and_its_runs_are_comparable(experiment, tmp_path):
     (kind,) = {config.model.kind for config in check_command_line([f"experiment={experiment}"], multirun=False)}
     if kind == "pretrained_transformer" and not STORIES.is_dir():
         pytest.skip("the pretrained model is not there")
