@@ -61,6 +61,8 @@ def validated_model(part: Any) -> ModelSchema:
     if part.get("factory") is not None:
         from models.own.factory import FactorySchema
 
+        if part["kind"] in model_kinds():
+            raise UserError(f"model.kind={part['kind']}: is another model; expected a name of its own")
         return FactorySchema.model_validate(part)
     return schema_of(str(part["kind"])).model_validate(part)
 

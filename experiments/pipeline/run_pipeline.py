@@ -37,7 +37,7 @@ from experiments.pipeline.stages import (
     model_stage,
     statistics_stage,
 )
-from experiments.pipeline.tracking import TrackedRun, track
+from experiments.pipeline.tracking import track, tracked_run
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph
@@ -112,7 +112,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     results.metrics |= resource_metrics(stages, others)
     write_json(directory / "timings.json", timings(stages, others))
     write_json(directory / "metrics.json", results.metrics)
-    tracked = track(config.tracking, tracked_run(config, results, figures, sweep), directory)
+    tracked = track(config.tracking, tracked_run(config, results.metrics, results.ablations, figures, sweep), directory)
     log.info("tracking: %s", tracked)
     return results.metrics
 
@@ -206,30 +206,6 @@ def timings(stages: dict[str, FinishedStage], others: dict[str, Resources]) -> d
     """Seconds and peak memory of every stage when it was computed, and whether this run found it done."""
     computed = {name: vars(stage.resources) | {"reused": stage.reused} for name, stage in stages.items()}
     return computed | {name: vars(resources) | {"reused": False} for name, resources in others.items()}
-
-
-def tracked_run(config: RunConfig, results: RunResults, figures: dict[str, Path], sweep: str | None) -> TrackedRun:
-    """What the tracker is told."""
-    curves: dict[str, tuple[list[str], list[list[Any]]]] = {}
-    if results.ablations is not None:
-        for kind, by_layer in (("node_ablation", results.ablations.nodes), ("edge_ablation", results.ablations.edges)):
-            rows = [
-                [layer, n, score]
-                for layer, curve in by_layer.items()
-                for n, score in sorted(curve.score_by_kept.items())
-            ]
-            curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
-    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
-    return TrackedRun(
-        name="-".join([config.model.kind, config.method.name, f"seed{config.seed}", *half]),
-        tags=[config.model.kind, config.method.name, *config.tracking.tags],
-        group=config.tracking.group or sweep,
-        config=config.model_dump(),
-        metrics=results.metrics,
-        curves=curves,
-        figures={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".png"},
-        pages={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".html"},
-    )
 
 
 def header(config: RunConfig, room: Room[Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,17 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from models.content_hashes import PROJECT
 from models.errors import UserError, nearest
 from models.messages import one_line
 from models.schema import ModelSchema
+
+OTHERS = (
+    "<",
+    *(str(PROJECT / package) for package in ("libcore", "models", "experiments")),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
+"""How the names of files begin that are not the user's: code without a file, the project, Python and its libraries."""
 
 
 class FactorySchema(ModelSchema):
@@ -90,6 +99,7 @@ def parameters_of(address: str) -> dict[str, inspect.Parameter]:
 
 
 def error_and_place(error: Exception) -> str:
-    """`ValueError: what it says (my_models.py, line 7)`, the place where it was raised."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {one_line(error)} ({Path(place.filename).name}, line {place.lineno})"
+    """`ValueError: what it says (my_models.py, line 7)`: the last line of the user's own on the way to it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OTHERS)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {one_line(error)}{place}"

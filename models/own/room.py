@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,12 @@ N_COMPARED = 32
 class OwnRoom(Room[FactorySchema]):
     """`model.factory=package.module:function`; the function is called once."""
 
-    shared_code = ("models.node_layer_selection",)
-
     def __init__(self, settings: ModelSettings[FactorySchema]) -> None:
         super().__init__(settings)
         self.seeded = settings.model.takes_seed()
         self.own = self.made()
         self.score_name = self.own.test.score_name
+        self.whole_chain = cache(self.built_chain)
 
     def made(self) -> OwnModel:
         """What the function returns; raises UserError."""
@@ -73,7 +72,7 @@ class OwnRoom(Room[FactorySchema]):
         except Exception as error:
             raise UserError(f"{self.option}: {error_and_place(error)}") from error
 
-    @cached_property
+    @property
     def exact(self) -> Chain:
         """The whole chain in float64 on the CPU."""
         with self.user_errors():
@@ -94,7 +93,7 @@ class OwnRoom(Room[FactorySchema]):
 
     def check(self) -> None:
         """One example of either split through the chain, in both precisions, to its score."""
-        with self.user_errors():
+        with self.user_errors(), torch.no_grad():
             for dtype in (torch.float64, torch.float32):
                 chain = self.whole_chain(dtype, CPU)
                 for data in (self.own.train, self.own.test):
@@ -105,9 +104,11 @@ class OwnRoom(Room[FactorySchema]):
     def depends_on(self) -> dict[str, Any]:
         """The function's source, its arguments, all tensors of what it returned, and what the model makes of them."""
         source = getattr(sys.modules[self.model.factory.partition(":")[0]], "__file__", None)
-        with self.user_errors():
-            activations = list(self.exact.activations(self.own.train.inputs[:N_COMPARED]))
-        computed = zip(self.exact.node_layers, activations, strict=True)
+        chain = self.exact
+        with self.user_errors(), torch.no_grad():
+            activations = list(chain.activations(self.own.train.inputs[:N_COMPARED]))
+            output = chain.output_from(activations[-1], len(chain.sections))
+        computed = zip((*chain.node_layers, "output"), (*activations, output), strict=True)
         return self.model.model_dump(exclude={"checkpoint"}) | {
             "source": file_hash(Path(source)) if source is not None else None,
             "tensors": tensors_hash(named_tensors(self.own).items()),
@@ -128,8 +129,8 @@ class OwnRoom(Room[FactorySchema]):
         with self.user_errors():
             return self.whole_chain(dtype, device).restricted_to(self.node_layers)
 
-    def whole_chain(self, dtype: torch.dtype, device: torch.device) -> Chain:
-        """Raises whatever the user's code does."""
+    def built_chain(self, dtype: torch.dtype, device: torch.device) -> Chain:
+        """The model at all its node layers. Raises whatever the user's code does."""
         model = self.own.model
         if isinstance(model, nn.Module):
             chain = chain_of_module(model, self.own.train.inputs, self.settings.node_layers, dtype, device)
