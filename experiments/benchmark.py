@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from models.errors import UserError
@@ -46,8 +45,8 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     import torch
 
     from experiments.config.composition import check_command_line
+    from experiments.config.settings import probes_of
     from experiments.pipeline.resources import keep_freed_memory
-    from experiments.pipeline.stages import probes_of
     from libcore.estimators import jacobian_gram
     from libcore.estimators.stochastic import stochastic_jacobian_gram
     from libcore.methods import FitSettings
@@ -88,17 +87,20 @@ def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain
     import torch
 
     from experiments.config.model_checks import check_runs, resolve_device
-    from experiments.model_families import MODELS
-    from experiments.model_families.node_layers import check_node_layer
     from experiments.pipeline.cache import StageCache
-    from experiments.pipeline.stages import model_stage
+    from experiments.pipeline.stages import model_file, model_stage
+    from models.node_layer_selection import check_name
+    from models.room import room_of
 
     check_runs([config])
-    family, device = MODELS[config.model.kind], resolve_device(config.device)
+    room, device = room_of(config.model_settings), resolve_device(config.device)
     for layer in layers or ():
-        check_node_layer(layer, family.node_layers(config)[:-1], "--layer ")
-    weights = model_stage(StageCache(Path(config.output_directory) / "cache", device), config).result.tensors
-    model = family.analysed(config, weights, device)
+        try:
+            check_name(layer, room.node_layers[:-1])
+        except ValueError as error:
+            raise UserError(f"--layer {error}") from error
+    file = model_file(model_stage(StageCache(config.cache_directory, device), room))
+    model = room.analysed(file, device)
     return model.chain(getattr(torch, config.dtype)), model.fit_inputs(config.analysis.n_examples, config.analysis.half)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+
+from models.errors import nearest
 
 WILDCARDS = frozenset("*?[")
 NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -19,28 +20,28 @@ def select_names(
     Args:
         chosen: names, and patterns as of file names (`blocks.*.hook_resid_pre`).
         known: all node layers of the model, in its order.
-        other_names: further names of node layers, with those in `known`; one asked for by such a name goes by it.
+        other_names: further names of node layers, with those in `known`; one chosen by such a name goes by it.
 
     Raises ValueError for an entry that matches nothing, with the nearest name, for names that repeat or are not in the
     model's order, and for fewer than two layers in all.
     """
     every_name = (*known, *other_names)
     names = [entry for entry in chosen if not is_pattern(entry)]
-    asked_as: dict[str, str] = {}
+    chosen_name: dict[str, str] = {}
     for name in names:
         check_name(name, known, other_names)
-        asked_as.setdefault(other_names.get(name, name), name)
-    if [asked_as[layer] for layer in known if layer in asked_as] != names:
+        chosen_name.setdefault(other_names.get(name, name), name)
+    if [chosen_name[layer] for layer in known if layer in chosen_name] != names:
         raise ValueError(f"{list(chosen)}: expected each once, in the model's order: {', '.join(known)}")
     for pattern in filter(is_pattern, chosen):
         found = [name for name in every_name if fnmatchcase(name, pattern)]
         if not found:
             raise ValueError(f"{pattern}: matches no node layer; expected some of {', '.join(known)}")
         for name in found:
-            asked_as.setdefault(other_names.get(name, name), name)
-    if len(asked_as) < 2:
-        raise ValueError(f"{list(chosen)}: {len(asked_as)} node layer; expected at least 2 of {', '.join(known)}")
-    return tuple(asked_as[layer] for layer in known if layer in asked_as)
+            chosen_name.setdefault(other_names.get(name, name), name)
+    if len(chosen_name) < 2:
+        raise ValueError(f"{list(chosen)}: {len(chosen_name)} node layer; expected at least 2 of {', '.join(known)}")
+    return tuple(chosen_name[layer] for layer in known if layer in chosen_name)
 
 
 def is_pattern(entry: str) -> bool:
@@ -52,6 +53,5 @@ def check_name(name: str, known: Sequence[str], other_names: Mapping[str, str] =
     """Raises ValueError for a name that is no node layer's, with the nearest that is."""
     if name in known or name in other_names:
         return
-    close = get_close_matches(name, (*known, *other_names), n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    hint = nearest(name, (*known, *other_names))
     raise ValueError(f"{name}: no such node layer{hint}; expected some of {', '.join(known)}")

@@ -1,8 +1,14 @@
-"""What all configuration schemas are built from."""
+"""What all configuration schemas are built from, and what of a run's configuration a model may depend on.
+
+Nothing heavy is imported, so that checking a configuration takes no time.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,9 +17,54 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+"""Of Adam."""
 
 
 class Strict(BaseModel):
     """No unknown key, no silent conversion, no change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSchema(Strict):
+    """The part of the configuration that is a model's own; every model's schema is called `Schema` and derives from it.
+
+    Attributes:
+        kind: the model's name, that of its folder and of its option in `conf/model/`.
+        checkpoint: weights to load, where the model has another source of them.
+        room: `module:class` of the `Room` that carries the model out, imported when a run needs it.
+        expects_null: by dotted key of another part of the configuration, what about the model makes that key mean
+            nothing: it must then be null.
+    """
+
+    kind: str
+    checkpoint: str | None
+    room: ClassVar[str]
+    expects_null: ClassVar[Mapping[str, str]] = {"data.path": "reads no text"}
+
+
+SchemaT = TypeVar("SchemaT", bound=ModelSchema)
+
+
+@dataclass(frozen=True)
+class ModelSettings(Generic[SchemaT]):
+    """All that a model may depend on.
+
+    Attributes:
+        model: its own part of the configuration.
+        seed: of all that is random in it.
+        data_root: where data sets lie, or are downloaded to.
+        data_path: a text for models that read one.
+        node_layers: names and patterns of those to be analysed; None for the model's default.
+        cache: a folder for what is worth keeping between runs.
+        memory_budget: bytes of one chunk's working set.
+    """
+
+    model: SchemaT
+    seed: int
+    data_root: Path
+    data_path: str | None
+    node_layers: tuple[str, ...] | None
+    cache: Path
+    memory_budget: int

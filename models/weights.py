@@ -1,15 +1,18 @@
-"""Reading and checking weights that come from outside."""
+"""Models in files: tensors with a header, read and checked where they come from outside."""
 
 from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from models.whole_files import written_whole
 
 UNREADABLE = (
     SafetensorError,
@@ -27,6 +30,29 @@ UNREADABLE = (
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not fit the model."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """What a model's file holds: tensors by name, and texts by name in its header."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFile:
+        """As `read_state_dict`, with the header that only a `.safetensors` file has; raises CheckpointError."""
+        tensors = read_state_dict(path)
+        if path.suffix != ".safetensors":
+            return cls(tensors)
+        with safe_open(path, "pt") as file:
+            return cls(tensors, file.metadata() or {})
+
+    def write(self, path: Path) -> None:
+        """As `.safetensors`; the file appears whole or not at all."""
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        with written_whole(path) as temporary:
+            save_file(contiguous, temporary, metadata=self.header or None)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

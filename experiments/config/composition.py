@@ -131,7 +131,9 @@ def parse_config(composed: DictConfig) -> RunConfig:
     """The typed configuration. Raises UserError with the key, the value and what would be right."""
     try:
         plain = {key: composed[key] for key in composed if key != "hydra"}
-        return RunConfig.model_validate(OmegaConf.to_container(OmegaConf.create(plain), resolve=True))
+        return RunConfig.model_validate(
+            OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=True)
+        )
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from error
     except ValidationError as error:
@@ -141,13 +143,8 @@ def parse_config(composed: DictConfig) -> RunConfig:
 def explain_validation(error: ValidationError) -> str:
     """The first thing that is wrong: key=value, expected what."""
     problem = error.errors()[0]
-    # A union puts the chosen variant's name into the path; it is no key.
-    path = [
-        part
-        for index, part in enumerate(problem["loc"])
-        if not (index == 1 and problem["loc"][0] in UNIONS and len(problem["loc"]) > 2)
-        and not (index > 0 and part in ("str", "int"))
-    ]
+    # A union puts the type that was tried into the path; it is no key.
+    path = [part for index, part in enumerate(problem["loc"]) if not (index > 0 and part in ("str", "int"))]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     if problem["type"] == "extra_forbidden":
         return f"unknown configuration key {key}{nearest(key, known_keys())}; --help lists all"

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from experiments.config.schema import RunConfig
-from experiments.model_families import MODELS
+from experiments.config.scores import with_tolerances
+from experiments.config.settings import fit_settings
 from experiments.pipeline.tracking import check_tracking
 from libcore.estimators import use_closed_form
 from models.errors import UserError
-from models.weights import CheckpointError
+from models.room import room_of
 
 
 def check_runs(configs: list[RunConfig]) -> None:
     """Raises UserError for the first run that could not be carried out."""
+    checked: set[str] = set()
     for config in configs:
         check_tracking(config.tracking)
         resolve_device(config.device)
-        MODELS[config.model.kind].node_layers(config)  # raises UserError
-        if config.model.checkpoint is not None:
-            load_checkpoint(config)
-        MODELS[config.model.kind].check_data(config)
-        check_model(config)
+        # Runs that differ in nothing that the model depends on are checked once.
+        if (settings := config.model_dump_json(exclude={"method", "tracking"})) not in checked:
+            check_model(config)
+        checked.add(settings)
+        check_method(config)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,19 +37,33 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_checkpoint(config: RunConfig) -> dict[str, torch.Tensor]:
-    """Weights of `model.checkpoint`, the error as one line that names the key."""
-    assert config.model.checkpoint is not None
+def check_method(config: RunConfig) -> None:
+    """Options that the method itself cannot be carried out with; raises UserError."""
     try:
-        return MODELS[config.model.kind].load(config, Path(config.model.checkpoint))
-    except CheckpointError as error:
-        raise UserError(f"model.checkpoint={error}") from error
+        config.method.method.refuse(fit_settings(config), config.method.options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def check_model(config: RunConfig) -> None:
-    """What needs the model's sections and the size of its data: the estimator, and how many examples there are."""
-    family = MODELS[config.model.kind]
-    n_train, n_test = family.split_sizes(config)
+    """What only the model tells: node layers, checkpoint, data and their size, and whether there are closed forms."""
+    room = room_of(config.model_settings)
+    assert room.node_layers  # raises UserError
+    file = room.read_checkpoint() if config.model.checkpoint is not None else None
+    room.check()
+    check_sizes(config, *room.split_sizes())
+    with_tolerances(config, room.score_name)
+    if config.analysis.estimator == "closed_form":
+        chain = room.chain(file or room.initial(), torch.float32, torch.device("cpu"))
+        for section in chain.sections:
+            try:
+                use_closed_form(section, config.analysis.estimator)
+            except ValueError as error:
+                raise UserError(f"analysis.estimator={config.analysis.estimator}: {error}") from error
+
+
+def check_sizes(config: RunConfig, n_train: int, n_test: int) -> None:
+    """Raises UserError for more examples than there are, or too few for halves."""
     wanted = (("n_examples", "training", n_train), ("n_test_examples", "test", n_test))
     for key, split, available in wanted:
         n = getattr(config.analysis, key)
@@ -58,9 +72,3 @@ def check_model(config: RunConfig) -> None:
     n_fitted = config.analysis.n_examples or n_train
     if config.analysis.half is not None and n_fitted < 2:
         raise UserError(f"analysis.half={config.analysis.half}: a single example has no halves; expected null")
-    chain = family.chain(config, family.initial(config), torch.float32, torch.device("cpu"))
-    for section in chain.sections:
-        try:
-            use_closed_form(section, config.analysis.estimator)
-        except ValueError as error:
-            raise UserError(f"analysis.estimator={config.analysis.estimator}: {error}") from error

@@ -1,60 +1,23 @@
 """Typed schema of the composed configuration: every key, its type and its range (CONTRACT.md).
 
-Defaults live in `conf/` alone; here is what may be written there. Nothing heavy is imported, so that checking a
-configuration takes no time.
+Defaults live in `conf/` alone; here is what may be written there, but for the model's and the method's parts, which the
+model's own schema and the method's function know.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
-from experiments.config.model_configs import (
-    BlockDiagonalMlpConfig,
-    Cifar10CnnConfig,
-    Cifar10MlpConfig,
-    ModularAdditionConfig,
-    PretrainedTransformerConfig,
-    SmallTransformerConfig,
-)
-from models.schema import Count, NotNegative, Positive, Seed, Strict
+from experiments.config.method_schema import MethodPart, validated_method
+from models import validated_model
+from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
 
 Stage = Literal["basis", "edges", "ablation", "figures"]
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
-
-
-class LibConfig(Strict):
-    """`method=lib`."""
-
-    name: Literal["lib"]
-    jacobian: Literal["point", "path"]
-
-
-class PcaConfig(Strict):
-    """`method=pca`."""
-
-    name: Literal["pca"]
-
-
-class SvdConfig(Strict):
-    """`method=svd`."""
-
-    name: Literal["svd"]
-
-
-class NeuronConfig(Strict):
-    """`method=neuron`."""
-
-    name: Literal["neuron"]
-
-
-class RandomConfig(Strict):
-    """`method=random`."""
-
-    name: Literal["random"]
-    seed: Seed | None
 
 
 class DataConfig(Strict):
@@ -147,16 +110,8 @@ class TrackingConfig(Strict):
 class RunConfig(Strict):
     """One run."""
 
-    model: Annotated[
-        ModularAdditionConfig
-        | Cifar10MlpConfig
-        | Cifar10CnnConfig
-        | BlockDiagonalMlpConfig
-        | SmallTransformerConfig
-        | PretrainedTransformerConfig,
-        Field(discriminator="kind"),
-    ]
-    method: Annotated[LibConfig | PcaConfig | SvdConfig | NeuronConfig | RandomConfig, Field(discriminator="name")]
+    model: Annotated[SerializeAsAny[ModelSchema], PlainValidator(validated_model)]
+    method: Annotated[SerializeAsAny[MethodPart], PlainValidator(validated_method)]
     data: DataConfig
     analysis: AnalysisConfig
     tracking: TrackingConfig
@@ -168,29 +123,30 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def makes_sense(self) -> RunConfig:
         """Combinations across groups that mean nothing are refused."""
-        if (
-            isinstance(self.method, LibConfig)
-            and self.method.jacobian == "path"
-            and self.analysis.integration == "gradient"
-        ):
-            raise ValueError(
-                "method.jacobian=path with analysis.integration=gradient has no path; "
-                "expected trapezoidal or gauss_legendre"
-            )
-        if self.data.path is not None and not isinstance(
-            self.model, SmallTransformerConfig | PretrainedTransformerConfig
-        ):
-            raise ValueError(
-                f"data.path={self.data.path}: model={self.model.kind} reads no text; expected null, or a language model"
-            )
-        if isinstance(self.model, BlockDiagonalMlpConfig):
-            for key in ("n_examples", "half", "n_test_examples"):
-                if getattr(self.analysis, key) is not None:
-                    raise ValueError(
-                        f"analysis.{key}={getattr(self.analysis, key)}: a part of all combinations is not independent; "
-                        "expected null with model=block_diagonal_mlp"
-                    )
+        for key, reason in self.model.expects_null.items():
+            group, _, name = key.partition(".")
+            if (value := getattr(getattr(self, group), name)) is not None:
+                raise ValueError(f"{key}={value}: model={self.model.kind} {reason}; expected null")
         return self
+
+    @property
+    def cache_directory(self) -> Path:
+        """Where finished stages are kept, and what else is worth keeping."""
+        return Path(self.output_directory) / "cache"
+
+    @property
+    def model_settings(self) -> ModelSettings[Any]:
+        """What the model may depend on."""
+        node_layers = self.analysis.node_layers
+        return ModelSettings(
+            model=self.model,
+            seed=self.seed,
+            data_root=Path(self.data.root),
+            data_path=self.data.path,
+            node_layers=None if node_layers is None else tuple(node_layers),
+            cache=self.cache_directory,
+            memory_budget=self.analysis.memory_bytes,
+        )
 
 
 def bytes_of(size: str | int) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experiments.config.schema import RunConfig
+from models.errors import UserError
+
 TOLERANCES: dict[str, list[float]] = {
     "accuracy": [0.001, 0.01, 0.05],
     "cross-entropy": [0.01, 0.05, 0.1],
@@ -39,3 +42,19 @@ class Score:
 
 ACCURACY = Score("accuracy", lower_is_better=False)
 """Of files that say nothing of their score."""
+
+
+def with_tolerances(config: RunConfig, score_name: str) -> RunConfig:
+    """The configuration with the tolerances of the model's score in place of null.
+
+    Raises UserError for a score that has none of its own.
+    """
+    if config.analysis.tolerances is not None:
+        return config
+    if score_name not in TOLERANCES:
+        raise UserError(
+            f"analysis.tolerances=null: of {', '.join(TOLERANCES)} alone is known what is little; "
+            f"expected a list for the model's {score_name}"
+        )
+    analysis = config.analysis.model_copy(update={"tolerances": TOLERANCES[score_name]})
+    return config.model_copy(update={"analysis": analysis})

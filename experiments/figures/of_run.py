@@ -7,7 +7,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from experiments.config.schema import RunConfig
-from experiments.model_families import MODELS
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.feature_table import FeatureTable
 from experiments.pipeline.metrics import Metrics
@@ -31,6 +30,7 @@ def draw_figures(
     metrics: Metrics,
     pictures: dict[str, list[FeaturePicture]] | None,
     contexts: TokenContexts | None,
+    score_name: str,
 ) -> dict[str, Path]:
     """Write everything that the finished stages allow; paths by file name."""
     # matplotlib takes half a second to import, which a run without figures need not spend.
@@ -57,23 +57,23 @@ def draw_figures(
         keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
         paths += save_figure(community_figure([keyboard]), folder, "communities")
         described = {layer: found.features for layer, found in contexts.by_layer.items()} if contexts else {}
-        path, (heading, summary) = folder / GRAPH_PAGE, page_heading(config, metrics)
+        path, (heading, summary) = folder / GRAPH_PAGE, page_heading(config, metrics, score_name)
         write_graph_page(path, graph, table, shown, heading, summary, pictures, described)
         paths.append(path)
     if contexts is not None:
-        path, (heading, summary) = folder / FEATURES_PAGE, page_heading(config, metrics)
+        path, (heading, summary) = folder / FEATURES_PAGE, page_heading(config, metrics, score_name)
         write_features_page(path, graph, table, contexts, heading, summary, GRAPH_PAGE if graph.edges else None)
         paths.append(path)
     paths += contact_sheets(folder, table, pictures or {})
     return {path.name: path for path in paths}
 
 
-def page_heading(config: RunConfig, metrics: Metrics) -> tuple[str, dict[str, str]]:
+def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[str, dict[str, str]]:
     """Title of a run's pages, and the lines under it."""
     summary = {"model": config.model.kind, "method": config.method.name, "seed": str(config.seed)}
     if config.analysis.half is not None:
         summary["fitted on"] = f"the {config.analysis.half} half"
-    shown = {f"test {MODELS[config.model.kind].score_name}": "score/test", "modularity": "graph/modularity"}
+    shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
     return f"{model_label(config.model.model_dump())}: {config.method.name.upper()}", summary
 

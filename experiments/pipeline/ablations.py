@@ -12,14 +12,14 @@ from torch import Tensor
 
 from experiments.config.schema import RunConfig
 from experiments.config.scores import ACCURACY, Score
-from experiments.config.tolerances import tolerances_of
 from experiments.pipeline.ablation_progress import ablation_progress
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, stage_key
+from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
 from libcore.ablation import AblationCurve, EvaluationData, ablation_steps
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
 from models.analysed import AnalysedModel
+from models.content_hashes import stage_key
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def ablation_stage(
         "edges": sorted(edges),
         "dtype": config.analysis.ablation_dtype,
         "n_test_examples": config.analysis.n_test_examples,
-        "tolerances": tolerances_of(config),
+        "tolerances": config.analysis.tolerances,
     }
     stage = cache.finish(
         "ablation",
@@ -65,7 +65,7 @@ def compute_ablations(
     dtype, budget, tolerances = (
         getattr(torch, config.analysis.ablation_dtype),
         config.analysis.memory_bytes,
-        tolerances_of(config),
+        config.analysis.tolerances or (),
     )
     chain = model.chain(dtype)
     test = model.test.first(config.analysis.n_test_examples)

@@ -18,18 +18,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Advance = Callable[[int, str], None]
-"""`(completed, what to show behind the bar)`."""
+Advance = Callable[[int, int, str], None]
+"""`(steps done, steps in all, what to show behind the bar)`."""
 AdvanceEstimate = Callable[[float, float, str], None]
 """`(seconds so far, seconds left or NaN, what to show behind the bar)`."""
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
-    """A bar over `total` steps (None: unknown); quiet where standard error is no terminal."""
+def progress_bar(description: str) -> Iterator[Advance]:
+    """A bar over steps; quiet where standard error is no terminal."""
     with bar(MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        task = progress.add_task(description, total=total, text="")
-        yield lambda completed, text: progress.update(task, completed=completed, text=text)
+        task = progress.add_task(description, total=None, text="")
+        yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
 
 
 @contextmanager

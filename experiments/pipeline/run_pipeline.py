@@ -14,9 +14,8 @@ import torch
 
 from experiments.config.model_checks import resolve_device
 from experiments.config.schema import RunConfig
-from experiments.config.tolerances import resolved, tolerances_of
+from experiments.config.scores import with_tolerances
 from experiments.figures.of_run import draw_figures
-from experiments.model_families import MODELS
 from experiments.pipeline.ablations import Ablations, ablation_stage, ablations_to_json
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
@@ -30,13 +29,22 @@ from experiments.pipeline.metrics import (
     sparsity_metrics,
 )
 from experiments.pipeline.resources import Resources, keep_freed_memory, measured
-from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, model_stage, statistics_stage
-from experiments.pipeline.tracking import TrackedRun, track
+from experiments.pipeline.stages import (
+    basis_stage,
+    edges_stage,
+    error_metrics,
+    model_file,
+    model_stage,
+    statistics_stage,
+)
+from experiments.pipeline.tracking import track, tracked_run
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
 from libcore.chain import Chain
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
 from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
+from models.room import Room, room_of
+from models.weights import ModelFile
 from models.whole_files import written_whole
 
 log = logging.getLogger(__name__)
@@ -44,7 +52,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunResults:
-    """What a run has found so far; stages that were not asked for stay empty."""
+    """What a run has found so far; stages that the configuration leaves out stay empty."""
 
     graph: InteractionGraph
     ablations: Ablations | None = None
@@ -60,31 +68,32 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
 
     Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
     """
-    config = resolved(config)
+    room = room_of(config.model_settings)
+    config = with_tolerances(config, room.score_name)
     clear(directory)
     write_text(directory / "config.yaml", to_yaml(config))
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    cache = StageCache(Path(config.output_directory) / "cache", device)
+    cache = StageCache(config.cache_directory, device)
     stages: dict[str, FinishedStage] = {}
     others: dict[str, Resources] = {}
 
-    stages["model"] = model_stage(cache, config)
+    stages["model"] = model_stage(cache, room)
     log.info("model: %s", stages["model"].result.values["summary"])
     if not stages["model"].result.values["reached_target"]:
         log.warning("training ended before it met its criterion; the model is analysed as it is")
-    model = MODELS[config.model.kind].analysed(config, stages["model"].result.tensors, device)
-    chain = model.chain(dtype)
+    file = model_file(stages["model"])
+    model = room.analysed(file, device)
 
-    results = analyse(config, cache, stages, model, chain)
+    results = analyse(config, cache, stages, model, model.chain(dtype), header(config, room))
     results.metrics |= {
         "score/train": score_of(config, model, model.train),
         "score/test": score_of(config, model, model.test),
     }
     if results.ablations is not None:
         results.metrics |= ablation_metrics(results.ablations)
-    write_results(directory, results, stages["model"])
+    write_results(directory, results, file)
     figures: dict[str, Path] = {}
     if "figures" in config.analysis.stages and results.table is not None:
         with measured(device) as others["figures"]:
@@ -97,11 +106,12 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
                 results.metrics,
                 results.pictures,
                 results.contexts,
+                room.score_name,
             )
     results.metrics |= resource_metrics(stages, others)
     write_json(directory / "timings.json", timings(stages, others))
     write_json(directory / "metrics.json", results.metrics)
-    tracked = track(config.tracking, tracked_run(config, results, figures, sweep), directory)
+    tracked = track(config.tracking, tracked_run(config, results.metrics, results.ablations, figures, sweep), directory)
     log.info("tracking: %s", tracked)
     return results.metrics
 
@@ -117,18 +127,26 @@ def clear(directory: Path) -> None:
 
 
 def analyse(
-    config: RunConfig, cache: StageCache, stages: dict[str, FinishedStage], model: AnalysedModel, chain: Chain
+    config: RunConfig,
+    cache: StageCache,
+    stages: dict[str, FinishedStage],
+    model: AnalysedModel,
+    chain: Chain,
+    header: dict[str, str],
 ) -> RunResults:
-    """Statistics, bases, edges, ablations, communities and labels, as far as they are asked for."""
+    """Statistics, bases, edges, ablations, communities and labels, as far as the configuration has them.
+
+    `header` is what the graph's file says of its origin.
+    """
     wanted, inputs = config.analysis.stages, model.fit_inputs(config.analysis.n_examples, config.analysis.half)
     stages["statistics"], statistics = statistics_stage(cache, config, stages["model"].key, chain, inputs)
     if "basis" not in wanted:
-        return RunResults(InteractionGraph(chain.node_layers, statistics, {}, {}, header(config)))
+        return RunResults(InteractionGraph(chain.node_layers, statistics, {}, {}, header))
     stages["basis"], bases = basis_stage(cache, config, stages["statistics"].key, chain, inputs, statistics)
     edges: dict[str, torch.Tensor] = {}
     if "edges" in wanted:
         stages["edges"], edges = edges_stage(cache, config, stages["basis"].key, chain, inputs, bases)
-    results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header(config))))
+    results = RunResults(on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header)))
     results.metrics |= feature_metrics(bases) | error_metrics(stages)
     if "ablation" in wanted:
         features_key = stages["edges" if edges else "basis"].key
@@ -156,7 +174,7 @@ def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablati
         weight = "log" if ablations is not None else "sqrt"
     smallest: dict[str, float] = {}
     if weight == "log" and ablations is not None:
-        tightest = min(tolerances_of(config))
+        tightest = min(config.analysis.tolerances or ())
         for layer, curve in ablations.edges.items():
             kept, constant = curve.needed[tightest], graph.bases[layer].has_constant
             smallest[layer] = smallest_kept_edge(graph.edges[layer], kept, constant)
@@ -169,12 +187,9 @@ def score_of(config: RunConfig, model: AnalysedModel, data: EvaluationData) -> f
     return unablated_score(chain, data, config.analysis.memory_bytes)
 
 
-def write_results(directory: Path, results: RunResults, model: FinishedStage) -> None:
+def write_results(directory: Path, results: RunResults, model: ModelFile) -> None:
     """Graph, ablations, features and the analysed weights."""
-    from safetensors.torch import save_file
-
-    with written_whole(directory / "model.safetensors") as path:
-        save_file(model.result.tensors, path)
+    model.write(directory / "model.safetensors")
     if results.graph.bases:
         with written_whole(directory / "graph.safetensors") as path:
             results.graph.save(path)
@@ -192,37 +207,13 @@ def timings(stages: dict[str, FinishedStage], others: dict[str, Resources]) -> d
     return computed | {name: vars(resources) | {"reused": False} for name, resources in others.items()}
 
 
-def tracked_run(config: RunConfig, results: RunResults, figures: dict[str, Path], sweep: str | None) -> TrackedRun:
-    """What the tracker is told."""
-    curves: dict[str, tuple[list[str], list[list[Any]]]] = {}
-    if results.ablations is not None:
-        for kind, by_layer in (("node_ablation", results.ablations.nodes), ("edge_ablation", results.ablations.edges)):
-            rows = [
-                [layer, n, score]
-                for layer, curve in by_layer.items()
-                for n, score in sorted(curve.score_by_kept.items())
-            ]
-            curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
-    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
-    return TrackedRun(
-        name="-".join([config.model.kind, config.method.name, f"seed{config.seed}", *half]),
-        tags=[config.model.kind, config.method.name, *config.tracking.tags],
-        group=config.tracking.group or sweep,
-        config=config.model_dump(),
-        metrics=results.metrics,
-        curves=curves,
-        figures={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".png"},
-        pages={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".html"},
-    )
-
-
-def header(config: RunConfig) -> dict[str, str]:
+def header(config: RunConfig, room: Room[Any]) -> dict[str, str]:
     """What `graph.safetensors` says of itself."""
     versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
     return {
         "method": config.method.name,
         "config": json.dumps(config.model_dump(), sort_keys=True),
-        "model": json.dumps(MODELS[config.model.kind].depends_on(config), sort_keys=True),
+        "model": json.dumps(room.depends_on, sort_keys=True),
         "versions": json.dumps(versions),
     }
 

@@ -13,56 +13,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.config.model_checks import load_checkpoint
 from experiments.config.schema import RunConfig
-from experiments.model_families import MODELS
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult, file_hash, stage_key
+from experiments.config.settings import fit_settings, probes_of, quadrature_of
+from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.console import progress_bar
 from libcore import codec
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.eigen import Truncation
 from libcore.estimators.completeness import chain_completeness
-from libcore.estimators.stochastic import Probes
 from libcore.graph import interaction_edges
-from libcore.methods import METHODS, FitSettings, Method
-from libcore.quadrature import Quadrature
 from libcore.statistics import LayerStatistics, chain_statistics
+from models.content_hashes import file_hash, stage_key
+from models.room import Room
+from models.weights import ModelFile
 
 log = logging.getLogger(__name__)
 
-DEFAULT_POINTS = 10
 
-
-def model_stage(cache: StageCache, config: RunConfig) -> FinishedStage:
+def model_stage(cache: StageCache, room: Room[Any]) -> FinishedStage:
     """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can."""
-    family = MODELS[config.model.kind]
-    depends_on: dict[str, Any] = {"model": family.depends_on(config)}
-    if config.model.checkpoint is not None:
-        key = stage_key(depends_on | {"checkpoint": file_hash_of(config)}, family.training_code)
-        weights = load_checkpoint(config)
-        return cache.finish(
-            "model",
-            key,
-            lambda: StageResult(weights, {"summary": f"from {config.model.checkpoint}", "reached_target": True}),
-        )
-    if family.seeded:
-        depends_on |= {"seed": config.seed}
-    key = stage_key(depends_on | {"device": cache.device.type}, family.training_code)
+    depends_on: dict[str, Any] = {"model": room.depends_on, "source": room.source_hash()}
+    if room.model.checkpoint is not None:
+        path = Path(room.model.checkpoint)
+        # Another file of the same name is another model; a file that is not there is refused when it is read.
+        content = file_hash(path) if path.is_file() else None
+        key = stage_key(depends_on | {"checkpoint": content}, room.shared_code)
+        record = {"summary": f"from {path}", "reached_target": True}
+        return cache.finish("model", key, lambda: stored(room.read_checkpoint(), record))
+    if room.seeded:
+        depends_on |= {"seed": room.settings.seed}
+    key = stage_key(depends_on | {"device": cache.device.type}, room.shared_code)
     state = cache.directory / "model" / f"{key}.training.safetensors"
 
     def compute() -> StageResult:
-        trained = family.train(config, cache.device, state)
-        return StageResult(trained.weights, trained.record)
+        with progress_bar("training") as progress:
+            trained = room.train(cache.device, state, progress)
+        return stored(trained.file, trained.record)
 
     stage = cache.finish("model", key, compute)
     state.unlink(missing_ok=True)
     return stage
 
 
-def file_hash_of(config: RunConfig) -> str:
-    """Content of the checkpoint, so that another file of the same name is another model."""
-    assert config.model.checkpoint is not None
-    return file_hash(Path(config.model.checkpoint))
+def stored(file: ModelFile, record: dict[str, Any]) -> StageResult:
+    """A model as the stage's result."""
+    return StageResult(file.tensors, record, file.header)
+
+
+def model_file(stage: FinishedStage) -> ModelFile:
+    """The model of the finished stage."""
+    return ModelFile(stage.result.tensors, stage.result.header)
 
 
 def statistics_stage(
@@ -94,23 +94,14 @@ def basis_stage(
     statistics: dict[str, LayerStatistics],
 ) -> tuple[FinishedStage, dict[str, Basis]]:
     """The method's basis of every node layer."""
-    analysis = config.analysis
-    method, options = method_of(config), method_options(config)
     errors = SamplingErrors("basis")
-    settings = FitSettings(
-        Truncation(analysis.truncation_rule, analysis.truncation),
-        quadrature_of(config),
-        analysis.estimator,
-        analysis.memory_bytes,
-        config.seed,
-        probes_of(config),
-        errors,
-    )
+    method, options, settings = config.method.method, config.method.options, fit_settings(config, errors)
     depends_on = {
         "statistics": statistics_key,
-        "method": config.method.model_dump(),
+        "method": config.method.model_dump(exclude={"label"}),
+        "files": {name: file_hash(path) for name, path in config.method.files.items()},
         "truncation": asdict(settings.truncation),
-        "quadrature": asdict(settings.quadrature),
+        "quadrature": asdict(settings.quadrature) if method.integrates(**options) else None,
         "seed": config.seed if method.seeded else None,
     } | estimator_depends_on(config)
 
@@ -120,16 +111,6 @@ def basis_stage(
 
     stage = cache.finish("basis", stage_key(depends_on, ("libcore",)), compute)
     return stage, codec.bases_from(on_device(stage, cache.device), chain.has_constant, chain.node_layers)
-
-
-def method_of(config: RunConfig) -> Method:
-    """What the bases are fitted by."""
-    return METHODS[config.method.name]
-
-
-def method_options(config: RunConfig) -> dict[str, Any]:
-    """The method's own options."""
-    return config.method.model_dump(exclude={"name"})
 
 
 def edges_stage(
@@ -158,12 +139,6 @@ def estimator_depends_on(config: RunConfig) -> dict[str, Any]:
     return {"estimator": estimator} | ({"probes": asdict(probes_of(config))} if estimator == "stochastic" else {})
 
 
-def probes_of(config: RunConfig) -> Probes:
-    """The configured probes."""
-    probes = config.analysis.probes
-    return Probes(probes.n, probes.over, probes.seed)
-
-
 class SamplingErrors:
     """Relative errors that a stage's stochastic estimates tell of themselves, by node layer."""
 
@@ -189,11 +164,6 @@ def error_metrics(stages: dict[str, FinishedStage]) -> dict[str, float]:
     }
     completeness = stages["edges"].result.values["completeness"] if "edges" in stages else {}
     return metrics | {f"edges/completeness/{layer}": error for layer, error in completeness.items()}
-
-
-def quadrature_of(config: RunConfig) -> Quadrature:
-    """The configured integration rule."""
-    return Quadrature.of(config.analysis.integration, config.analysis.n_points or DEFAULT_POINTS)
 
 
 def on_device(stage: FinishedStage, device: torch.device) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from experiments.config.schema import TrackingConfig
+from experiments.config.schema import RunConfig, TrackingConfig
+from experiments.pipeline.ablations import Ablations
+from experiments.pipeline.metrics import Metrics
 from models.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,32 @@ class TrackedRun:
     curves: dict[str, tuple[list[Any], list[Any]]]
     figures: dict[str, Path]
     pages: dict[str, Path]
+
+
+def tracked_run(
+    config: RunConfig, metrics: Metrics, ablations: Ablations | None, figures: dict[str, Path], sweep: str | None
+) -> TrackedRun:
+    """What the tracker is told."""
+    curves: dict[str, tuple[list[str], list[list[Any]]]] = {}
+    if ablations is not None:
+        for kind, by_layer in (("node_ablation", ablations.nodes), ("edge_ablation", ablations.edges)):
+            rows = [
+                [layer, n, score]
+                for layer, curve in by_layer.items()
+                for n, score in sorted(curve.score_by_kept.items())
+            ]
+            curves[f"curves/{kind}"] = (["layer", "kept", "score"], rows)
+    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
+    return TrackedRun(
+        name="-".join([config.model.kind, config.method.name, f"seed{config.seed}", *half]),
+        tags=[config.model.kind, config.method.name, *config.tracking.tags],
+        group=config.tracking.group or sweep,
+        config=config.model_dump(),
+        metrics=metrics,
+        curves=curves,
+        figures={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".png"},
+        pages={f"figures/{path.stem}": path for path in figures.values() if path.suffix == ".html"},
+    )
 
 
 def check_tracking(config: TrackingConfig) -> None:

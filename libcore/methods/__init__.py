@@ -28,7 +28,7 @@ from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
 from libcore.statistics import LayerStatistics
 
-__all__ = ["METHODS", "FitSettings", "Method", "UnknownMethod", "method", "method_at"]
+__all__ = ["METHODS", "FitSettings", "Method", "UnknownMethod", "method", "method_at", "never"]
 
 ENTRY_POINTS = "local_interaction_basis.methods"
 Fit = Callable[..., dict[str, Basis]]
@@ -39,6 +39,16 @@ Check = Callable[..., None]
 
 class UnknownMethod(ValueError):
     """There is no method of that name, or nothing at that address is one."""
+
+
+def always(**options: Any) -> bool:
+    """Whatever the options."""
+    return True
+
+
+def never(**options: Any) -> bool:
+    """Whatever the options."""
+    return False
 
 
 def no_check(settings: FitSettings, **options: Any) -> None:
@@ -57,6 +67,7 @@ class Method:
         seeded: whether it draws random numbers, by `settings.seed`.
         place: among the methods of a table or figure; those without one come last, by name.
         check: told settings and options before anything is computed.
+        integrates: by its options, whether its bases depend on `settings.quadrature`.
     """
 
     name: str
@@ -66,6 +77,7 @@ class Method:
     seeded: bool = False
     place: int | None = None
     check: Check = no_check
+    integrates: Callable[..., bool] = always
 
     def __call__(
         self,
@@ -107,9 +119,10 @@ def method(
     seeded: bool = False,
     place: int | None = None,
     check: Check = no_check,
+    integrates: Callable[..., bool] = always,
 ) -> Callable[[Fit], Method]:
     """Makes a method of a function (`Fit`); see `Method` for the arguments."""
-    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check)
+    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check, integrates)
 
 
 class Methods(Mapping[str, Method]):

@@ -28,7 +28,7 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.layer_by_layer import last_basis
-from libcore.methods import method
+from libcore.methods import method, never
 from libcore.principal_components import centred_maps
 from libcore.statistics import LayerStatistics
 
@@ -41,7 +41,7 @@ def refuse_unreadable(settings: FitSettings, *, path: Path) -> None:
     read_tensors(path)
 
 
-@method("file", label="file", sorts_by="importance", check=refuse_unreadable)
+@method("file", label="file", sorts_by="importance", check=refuse_unreadable, integrates=never)
 def fit_file(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings, *, path: Path
 ) -> dict[str, Basis]:

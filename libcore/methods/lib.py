@@ -66,7 +66,12 @@ def refuse_path_of_one_point(settings: FitSettings, *, jacobian: str = "point") 
         )
 
 
-@method("lib", label="LIB", sorts_by="Λ", place=0, check=refuse_path_of_one_point)
+def along_the_path(*, jacobian: str = "point") -> bool:
+    """At the data point no integration rule matters."""
+    return jacobian == "path"
+
+
+@method("lib", label="LIB", sorts_by="Λ", place=0, check=refuse_path_of_one_point, integrates=along_the_path)
 def fit_lib(
     chain: Chain,
     inputs: Tensor,

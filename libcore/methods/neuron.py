@@ -10,12 +10,12 @@ from libcore.chain import Chain
 from libcore.eigen import Truncation, largest_of
 from libcore.fit_settings import FitSettings
 from libcore.layer_by_layer import basis_of_directions, fit_layer_by_layer
-from libcore.methods import method
+from libcore.methods import method, never
 from libcore.principal_components import variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("neuron", label="neurons", sorts_by="variance", place=3)
+@method("neuron", label="neurons", sorts_by="variance", place=3, integrates=never)
 def fit_neuron(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

@@ -8,11 +8,11 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
 from libcore.layer_by_layer import fit_layer_by_layer, principal_basis
-from libcore.methods import method
+from libcore.methods import method, never
 from libcore.statistics import LayerStatistics
 
 
-@method("pca", label="PCA", sorts_by="variance", place=1)
+@method("pca", label="PCA", sorts_by="variance", place=1, integrates=never)
 def fit_pca(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

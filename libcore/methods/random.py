@@ -14,12 +14,12 @@ from libcore.chain import Chain
 from libcore.eigen import Truncation, fix_signs
 from libcore.fit_settings import FitSettings
 from libcore.layer_by_layer import basis_of_directions, fit_layer_by_layer
-from libcore.methods import method
+from libcore.methods import method, never
 from libcore.principal_components import principal_components, variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("random", label="random", sorts_by="variance", seeded=True, place=4)
+@method("random", label="random", sorts_by="variance", seeded=True, place=4, integrates=never)
 def fit_random(
     chain: Chain,
     inputs: Tensor,

@@ -10,12 +10,12 @@ from libcore.chain import Chain
 from libcore.eigen import Truncation, descending_eigh, largest_of
 from libcore.fit_settings import FitSettings
 from libcore.layer_by_layer import basis_of_directions, fit_layer_by_layer
-from libcore.methods import method
+from libcore.methods import method, never
 from libcore.principal_components import variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("svd", label="SVD", sorts_by="second moment", place=2)
+@method("svd", label="SVD", sorts_by="second moment", place=2, integrates=never)
 def fit_svd(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

@@ -1,23 +1,19 @@
-"""What a decoder is made of beside its weights, and both in one file, which is read without the model's library."""
+"""What a decoder is made of beside its weights, as JSON."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from models.transformer.activation_functions import ACTIVATION_FUNCTIONS
-from models.weights import CheckpointError, check_shapes
 
 Weights = dict[str, Tensor]
 
 NORMALISATIONS = ("layer_norm", "rms_norm", "none")
 POSITIONS = ("learned", "rotary", "none")
-ARCHITECTURE_KEY = "architecture"
 
 
 @dataclass(frozen=True)
@@ -139,25 +135,3 @@ JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "tuple": list,
 }
-
-
-def pack(architecture: Architecture, weights: Weights) -> dict[str, Tensor]:
-    """Both as named tensors, ready for one safetensors file: the architecture as the bytes of its JSON."""
-    text = torch.tensor(list(architecture.to_json().encode()), dtype=torch.uint8)
-    return {**weights, ARCHITECTURE_KEY: text}
-
-
-def unpack(tensors: dict[str, Tensor], source: Path) -> tuple[Architecture, Weights]:
-    """Back from `pack`; `source` is the file that errors name.
-
-    Raises CheckpointError where the architecture is missing or damaged, or the weights do not fit it.
-    """
-    packed = tensors.get(ARCHITECTURE_KEY)
-    if packed is None:
-        raise CheckpointError(f"{source}: tensor {ARCHITECTURE_KEY!r} is missing; expected a packed transformer")
-    try:
-        architecture = Architecture.from_json(bytes(packed.to(torch.uint8).tolist()).decode())
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{source}: tensor {ARCHITECTURE_KEY!r} is damaged; {error}") from error
-    weights = {name: tensor for name, tensor in tensors.items() if name != ARCHITECTURE_KEY}
-    return architecture, check_shapes(weights, architecture.weight_shapes(), (), source)

@@ -87,19 +87,19 @@ class BlockSections:
         reading, d_out = self.reading_of(start), self.width_of(end)
         biases, branches = [], list[Branch]()
         if start.module in {"attn", "parallel"}:
-            biases.append(self.weights[f"blocks.{start.layer}.attn.b_O"])
-            branches.append(self.attention(start.layer, reading, d_out))
+            biases.append(self.weights[f"blocks.{start.block}.attn.b_O"])
+            branches.append(self.attention(start.block, reading, d_out))
         if self.architecture.has_mlp and start.module in {"mlp", "parallel"}:
-            branches.append(self.mlp(start.layer, reading, d_out, to_hidden=end.kind == "hidden"))
+            branches.append(self.mlp(start.block, reading, d_out, to_hidden=end.kind == "hidden"))
             if end.kind != "hidden":
-                biases.append(self.weights[f"blocks.{start.layer}.mlp.b_out"])
+                biases.append(self.weights[f"blocks.{start.block}.mlp.b_out"])
         return BlockSection(self.residual(reading.width, d_out, *biases), tuple(branches))
 
-    def attention(self, layer: int, reading: Reading, d_out: int) -> Branch:
-        """Block `layer`'s attention without its output bias."""
-        architecture, module = self.architecture, f"blocks.{layer}.attn"
+    def attention(self, block: int, reading: Reading, d_out: int) -> Branch:
+        """Block `block`'s attention without its output bias."""
+        architecture, module = self.architecture, f"blocks.{block}.attn"
         W_Q, W_K, W_V = (
-            reading.rows(*self.folded(f"{module}.W_{name}", f"{module}.b_{name}", f"blocks.{layer}.ln1"))
+            reading.rows(*self.folded(f"{module}.W_{name}", f"{module}.b_{name}", f"blocks.{block}.ln1"))
             for name in "QKV"
         )
         W_O = self.weights[f"{module}.W_O"]
@@ -112,16 +112,16 @@ class BlockSections:
             normalisation=reading.normalisation,
             scale=architecture.attention_scale,
             rotary=Rotary(frequencies) if architecture.positions == "rotary" else None,
-            window=architecture.windows[layer],
+            window=architecture.windows[block],
         )
 
-    def mlp(self, layer: int, reading: Reading, d_out: int, *, to_hidden: bool) -> Branch:
-        """Block `layer`'s MLP into the residual stream without its output bias, or its hidden activations beside it."""
-        architecture, module = self.architecture, f"blocks.{layer}.mlp"
+    def mlp(self, block: int, reading: Reading, d_out: int, *, to_hidden: bool) -> Branch:
+        """Block `block`'s MLP into the residual stream without its output bias, or its hidden activations beside it."""
+        architecture, module = self.architecture, f"blocks.{block}.mlp"
         function = ACTIVATION_FUNCTIONS[architecture.activation_function]
-        weight_in = reading.rows(*self.folded(f"{module}.W_in", f"{module}.b_in", f"blocks.{layer}.ln2"))
+        weight_in = reading.rows(*self.folded(f"{module}.W_in", f"{module}.b_in", f"blocks.{block}.ln2"))
         if architecture.gated:
-            gate = reading.rows(*self.folded(f"{module}.W_gate", f"{module}.b_gate", f"blocks.{layer}.ln2"))
+            gate = reading.rows(*self.folded(f"{module}.W_gate", f"{module}.b_gate", f"blocks.{block}.ln2"))
             weight_in = torch.cat([gate, weight_in], dim=1)
         weight_out = self.weights[f"{module}.W_out"]
         return PositionwiseBranch(
@@ -133,7 +133,7 @@ class BlockSections:
 
     def after_hidden(self, start: NodeLayer) -> Section:
         """From `[x, hidden, 1]` to the residual stream: linear."""
-        module, d = f"blocks.{start.layer}.mlp", self.architecture.d_model
+        module, d = f"blocks.{start.block}.mlp", self.architecture.d_model
         weight = self.residual(self.width_of(start), d + 1, self.weights[f"{module}.b_out"])
         weight[d:-1, :d] = self.weights[f"{module}.W_out"]
         return AffineSection(weight)

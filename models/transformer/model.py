@@ -1,11 +1,10 @@
-"""Language models as the pipeline sees them: weights with their vocabulary, score, names of features."""
+"""Language models as the pipeline sees them: one file, score, names of features."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,13 +15,14 @@ from torch.nn import functional
 from libcore.ablation import EvaluationData
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
-from models.transformer.architecture import Architecture, Weights, pack, unpack
+from models.transformer.architecture import Architecture, Weights
 from models.transformer.contexts import token_contexts_of
 from models.transformer.labels import token_labels
 from models.transformer.text import TextData
-from models.weights import CheckpointError, read_state_dict
+from models.weights import CheckpointError, ModelFile, check_shapes
 
-VOCABULARY_KEY = "vocabulary"
+ARCHITECTURE, VOCABULARY = "architecture", "vocabulary"
+"""Keys of the file's header, both JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,28 +33,42 @@ class LanguageModel:
     weights: Weights
     vocabulary: tuple[str, ...]
 
-    def packed(self) -> Weights:
-        """All of it as named tensors, ready for one safetensors file."""
-        text = json.dumps(self.vocabulary).encode()
-        packed = pack(self.architecture, self.weights)
-        return {**packed, VOCABULARY_KEY: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+    def packed(self) -> ModelFile:
+        """All of it in one file, which is read without the model's library."""
+        header = {ARCHITECTURE: self.architecture.to_json(), VOCABULARY: json.dumps(self.vocabulary)}
+        return ModelFile(self.weights, header)
 
     @classmethod
-    def unpacked(cls, tensors: Weights, source: Path) -> LanguageModel:
-        """Back from `packed`; `source` is the file that errors name. Raises CheckpointError for anything else."""
-        architecture, weights = unpack({name: t for name, t in tensors.items() if name != VOCABULARY_KEY}, source)
+    def unpacked(cls, file: ModelFile, source: Path) -> LanguageModel:
+        """Back from `packed`; `source` is the path that errors name.
+
+        Raises CheckpointError where the header is incomplete or damaged, or the weights do not fit it.
+        """
+        for key in (ARCHITECTURE, VOCABULARY):
+            if key not in file.header:
+                raise CheckpointError(f"{source}: {key} is missing in the header; expected a model of an earlier run")
         try:
-            vocabulary = json.loads(bytes(tensors[VOCABULARY_KEY].to(torch.uint8).tolist()))
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{source}: tensor {VOCABULARY_KEY!r} is missing or damaged") from error
-        if not isinstance(vocabulary, list) or not all(isinstance(text, str) for text in vocabulary):
-            raise CheckpointError(f"{source}: tensor {VOCABULARY_KEY!r} is damaged; expected a JSON list of strings")
-        return cls(architecture, weights, tuple(vocabulary))
+            architecture = Architecture.from_json(file.header[ARCHITECTURE])
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{source}: {ARCHITECTURE} in the header is damaged; {error}") from error
+        weights = check_shapes(file.tensors, architecture.weight_shapes(), (), source)
+        return cls(architecture, weights, vocabulary_of(file.header[VOCABULARY], source))
 
     @classmethod
     def read(cls, path: Path) -> LanguageModel:
-        """From a file of `packed` tensors; raises CheckpointError."""
-        return cls.unpacked(read_state_dict(path), path)
+        """From a file that `packed` was written to; raises CheckpointError."""
+        return cls.unpacked(ModelFile.read(path), path)
+
+
+def vocabulary_of(text: str, source: Path) -> tuple[str, ...]:
+    """The texts of all tokens from their JSON; raises CheckpointError."""
+    try:
+        vocabulary = json.loads(text)
+    except ValueError:
+        vocabulary = None
+    if not isinstance(vocabulary, list) or not all(isinstance(token, str) for token in vocabulary):
+        raise CheckpointError(f"{source}: {VOCABULARY} in the header is damaged; expected a JSON list of strings")
+    return tuple(vocabulary)
 
 
 def cross_entropy(tokens: Int[Tensor, "example position"]) -> EvaluationData:
@@ -71,19 +85,20 @@ def cross_entropy(tokens: Int[Tensor, "example position"]) -> EvaluationData:
 def analysed(
     chain: Callable[[torch.dtype], Chain], text: TextData, device: torch.device, memory_budget: int
 ) -> AnalysedModel:
-    """A decoder with its texts; features are named by the tokens at which they are largest."""
-    train, test = text.train.to(device), text.test.to(device)
+    """A decoder with its texts; features are named by the tokens at which they are largest.
 
-    @lru_cache(maxsize=1)
-    def in_float32() -> Chain:
-        """Where features are largest can be told in float32, which is twice as fast."""
-        return chain(torch.float32)
+    `chain` gives its node layers in any dtype, and is called more than once for the same.
+    """
+    train, test = text.train.to(device), text.test.to(device)
 
     contexts = token_contexts_of(train, text.vocabulary, memory_budget)
     return AnalysedModel(
         chain=chain,
         train=cross_entropy(train),
         test=cross_entropy(test),
-        label_features=lambda _, bases: token_labels(in_float32(), bases, train, text.vocabulary, memory_budget),
-        token_contexts=lambda _, bases: contexts(in_float32(), bases),
+        # Where features are largest can be told in float32, which is twice as fast.
+        label_features=lambda _, bases: token_labels(
+            chain(torch.float32), bases, train, text.vocabulary, memory_budget
+        ),
+        token_contexts=lambda _, bases: contexts(chain(torch.float32), bases),
     )

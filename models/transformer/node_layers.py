@@ -38,41 +38,41 @@ class NodeLayer:
         kind: what its activation holds.
         module: what reads it next; the activation is on the way into that module, or inside it. The logits are read by
             nothing: their module is the one that writes them.
-        layer: the block's number, the number of blocks for all that comes after them.
+        block: the block's number, the number of blocks for all that comes after them.
     """
 
     name: str
     kind: Kind
     module: Module
-    layer: int
+    block: int
 
 
 def node_layers_of(architecture: Architecture) -> tuple[NodeLayer, ...]:
     """All of them, in the model's order."""
     layers: list[NodeLayer] = []
-    for layer in range(architecture.n_layers):
-        prefix = f"blocks.{layer}"
+    for block in range(architecture.n_layers):
+        prefix = f"blocks.{block}"
         # A block without an MLP has nothing beside attention, as a parallel block has nothing after it.
         first: Module = "parallel" if architecture.parallel or not architecture.has_mlp else "attn"
-        layers.append(NodeLayer(f"{prefix}.hook_resid_pre", "residual", first, layer))
-        layers += normalisation_layers(architecture.normalisation, f"{prefix}.ln1", first, layer)
+        layers.append(NodeLayer(f"{prefix}.hook_resid_pre", "residual", first, block))
+        layers += normalisation_layers(architecture.normalisation, f"{prefix}.ln1", first, block)
         if first == "attn":
-            layers.append(NodeLayer(f"{prefix}.hook_resid_mid", "residual", "mlp", layer))
-            layers += normalisation_layers(architecture.normalisation, f"{prefix}.ln2", "mlp", layer)
+            layers.append(NodeLayer(f"{prefix}.hook_resid_mid", "residual", "mlp", block))
+            layers += normalisation_layers(architecture.normalisation, f"{prefix}.ln2", "mlp", block)
         if architecture.has_mlp:
-            layers.append(NodeLayer(f"{prefix}.mlp.hook_post", "hidden", "mlp", layer))
+            layers.append(NodeLayer(f"{prefix}.mlp.hook_post", "hidden", "mlp", block))
     after = architecture.n_layers
     layers.append(NodeLayer(f"blocks.{after - 1}.hook_resid_post", "residual", "unembed", after))
     layers += normalisation_layers(architecture.final_normalisation, "ln_final", "unembed", after)
     return (*layers, NodeLayer(OUTPUT, "output", "unembed", after))
 
 
-def normalisation_layers(normalisation: str, prefix: str, module: Module, layer: int) -> list[NodeLayer]:
+def normalisation_layers(normalisation: str, prefix: str, module: Module, block: int) -> list[NodeLayer]:
     """A normalisation's scale and its output; nothing where there is none."""
     if normalisation == "none":
         return []
     kinds: tuple[Kind, Kind] = ("scale", "normalized")
-    return [NodeLayer(f"{prefix}.hook_{kind}", kind, module, layer) for kind in kinds]
+    return [NodeLayer(f"{prefix}.hook_{kind}", kind, module, block) for kind in kinds]
 
 
 def is_one_section(start: NodeLayer, end: NodeLayer) -> bool:
@@ -82,11 +82,11 @@ def is_one_section(start: NodeLayer, end: NodeLayer) -> bool:
     stream behind it; a scale leads to the activations it scales and nowhere else.
     """
     if start.kind == "scale":
-        return end.kind == "normalized" and (end.layer, end.module) == (start.layer, start.module)
-    inside = start.layer == end.layer and end.kind != "residual"
+        return end.kind == "normalized" and (end.block, end.module) == (start.block, start.module)
+    inside = start.block == end.block and end.kind != "residual"
     if start.module == "attn":
-        return start.layer == end.layer and (end.kind == "residual" or (inside and end.module == "attn"))
-    begins_next = end.layer == start.layer + 1 and end.kind == "residual" and end.module != "mlp"
+        return start.block == end.block and (end.kind == "residual" or (inside and end.module == "attn"))
+    begins_next = end.block == start.block + 1 and end.kind == "residual" and end.module != "mlp"
     return inside or begins_next
 
 

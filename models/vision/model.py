@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -42,19 +41,18 @@ def analysed(
     device: torch.device,
     memory_budget: int,
 ) -> AnalysedModel:
-    """A trained classifier with its splits; features are named and pictured by the training images."""
+    """A trained classifier with its splits; features are named and pictured by the training images.
+
+    `chain` gives its node layers in any dtype, and is called more than once for the same.
+    """
     train, test = dataset.train.to(device), dataset.test.to(device)
     pictured = PicturedFeatures(train.images, train.labels, dataset.class_names, grids, memory_budget)
-
-    @lru_cache(maxsize=1)
-    def in_float32(node_layers: tuple[str, ...]) -> Chain:
-        """Which images are the most extreme can be told in float32, which is several times faster."""
-        return chain(torch.float32).restricted_to(node_layers)
 
     return AnalysedModel(
         chain=chain,
         train=accuracy(train.images, train.labels),
         test=accuracy(test.images, test.labels),
-        label_features=lambda fitted, bases: pictured.label_features(in_float32(fitted.node_layers), bases),
-        picture_features=lambda fitted, bases: pictured.picture_features(in_float32(fitted.node_layers), bases),
+        # Which images are the most extreme can be told in float32, which is several times faster.
+        label_features=lambda _, bases: pictured.label_features(chain(torch.float32), bases),
+        picture_features=lambda _, bases: pictured.picture_features(chain(torch.float32), bases),
     )

@@ -1,6 +1,6 @@
 """What a vision model's features respond to: labels and pictures from the images at both ends of each feature.
 
-Both share one search of the images (`models/extremes.py`).
+Both share one search of the images (`models/top_examples.py`).
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ HELP = {
     "--help": (
         *KEYS,
         "modular_addition, pretrained_transformer, small_transformer",
-        "method: lib, neuron, pca, random, svd",
+        "method: file, lib, neuron, pca, random, svd",
         "cifar10_mlp, demo",
         "experiments.report",
         "--cfg job",

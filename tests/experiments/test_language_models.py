@@ -27,14 +27,16 @@ from running import (
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from experiments.config.schema import RunConfig
 from experiments.figures.of_run import page_heading
-from experiments.model_families import MODELS, pretrained_transformer, small_transformer
-from experiments.model_families.language_model import resolved_node_layers
-from experiments.model_families.pretrained_transformer import by_name
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.stages import model_stage
 from models.errors import UserError
-from models.transformer import hub
+from models.pretrained_transformer import hub
+from models.pretrained_transformer import room as pretrained_transformer
+from models.pretrained_transformer.room import converted
+from models.room import Trained, room_of
+from models.small_transformer import room as small_transformer
 
 CPU = torch.device("cpu")
 QUICK = ("analysis.stages=[basis,edges,ablation]", "tracking.mode=disabled")
@@ -54,6 +56,11 @@ def small_run(base: Path) -> Path:
 def pretrained_run(base: Path) -> Path:
     """The same of the pretrained one."""
     return run_here(base / "language", "pretrained", *PRETRAINED)
+
+
+def trained(config: RunConfig, state: Path) -> Trained:
+    """The model of a configuration, trained without a progress bar."""
+    return room_of(config.model_settings).train(CPU, state, lambda *_: None)
 
 
 @pytest.fixture
@@ -109,7 +116,7 @@ class TestSmallTransformer:
 
     def test_an_interrupted_training_goes_on_and_ends_the_same(self, tmp_path, monkeypatch):
         config = config_of(*SMALL, "model.training.evaluate_every=1")
-        expected = MODELS["small_transformer"].train(config, CPU, tmp_path / "whole.safetensors").weights
+        expected = trained(config, tmp_path / "whole.safetensors").file.tensors
         original, steps, stops = small_transformer.train, [], [2]
 
         class Interrupted(Exception):
@@ -127,8 +134,8 @@ class TestSmallTransformer:
         monkeypatch.setattr(small_transformer, "train", watched)
         stages = StageCache(tmp_path / "cache", CPU)
         with pytest.raises(Interrupted):
-            model_stage(stages, config)
-        stage = model_stage(stages, config)
+            model_stage(stages, room_of(config.model_settings))
+        stage = model_stage(stages, room_of(config.model_settings))
         assert steps == [1, 2, 2, 3]
         assert_same_tensors(stage.result.tensors, expected)
         assert [path.suffix for path in (tmp_path / "cache" / "model").glob("*.safetensors")] == []
@@ -136,13 +143,11 @@ class TestSmallTransformer:
     def test_training_that_diverges(self, tmp_path):
         config = config_of(*SMALL, "model.training.learning_rate=1e30", f"output_directory={tmp_path}")
         with pytest.raises(Exception, match=r"model\.training\.learning_rate=1e\+30: training diverged"):
-            model_stage(StageCache(tmp_path, CPU), config)
+            model_stage(StageCache(tmp_path, CPU), room_of(config.model_settings))
 
     def test_the_record_says_whether_the_target_was_reached(self, tmp_path):
         records = [
-            MODELS["small_transformer"]
-            .train(config_of(*SMALL, f"model.training.target_cross_entropy={nats}"), CPU, tmp_path / f"{nats}")
-            .record
+            trained(config_of(*SMALL, f"model.training.target_cross_entropy={nats}"), tmp_path / f"{nats}").record
             for nats in (0.1, 9.0)
         ]
         assert [record["reached_target"] for record in records] == [False, True]
@@ -170,12 +175,13 @@ class TestTexts:
         assert_says(line, "model.vocabulary_size=50: the text has", "different characters")
 
     def test_a_text_that_has_changed_is_read_again(self, tmp_path):
-        path, family = tmp_path / "text.txt", MODELS["small_transformer"]
+        path = tmp_path / "text.txt"
         config = config_of(*SMALL, f"data.path={path}")
         found = []
         for text in ("some text to read. " * 9, "other text, and more of it. " * 9):
             path.write_text(text)
-            found.append((family.split_sizes(config), family.depends_on(config)["text"]))
+            room = room_of(config.model_settings)
+            found.append((room.split_sizes(), room.depends_on["text"]))
         assert found[0] != found[1]
         assert sum(found[0][0]) == 19 * 9 // 8
 
@@ -184,14 +190,19 @@ class TestTexts:
         assert_says(line, "analysis.node_layers=", "blocks.0.hook_resid_pree", "did you mean blocks.0.hook_resid_pre?")
 
     @pytest.mark.parametrize("path", ["blocks.0.hook_resid_mid", "*"])
-    def test_logits_that_are_too_many_for_a_basis(self, path):
+    def test_logits_that_are_too_many_for_a_basis(self, path, monkeypatch):
         config = config_of(*SMALL, f"analysis.node_layers=['{path}',output]")
-        small = MODELS["small_transformer"].architecture(config)
-        assert resolved_node_layers(config, replace(small, d_vocab_out=16384))[-1] == "output"
-        with pytest.raises(
-            UserError, match=r"=output: .* 50257 logits .* 18\.8 GB; expected blocks\.0\.hook_resid_post"
-        ):
-            resolved_node_layers(config, replace(small, d_vocab_out=50257))
+        rooms = [room_of(config.model_settings) for _ in range(2)]
+        small = rooms[0].architecture
+        for room, n_logits in zip(rooms, (16384, 50257), strict=True):
+            monkeypatch.setattr(type(room), "architecture", replace(small, d_vocab_out=n_logits))
+            if n_logits == 16384:
+                assert room.node_layers[-1] == "output"
+                continue
+            with pytest.raises(
+                UserError, match=r"=output: .* 50257 logits .* 18\.8 GB; expected blocks\.0\.hook_resid_post"
+            ):
+                assert room.node_layers
 
     def test_a_size_of_a_vocabulary_that_has_none(self, refused):
         assert_says(refused(*SMALL, "model.vocabulary_size=100"), "vocabulary_size=100", "expected null")
@@ -199,7 +210,7 @@ class TestTexts:
     def test_a_text_for_a_model_that_reads_none(self, refused, tmp_path):
         (tmp_path / "text.txt").write_text("text")
         line = refused(*TOY_MODELS["modular_addition"], "data.path=text.txt")
-        assert_says(line, "data.path=text.txt: model=modular_addition reads no text", "expected null")
+        assert_says(line, "data.path=text.txt: model=modular_addition reads no text; expected null")
 
     def test_other_versions_of_the_libraries_are_other_models(self, monkeypatch, tmp_path):
         if not STORIES.is_dir():
@@ -207,13 +218,13 @@ class TestTexts:
         configs = {"small_transformer": config_of(*SMALL), "pretrained_transformer": config_of(*PRETRAINED)}
         kept = {"output_directory": str(tmp_path)}
         configs = {kind: config.model_copy(update=kept) for kind, config in configs.items()}
-        before = {kind: MODELS[kind].depends_on(config) for kind, config in configs.items()}
+        before = {kind: room_of(config.model_settings).depends_on for kind, config in configs.items()}
         version = importlib.metadata.version
         for library in ("transformers", "transformer-lens"):
             other = partial(lambda library, name: "0" if name == library else version(name), library)
             monkeypatch.setattr(importlib.metadata, "version", other)
             for kind, config in configs.items():
-                assert MODELS[kind].depends_on(config) != before[kind]
+                assert room_of(config.model_settings).depends_on != before[kind]
 
     def test_more_examples_than_there_are(self, refused, tmp_path):
         (tmp_path / "text.txt").write_text("0123456789" * 8)
@@ -232,12 +243,12 @@ class TestPretrainedTransformer:
             assert 40 < metrics[f"features/kept/{layer}"] == len(labels[layer]) <= 65
 
     def test_a_later_run_loads_it_without_its_library(self, pretrained, monkeypatch):
-        by_name.cache_clear()
+        converted.cache_clear()
         monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_: pytest.fail("it was loaded again"))
         again = run_here(pretrained.parents[1], "again", *PRETRAINED)
         assert set(reused(again).values()) == {True}
         other = run_here(pretrained.parents[1], "other", *PRETRAINED, "model.split_seed=1", "seed=3")
-        by_name.cache_clear()
+        converted.cache_clear()
         assert not any(reused(other).values())
         weights = load_file(other / "model.safetensors")
         assert_same_tensors(weights, load_file(pretrained / "model.safetensors"))
@@ -250,8 +261,8 @@ class TestPretrainedTransformer:
     def test_a_beginning_before_every_sequence(self, pretrained):
         outputs = f"output_directory={pretrained.parents[1]}"
         config = config_of(*PRETRAINED, outputs, "model.beginning_of_sequence=true")
-        family = MODELS["pretrained_transformer"]
-        model = family.analysed(config, family.initial(config), CPU)
+        room = room_of(config.model_settings)
+        model = room.analysed(room.initial(), CPU)
         assert model.train.inputs.shape == (12, 6)
         assert (model.train.inputs[:, 0] == 1).all()
         assert (model.train.inputs[:, 1:] != 1).all()
@@ -285,14 +296,17 @@ class TestPretrainedTransformer:
         monkeypatch.setattr(
             pretrained_transformer, "load_pretrained", lambda name: loaded.append(name) or convert(name)
         )
-        by_name.cache_clear()
-        kept = by_name(str(STORIES), tmp_path).packed()
+        converted.cache_clear()
+        config = config_of(*PRETRAINED, f"output_directory={tmp_path}")
+        kept = room_of(config.model_settings).initial()
         (file,) = (tmp_path / "cache" / "pretrained").iterdir()
         for damage in (lambda: None, lambda: file.write_bytes(file.read_bytes()[:-4]), lambda: None):
             damage()
-            by_name.cache_clear()
-            assert_same_tensors(by_name(str(STORIES), tmp_path).packed(), kept)
-        by_name.cache_clear()
+            converted.cache_clear()
+            again = room_of(config.model_settings).initial()
+            assert_same_tensors(again.tensors, kept.tensors)
+            assert again.header == kept.header
+        converted.cache_clear()
         assert len(loaded) == 2
 
     @pytest.mark.parametrize("argument", ["data.path=nowhere.txt", "model.sequence_length=513", "model.name=folder"])
@@ -312,7 +326,7 @@ class TestPretrainedTransformer:
         with safe_open(pretrained / "graph.safetensors", "pt") as file:
             model = json.loads(file.metadata()["model"])
         config = config_of(*PRETRAINED, f"output_directory={pretrained.parents[1]}")
-        assert model == MODELS["pretrained_transformer"].depends_on(config)
+        assert model == room_of(config.model_settings).depends_on
         assert {"converted", "text"} <= model.keys()
 
     def test_a_damaged_checkpoint(self, refused, tmp_path):
@@ -332,7 +346,8 @@ class TestNames:
     def test_pages_bear_the_model_s_name_and_its_score_s(self):
         for name in ("roneneldan/TinyStories-1M", "../data/TinyStories-1M"):
             config = config_of("model=pretrained_transformer", f"model.name={name}", "analysis.half=second")
-            heading, summary = page_heading(config, {"score/test": 1.25, "graph/modularity": 0.5})
+            metrics = {"score/test": 1.25, "graph/modularity": 0.5}
+            heading, summary = page_heading(config, metrics, "cross-entropy")
             assert heading == "TinyStories-1M: LIB"
             assert summary == {
                 "model": "pretrained_transformer",
@@ -342,7 +357,7 @@ class TestNames:
                 "test cross-entropy": "1.2500",
                 "modularity": "0.5000",
             }
-        assert page_heading(config_of("model=cifar10_mlp"), {"score/test": 0.5}) == (
+        assert page_heading(config_of("model=cifar10_mlp"), {"score/test": 0.5}, "accuracy") == (
             "cifar10_mlp: LIB",
             {"model": "cifar10_mlp", "method": "lib", "seed": "0", "test accuracy": "0.5000"},
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.model_families.node_layers import select_node_layers
-from models.errors import UserError
+from models.node_layer_selection import select_names
 
 KNOWN = ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_pre", "output")
 PRE, MID, PRE_1, OUTPUT = KNOWN
@@ -14,7 +13,6 @@ PRE, MID, PRE_1, OUTPUT = KNOWN
 @pytest.mark.parametrize(
     ("chosen", "selected"),
     [
-        (None, KNOWN),
         ([PRE, OUTPUT], (PRE, OUTPUT)),
         (["*"], KNOWN),
         (["blocks.*.hook_resid_pre"], (PRE, PRE_1)),
@@ -25,7 +23,7 @@ PRE, MID, PRE_1, OUTPUT = KNOWN
     ],
 )
 def test_selected_layers_are_in_the_model_s_order(chosen, selected):
-    assert select_node_layers(chosen, KNOWN) == selected
+    assert select_names(chosen, KNOWN) == selected
 
 
 @pytest.mark.parametrize(
@@ -40,5 +38,5 @@ def test_selected_layers_are_in_the_model_s_order(chosen, selected):
     ],
 )
 def test_what_cannot_be_analysed_is_refused(chosen, says):
-    with pytest.raises(UserError, match=rf"analysis\.node_layers=.*{says}"):
-        select_node_layers(chosen, KNOWN)
+    with pytest.raises(ValueError, match=says):
+        select_names(chosen, KNOWN)

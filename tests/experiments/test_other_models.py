@@ -9,9 +9,9 @@ import pytest
 import torch
 from running import TOY_MODELS, config_of, read_json, run_here, tensors_of
 
-from experiments.model_families import MODELS
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.stages import model_stage
+from models.room import room_of
 from models.vision import training
 
 LAYERS = {
@@ -109,7 +109,8 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch
     overrides = (f"model={model}", *TOY_MODELS[model], "model.training.epochs=3")
     cpu = torch.device("cpu")
     config = config_of(*overrides)
-    expected = MODELS[model].train(config, cpu, tmp_path / "whole.safetensors").weights
+    trained = room_of(config.model_settings).train(cpu, tmp_path / "whole.safetensors", lambda *_: None)
+    expected = trained.file.tensors
 
     class Interrupted(Exception):
         pass
@@ -125,9 +126,9 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch
     monkeypatch.setattr(training, "train_epoch", interrupted_in_the_third)
     cache = StageCache(tmp_path / "cache", cpu)
     with pytest.raises(Interrupted):
-        model_stage(cache, config)
+        model_stage(cache, room_of(config.model_settings))
     (state,) = (tmp_path / "cache" / "model").glob("*.training.safetensors")
-    stage = model_stage(cache, config)
+    stage = model_stage(cache, room_of(config.model_settings))
     assert epochs == [0, 1, 2, 2]
     assert not state.exists()
     assert all(torch.equal(stage.result.tensors[name], expected[name]) for name in expected)

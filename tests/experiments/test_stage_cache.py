@@ -14,11 +14,16 @@ import pytest
 import torch
 from running import MID, OUTPUT, PRE, QUICK, clean_environment, command, files_below, reused, run_here
 
-import experiments.pipeline.cache as cache_module
-from experiments.pipeline.cache import StageCache, StageResult, file_hash, source_hash, stage_key
+from experiments.pipeline.cache import StageCache, StageResult
+from models import content_hashes
+from models.content_hashes import file_hash, source_hash, stage_key
 
 CPU = torch.device("cpu")
-RESULT = StageResult({"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(True)}, {"text": "Λ", "list": [1, 2.5]})
+RESULT = StageResult(
+    {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(True)},
+    {"text": "Λ", "list": [1, 2.5]},
+    {"vocabulary": '["Λ"]'},
+)
 
 
 def not_called() -> StageResult:
@@ -35,7 +40,7 @@ class TestFinish:
         second = stages.finish("stage", "key", not_called)
         assert (first.reused, second.reused) == (False, True)
         assert first.key == second.key == "key"
-        assert second.result.values == RESULT.values
+        assert (second.result.values, second.result.header) == (RESULT.values, RESULT.header)
         assert second.result.tensors.keys() == RESULT.tensors.keys()
         for name, tensor in RESULT.tensors.items():
             assert torch.equal(second.result.tensors[name], tensor)
@@ -167,7 +172,7 @@ class TestKeys:
         assert len({key, *others}) == 6
 
     def test_a_change_of_the_code_is_a_change_of_its_hash(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(cache_module, "PROJECT", tmp_path)
+        monkeypatch.setattr(content_hashes, "PROJECT", tmp_path)
         package = tmp_path / "hashed_package"
         (package / "inner").mkdir(parents=True)
         (package / "__init__.py").touch()
@@ -186,7 +191,7 @@ class TestKeys:
         assert source_hash.__wrapped__("hashed_package") == hashes[-1]
 
     def test_a_module_is_hashed_alone(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(cache_module, "PROJECT", tmp_path)
+        monkeypatch.setattr(content_hashes, "PROJECT", tmp_path)
         (tmp_path / "package").mkdir()
         for name in ("one", "two"):
             (tmp_path / "package" / f"{name}.py").write_text("a = 1\n")
@@ -201,7 +206,7 @@ class TestKeys:
         """A user's own `models/` or `experiments/` in the folder that a run is started in changes no key."""
         for name in ("models", "experiments", "libcore"):
             (tmp_path / name).mkdir()
-        code = "from experiments.pipeline.cache import source_hash as h; print(h('models'), h('libcore'))"
+        code = "from models.content_hashes import source_hash as h; print(h('models'), h('libcore'))"
         done = command(tmp_path, program=("-c", code))
         assert done.stdout.split() == [source_hash("models"), source_hash("libcore")], done.stderr
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.vision.cnn import Cnn
+from models.cifar10_cnn.network import Cnn
 from models.vision.images import FORMATS, LabelledImages, load_images
 from models.vision.training import TrainingSettings, augmented, train
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from models.small_transformer.network import Sizes, initial_model
+from models.small_transformer.training import TrainingSettings, batches, cross_entropy, train
 from models.transformer.bridge import convert
 from models.transformer.chain import chain_of
-from models.transformer.small import Sizes, initial_model
 from models.transformer.text import Cut, TextData, split_text
-from models.transformer.training import TrainingSettings, batches, cross_entropy, train
 from models.transformer.vocabulary import encode_characters
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from models.transformer import hub
-from models.transformer.hub import ModelNotFound, model_folder
+from models.pretrained_transformer import hub
+from models.pretrained_transformer.hub import ModelNotFound, model_folder
 
 
 @pytest.fixture

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from libcore.methods import METHODS, FitSettings
 from libcore.sections import AffineSection, BlockSection, ComposedSection
 from libcore.statistics import chain_statistics
-from models.transformer.architecture import Architecture, pack, unpack
+from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
+from models.transformer.model import LanguageModel
 from models.transformer.node_layers import all_node_layers, default_node_layers, resolve
-from models.weights import CheckpointError
+from models.weights import CheckpointError, ModelFile
 
 CPU = torch.device("cpu")
 SEQUENTIAL = Architecture(
@@ -238,21 +239,18 @@ def test_sequences_longer_than_the_context_are_refused(generator: torch.Generato
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_file_holds_architecture_and_weights(name: str, generator: torch.Generator, tmp_path: Path) -> None:
     architecture, path = ARCHITECTURES[name], tmp_path / "model.safetensors"
-    weights = random_weights(architecture, generator)
-    save_file(pack(architecture, weights), path)
-    found, found_weights = unpack(load_file(path), path)
-    assert found == architecture
-    assert list(found_weights) == list(architecture.weight_shapes())
-    assert all(torch.equal(found_weights[key], weights[key]) for key in weights)
-
-
-def packed_text(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+    weights, vocabulary = random_weights(architecture, generator), ("a", " ünd", "\n")
+    LanguageModel(architecture, weights, vocabulary).packed().write(path)
+    found = LanguageModel.read(path)
+    assert (found.architecture, found.vocabulary) == (architecture, vocabulary)
+    assert list(found.weights) == list(architecture.weight_shapes())
+    assert load_file(path).keys() == weights.keys()
+    assert all(torch.equal(found.weights[key], weights[key]) for key in weights)
 
 
 def test_files_that_do_not_hold_a_transformer_are_refused(generator: torch.Generator) -> None:
-    packed, path = pack(SEQUENTIAL, random_weights(SEQUENTIAL, generator)), Path("model.safetensors")
-    text = SEQUENTIAL.to_json()
+    packed = LanguageModel(SEQUENTIAL, random_weights(SEQUENTIAL, generator), ("a",)).packed()
+    text, path = SEQUENTIAL.to_json(), Path("model.safetensors")
     for architecture, reason in (
         ("{", "is damaged"),
         ("[]", "expected a JSON object with n_layers"),
@@ -265,8 +263,9 @@ def test_files_that_do_not_hold_a_transformer_are_refused(generator: torch.Gener
         (text.replace('"d_model": 8', '"d_model": 6'), "another shape"),
     ):
         with pytest.raises(CheckpointError, match=r"^model\.safetensors: ") as error:
-            unpack({**packed, "architecture": packed_text(architecture)}, path)
+            LanguageModel.unpacked(ModelFile(packed.tensors, packed.header | {"architecture": architecture}), path)
         assert reason in str(error.value)
-    del packed["architecture"]
-    with pytest.raises(CheckpointError, match="tensor 'architecture' is missing"):
-        unpack(packed, path)
+    for key in packed.header:
+        header = {other: value for other, value in packed.header.items() if other != key}
+        with pytest.raises(CheckpointError, match=f"{key} is missing in the header"):
+            LanguageModel.unpacked(ModelFile(packed.tensors, header), path)

@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from libcore.sections import ClosedForm
-from models.vision import cnn, cnn_sections, mlp
+from models.cifar10_cnn import network as cnn
+from models.cifar10_cnn import sections as cnn_sections
+from models.vision import mlp
 from models.vision.images import FORMATS
 from models.vision.model import load_weights, weights_of
 from models.weights import CheckpointError

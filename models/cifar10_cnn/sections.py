@@ -12,7 +12,7 @@ from torch.nn import functional
 from libcore.chain import Chain
 from libcore.constant import beside_constant, carrying_constant, constant_alone, folded, with_constant
 from libcore.sections import ConvolutionSection, MaxPoolingSection, ResidualConvolutionSection, Section, compose
-from models.vision.cnn import node_layers
+from models.cifar10_cnn.network import node_layers
 from models.vision.images import ImageFormat
 
 Weights = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The texts of language models from their configuration, each read and cut once per process."""
+"""The texts of language models by what the configuration says of them, each read and cut once per process."""
 
 from __future__ import annotations
 

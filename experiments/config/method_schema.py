@@ -1,0 +1,98 @@
+"""The method's part of a configuration, checked by the signature of the method's own function.
+
+Keys beside its keyword arguments: `name`; `function=package.module:function` for one from outside; `label`, what tables
+and figures call it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import Field, create_model
+
+from libcore.methods import METHODS, Method, UnknownMethod, method_at
+from models.errors import UserError
+from models.schema import Strict
+
+Text = Annotated[str, Field(min_length=1)]
+OWN_KEYS = ("name", "function", "label")
+"""What is not an option of the method's function."""
+
+
+class MethodPart(Strict):
+    """A method and its options; every method's part derives from it."""
+
+    name: Text
+
+    @property
+    def method(self) -> Method:
+        """What carries it out."""
+        return method_of(self.name, getattr(self, "function", None))
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables and figures."""
+        return vars(self).get("label") or self.method.label
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The function's keyword arguments, paths as such."""
+        given = {key: value for key, value in self.model_dump().items() if key not in OWN_KEYS}
+        return {key: Path(value) if key in paths_of(self.method) else value for key, value in given.items()}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files that the method reads, by option; the function's own source, where it comes from outside."""
+        read = {key: value for key, value in self.options.items() if isinstance(value, Path)}
+        if getattr(self, "function", None) is not None:
+            read["function"] = Path(inspect.getfile(inspect.unwrap(self.method.fit)))
+        return read
+
+
+def method_of(name: str, function: str | None) -> Method:
+    """By name, or by its function's address, which is looked for in the current folder too; raises UserError."""
+    try:
+        if function is None:
+            return METHODS[name]
+    except UnknownMethod as error:
+        raise UserError(f"method.name={error}") from error
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return method_at(function, name)
+    except UnknownMethod as error:
+        raise UserError(f"method.function={error}") from error
+
+
+def validated_method(part: Any) -> MethodPart:
+    """The method's part of a configuration.
+
+    Raises:
+        UserError: there is no such method.
+        ValueError: no mapping; as `pydantic.ValidationError` for options that the method has not.
+    """
+    if isinstance(part, MethodPart):
+        return part
+    if not isinstance(part, Mapping):
+        raise ValueError("expected the keys of a method")
+    if not isinstance(part.get("name"), str):
+        raise UserError(f"method.name={part.get('name')}: expected one of {', '.join(METHODS)}")
+    method = method_of(part["name"], part.get("function"))
+    fields: dict[str, Any] = {key: (Text | None, ...) for key in OWN_KEYS[1:] if key in part}
+    hints = get_type_hints(method.fit, include_extras=True)
+    for name, parameter in method.options.items():
+        hint = Text if name in paths_of(method) else hints.get(name, Any)
+        fields[name] = (hint, ... if parameter.default is parameter.empty else parameter.default)
+    return create_model(f"{method.name}Part", __base__=MethodPart, **fields).model_validate(part)
+
+
+@cache
+def paths_of(method: Method) -> tuple[str, ...]:
+    """Options that name a file."""
+    hints = get_type_hints(method.fit)
+    return tuple(name for name in method.options if hints.get(name) is Path)

@@ -1,0 +1,156 @@
+"""A pretrained transformer: by its name on the hub, from a folder, or from an earlier run."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.content_hashes import file_hash, stage_key
+from models.errors import UserError
+from models.pretrained_transformer.hub import ModelNotFound, model_folder
+from models.pretrained_transformer.schema import Schema
+from models.room import Progress, Trained
+from models.transformer.architecture import Architecture
+from models.transformer.bridge import UnsupportedFeature, load_pretrained
+from models.transformer.configuration import context_length
+from models.transformer.model import LanguageModel
+from models.transformer.room import CODE, LanguageModelRoom, library_versions
+from models.transformer.text import Cut, TextData
+from models.transformer.texts import text_data
+from models.transformer.vocabulary import TextError, read_tokenizer, token_texts
+from models.weights import CheckpointError, ModelFile
+
+
+class PretrainedTransformer(LanguageModelRoom[Schema]):
+    """`model=pretrained_transformer`."""
+
+    seeded = False
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's, downloaded if it has to be; raises UserError."""
+        try:
+            return model_folder(self.model.name)
+        except ModelNotFound as error:
+            raise UserError(f"model.name={error}") from error
+
+    @cached_property
+    def converted_file(self) -> Path:
+        """Where the converted model is kept, by the content of the folder's files."""
+        key = stage_key({"files": content_of(self.folder), "versions": library_versions()}, (CODE,))
+        return self.settings.cache / "pretrained" / f"{key}.safetensors"
+
+    @cached_property
+    def text_by_tokenizer(self) -> TextData:
+        """The run's text by the named model's tokenizer: all that there is to know before the model is loaded."""
+        model = self.model
+        cut = Cut(
+            model.sequence_length,
+            model.test_share,
+            model.split_seed,
+            model.n_train_sequences,
+            model.n_test_sequences,
+            model.beginning_of_sequence,
+        )
+        text = text_data(self.settings.data_path, ("pretrained", self.folder), cut)
+        self.check_length(context_length(self.folder))
+        return text
+
+    def check_length(self, n_context: int | None) -> None:
+        """Raises UserError for sequences longer than the model reads."""
+        length = self.model.sequence_length
+        if n_context is not None and length > n_context:
+            raise UserError(f"model.sequence_length={length}: the model reads at most {n_context} tokens")
+
+    @cached_property
+    def decoder(self) -> LanguageModel:
+        """From the checkpoint if there is one, else by its name. Raises UserError."""
+        # First of all, as a conversion takes long, and is not to be waited for to hear that there is no such text.
+        vocabulary = self.text_by_tokenizer.vocabulary
+        if self.model.checkpoint is None:
+            decoder = converted(self.converted_file, self.folder, self.model.name)
+        else:
+            decoder = self.decoder_of_checkpoint(Path(self.model.checkpoint), vocabulary)
+        self.check_length(decoder.architecture.n_context)
+        return decoder
+
+    def decoder_of_checkpoint(self, path: Path, vocabulary: tuple[str, ...]) -> LanguageModel:
+        """It must have the named model's vocabulary; raises UserError."""
+        try:
+            decoder = LanguageModel.read(path)
+        except CheckpointError as error:
+            raise UserError(f"model.checkpoint={error}") from error
+        if decoder.vocabulary != padded(vocabulary, decoder.architecture):
+            raise UserError(
+                f"model.checkpoint={path}: its vocabulary is another than that of model.name={self.model.name}; "
+                "expected the model that it was made from"
+            )
+        return decoder
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.decoder.architecture
+
+    def read_text(self) -> TextData:
+        """The vocabulary is as long as the model's embedding."""
+        text, n_tokens = self.text_by_tokenizer, self.architecture.d_vocab
+        if (largest := int(max(text.train.max(), text.test.max()))) >= n_tokens:
+            raise UserError(
+                f"model.name={self.model.name}: its tokenizer has token {largest}; the model reads {n_tokens} tokens"
+            )
+        return TextData(text.train, text.test, self.decoder.vocabulary)
+
+    @cached_property
+    def depends_on(self) -> dict[str, Any]:
+        settings = self.model.model_dump(exclude={"checkpoint", "name"})
+        return settings | {"converted": self.converted_file.stem, "text": self.text.hash()}
+
+    def load(self, path: Path) -> ModelFile:
+        """The checkpoint is what the decoder was read from."""
+        return self.decoder.packed()
+
+    def initial(self) -> ModelFile:
+        return self.decoder.packed()
+
+    def train(self, device: torch.device, state: Path, progress: Progress) -> Trained:
+        """Nothing is trained."""
+        architecture = self.architecture
+        n_weights = sum(weight.numel() for weight in self.decoder.weights.values())
+        size = f"{architecture.n_layers} layers of width {architecture.d_model}, {n_weights} weights"
+        return Trained(self.decoder.packed(), {"reached_target": True, "summary": f"{self.model.name}: {size}"})
+
+
+@lru_cache(maxsize=2)
+def converted(file: Path, folder: Path, name: str) -> LanguageModel:
+    """As an earlier run has converted it, or else through TransformerLens, which takes long, and kept in `file`.
+
+    Once per process, as the file's name says what is in it. Raises UserError.
+    """
+    try:
+        return LanguageModel.read(file)
+    except CheckpointError:
+        pass
+    try:
+        vocabulary = token_texts(read_tokenizer(folder))
+        architecture, weights = load_pretrained(str(folder))
+    except (CheckpointError, UnsupportedFeature, TextError) as error:
+        # By the name that was typed, not by its folder in the hub's cache.
+        raise UserError(f"model.name={str(error).replace(str(folder), name)}") from error
+    model = LanguageModel(architecture, weights, padded(vocabulary, architecture))
+    model.packed().write(file)
+    return model
+
+
+def padded(vocabulary: tuple[str, ...], architecture: Architecture) -> tuple[str, ...]:
+    """A vocabulary as long as the embedding, which often is longer for speed."""
+    unused = (f"<{token}>" for token in range(len(vocabulary), architecture.d_vocab))
+    return (*vocabulary, *unused)
+
+
+@lru_cache(maxsize=8)
+def content_of(folder: Path) -> dict[str, str]:
+    """Hashes of the folder's files by name; the files may be large, and are read once per process."""
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
