@@ -27,7 +27,7 @@ class OwnModel:
         model: a module in evaluation mode, which `Chain.from_module` takes apart; a chain; or a function that gives the
             chain in a dtype, where it is made of more than tensors. On the CPU.
         train: what bases and edges are fitted on (its `inputs`, what the model takes), and the score on it: see
-            `models.analysed.accuracy`.
+            `libcore.accuracy`.
         test: held-out inputs for scores and ablations.
         labels: names for every kept feature of every node layer; by default their numbers.
     """

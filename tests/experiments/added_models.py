@@ -18,7 +18,7 @@ import torch
 from libcore.chain import Chain
 from libcore.constant import beside_constant, constant_alone, folded, with_constant
 from libcore.sections import AffineSection, ResidualElementwiseSection
-from models.analysed import accuracy
+from libcore import accuracy
 from models.own.own_model import OwnModel
 
 
