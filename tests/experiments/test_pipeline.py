@@ -34,6 +34,7 @@ from safetensors.torch import load_file, save_file
 from experiments.config.schema import RunConfig
 from experiments.config.scores import with_tolerances
 from libcore.graph import InteractionGraph
+from models.modular_addition import room
 from models.modular_addition.data import split_pairs
 from models.modular_addition.training import one_hot_pairs
 from models.modular_addition.transformer import logits_from_pairs
@@ -170,6 +171,12 @@ class TestRepetition:
         assert reused(second) == dict.fromkeys(STAGES, True)
         for name in ("metrics.json", "ablations.json", "features.json"):
             assert (second / name).read_bytes() == (quick / name).read_bytes()
+
+    def test_a_run_builds_one_chain_for_each_precision(self, variant, monkeypatch):
+        built, chain_of = [], room.chain_of
+        monkeypatch.setattr(room, "chain_of", lambda *arguments: built.append(arguments[1]) or chain_of(*arguments))
+        variant()
+        assert built == [torch.float64, torch.float32]
 
     def test_a_run_elsewhere_computes_the_same_bits(self, quick, tmp_path):
         second = run_here(tmp_path, "second", *QUICK)
