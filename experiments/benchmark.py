@@ -44,7 +44,7 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     """Fit LIB; at each chosen layer time all estimators. Prints one line a layer."""
     import torch
 
-    from experiments.config.composition import check_command_line
+    from experiments.config.composition import config_of
     from experiments.config.settings import probes_of
     from experiments.pipeline.resources import keep_freed_memory
     from libcore.estimators import jacobian_gram
@@ -56,7 +56,7 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     from libcore.statistics import chain_statistics
 
     keep_freed_memory()
-    (config,) = check_command_line(overrides, multirun=False)
+    config = config_of(overrides)
     chain, inputs = chain_and_inputs(config, layers)
     budget, probes = config.analysis.memory_bytes, probes_of(config)
     bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, budget), FitSettings(memory_budget=budget))

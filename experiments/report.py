@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from experiments.config.composition import check_writable
+from experiments.config.run_directory import check_writable
 from models.errors import UserError
 
 

@@ -1,126 +1,152 @@
 """`python -m experiments.run model=M method=K seed=S ...`: one run, or with `-m` a sweep that ends with a report.
 
-torch and everything that needs it are imported only once a run is to be carried out, so that help and completion answer
-at once.
+Hydra composes and launches; `config/callbacks.py` checks every run before the first one starts. torch and everything
+that needs it are imported only once a run is to be carried out, so that help and completion answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.config.composition import (
-    CONFIG_DIRECTORY,
-    check_command_line,
-    is_plain_help,
-    parse_config,
-    sweep_given_twice,
-)
-from experiments.config.schema import RunConfig
-from experiments.pipeline.json_files import write_json
+from experiments.config.callbacks import CONFIG_DIRECTORY, SWEEP
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-
-
-class Outcome:
-    """What the runs of this process came to: their directories, and the exit status."""
-
-    directories: list[Path]
-    status: int
-    sweep_directory: Path | None
-    sweep: str
-
-    def __init__(self) -> None:
-        self.directories, self.status, self.sweep_directory = [], OK, None
-        self.sweep = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-
-
-outcome = Outcome()
+EXIT_STATUS = {"finished": OK, "failed": FAILED, "refused": USER_ERROR}
 
 
 @hydra.main(config_path=str(CONFIG_DIRECTORY), config_name="config", version_base="1.3")
 def run(composed: DictConfig) -> None:
     """One job: its directory says whether it is running, finished or failed, and why."""
-    job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:
-        outcome.sweep_directory = Path(job.sweep.dir).absolute()
+    from experiments.config.composition import parse_config
+    from experiments.config.run_directory import STATUS, clear, files_in, refuse_foreign, refuse_inputs_within
+    from experiments.pipeline.json_files import write_json
+
+    job, sweep = HydraConfig.get(), os.environ.get(SWEEP)
     directory = Path(job.runtime.output_dir)
-    outcome.directories.append(directory)
-    sweep = outcome.sweep if outcome.sweep_directory is not None else None
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    status = {"status": "running", "started": started}
-    write_json(directory / "status.json", status)
+    entry: dict[str, object] = {"directory": str(directory), "status": "failed"}
     try:
-        from experiments.pipeline.run_pipeline import run_pipeline
+        # Relative paths mean the folder that the user stands in, also where Hydra changes into the run's directory.
+        with contextlib.chdir(job.runtime.cwd):
+            config = parse_config(composed)
+            refuse_foreign(directory, "hydra.sweep.subdir: " if sweep else "hydra.run.dir=")
+            refuse_inputs_within(config, directory)
+            refuse_second_run(directory, sweep)
+            clear(directory)
+            foreign = files_in(directory) - {"run.log"}
+            status = {"status": "running", "started": now()} | ({"sweep": sweep} if sweep else {})
+            write_json(directory / STATUS, status)
+            try:
+                from experiments.pipeline.run_pipeline import run_pipeline
 
-        run_pipeline(parse_config(composed), directory, sweep)
-        status["status"] = "finished"
-        log.info("finished: %s", directory)
-    except UserError as error:
+                run_pipeline(config, directory, Path(sweep).name if sweep else None)
+                status["status"] = entry["status"] = "finished"
+                log.info("finished: %s", directory)
+            except UserError as error:
+                log.error("%s", error)
+                status |= {"status": "failed", "reason": str(error)}
+                entry["status"] = "refused"
+            except KeyboardInterrupt:
+                status |= {"status": "interrupted", "reason": "interrupted"}
+                raise
+            except Exception as error:  # a defect: a sweep's other runs go on, and this one's log has the traceback
+                log.error("failed: %s\n%s", error, traceback.format_exc())
+                status |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            finally:
+                files = sorted(files_in(directory) - foreign)
+                write_json(directory / STATUS, status | {"ended": now(), "files": files})
+    except UserError as error:  # before anything was written: the directory is somebody else's
         log.error("%s", error)
-        status |= {"status": "failed", "reason": str(error)}
-        outcome.status = USER_ERROR
-    except KeyboardInterrupt:
-        status |= {"status": "failed", "reason": "interrupted"}
-        outcome.status = INTERRUPTED
-        raise
-    except Exception as error:  # a defect: the sweep's other runs go on, and this one's log has the traceback
-        log.error("failed: %s\n%s", error, traceback.format_exc())
-        status |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        outcome.status = FAILED
-    finally:
-        status["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(directory / "status.json", status)
+        entry |= {"status": "refused", "reason": str(error)}
+    note_outcome(entry, sweep)
 
 
-def check_before_start(arguments: list[str]) -> list[RunConfig]:
-    """Every run's configuration, checked before any of them starts."""
-    parsed = get_args_parser().parse_intermixed_args(arguments)
-    configs = check_command_line(parsed.overrides, parsed.multirun)
-    if parsed.cfg is None:
-        from experiments.config.model_checks import check_runs
+def refuse_second_run(directory: Path, sweep: str | None) -> None:
+    """Raises UserError where another job of the same sweep has the same directory."""
+    from experiments.config.run_directory import read_status
 
-        check_runs(configs)
-        # An option given on the command line replaces the experiment's own sweep over it, and may be a sweep itself.
-        given_twice = sweep_given_twice(parsed.overrides)
-        options = [argument for argument in arguments if argument not in parsed.overrides]
-        if given_twice and not parsed.multirun:
-            options.append("--multirun")
-        replaced = [f"~hydra.sweeper.params.{key}" for key in given_twice]
-        sys.argv[1:] = [*options, *parsed.overrides, *replaced]
-    return configs
+    if sweep is not None and (read_status(directory) or {}).get("sweep") == sweep:
+        raise UserError(f"hydra.sweep.subdir: two runs of the sweep have the directory {directory}; expected one each")
+
+
+def now() -> str:
+    """Coordinated universal time, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+outcomes: list[dict[str, object]] = []
+"""Of the runs of this process: directory, status, and the reason where there is no `status.json` to hold it."""
+
+
+def note_outcome(entry: dict[str, object], sweep: str | None) -> None:
+    """Keep it for the exit status and the report, which are made by the process that the command began in."""
+    from experiments.config.sweep_outcomes import append_outcome
+
+    outcomes.append(entry)
+    if sweep is not None:
+        append_outcome(Path(sweep), entry)
 
 
 def main() -> None:
-    """Check, run, report; the exit status is 2 for an error of the user's."""
-    arguments = sys.argv[1:]
+    """Run, report; the exit status is 2 for an error of the user's."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's is of no use here, and may not be installed
+    os.environ.pop(SWEEP, None)
+    outcomes.clear()
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
-        if not is_plain_help(arguments):
-            check_before_start(arguments)
         run()
-        if outcome.sweep_directory is not None:
-            from experiments.report import write_and_print
-
-            write_and_print(outcome.directories, outcome.sweep_directory / "reports" / outcome.sweep)
+        sys.exit(finish(os.environ.get(SWEEP)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    sys.exit(outcome.status)
+    # Composition: Hydra, its plugins, its grammar and OmegaConf raise whatever they run into.
+    except Exception as error:
+        if wants_traceback:
+            raise
+        from experiments.config.explanations import explain_composition
+
+        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+        print(f"error: {explain_composition(error, overrides, CONFIG_DIRECTORY)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    finally:
+        if not wants_traceback:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def finish(sweep: str | None) -> int:
+    """The exit status; a sweep is reported on first."""
+    entries = outcomes
+    if sweep is not None:
+        from experiments.config.sweep_outcomes import read_outcomes
+        from experiments.report import write_and_print
+
+        entries = read_outcomes(Path(sweep))
+        for entry in entries:
+            if "reason" in entry:
+                print(f"{entry['directory']}: {entry['reason']}")
+        directories = [Path(str(entry["directory"])) for entry in entries if "reason" not in entry]
+        if directories:
+            write_and_print(list(dict.fromkeys(directories)), Path(sweep))
+    return max((EXIT_STATUS[str(entry["status"])] for entry in entries), default=OK)
 
 
 if __name__ == "__main__":

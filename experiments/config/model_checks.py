@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from experiments.config.schema import RunConfig
@@ -13,14 +15,14 @@ from models.errors import UserError
 from models.room import room_of
 
 
-def check_runs(configs: list[RunConfig]) -> None:
+def check_runs(configs: Iterable[RunConfig]) -> None:
     """Raises UserError for the first run that could not be carried out."""
     checked: set[str] = set()
     for config in configs:
         check_tracking(config.tracking)
         resolve_device(config.device)
         # Runs that differ in nothing that the model depends on are checked once.
-        if (settings := config.model_dump_json(exclude={"method", "tracking"})) not in checked:
+        if (settings := config.model_dump_json(exclude={"method", "tracking", "seed"})) not in checked:
             check_model(config)
         checked.add(settings)
         check_method(config)

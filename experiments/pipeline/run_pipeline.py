@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,6 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     """
     room = room_of(config.model_settings)
     config = with_tolerances(config, room.score_name)
-    clear(directory)
     write_text(directory / "config.yaml", to_yaml(config))
     device, dtype = resolve_device(config.device), getattr(torch, config.dtype)
     torch.set_flush_denormal(True)
@@ -114,16 +112,6 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
     tracked = track(config.tracking, tracked_run(config, results.metrics, results.ablations, figures, sweep), directory)
     log.info("tracking: %s", tracked)
     return results.metrics
-
-
-RESULTS = ("metrics.json", "graph.safetensors", "ablations.json", "features.json", "timings.json", "model.safetensors")
-
-
-def clear(directory: Path) -> None:
-    """A directory that is used again keeps nothing of the run before, whose results would be taken for this one's."""
-    for name in RESULTS:
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "figures", ignore_errors=True)
 
 
 def analyse(

@@ -21,7 +21,7 @@ from models.weights import ModelFile
 class BlockDiagonalMlp(Room[Schema]):
     """`model=block_diagonal_mlp`."""
 
-    shared_code = ("libcore.methods.baselines",)
+    shared_code = ("libcore.methods.random",)
 
     def __init__(self, settings: ModelSettings[Schema]) -> None:
         super().__init__(settings)

@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from experiments import run as run_module
-from experiments.config.composition import check_command_line
+from experiments.config import composition
+from experiments.config.composition import CONFIG_DIRECTORY, validated
 from experiments.config.schema import RunConfig
+from experiments.config.sweep import Sweep
+from experiments.pipeline import run_pipeline as pipeline_module
 from experiments.pipeline.run_pipeline import run_pipeline
 from experiments.reporting.report_files import write_report
 
@@ -85,8 +90,16 @@ QUICK = (*TOY, "analysis.stages=[basis,edges,ablation]", "tracking.mode=disabled
 
 def config_of(*overrides: str) -> RunConfig:
     """What the command line makes of these overrides, which ask for one run."""
-    (config,) = check_command_line(list(overrides), multirun=False)
-    return config
+    return composition.config_of(overrides)
+
+
+def configs_of(*overrides: str) -> list[RunConfig]:
+    """What the command line makes of these overrides, an experiment's own sweep among them."""
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        master = compose("config", overrides=list(overrides), return_hydra_config=True)
+        if "MULTIRUN" not in str(master.hydra.mode):
+            return [composition.parse_config(master)]
+        return [validated(plain) for plain in Sweep(master, GlobalHydra.instance().config_loader())]
 
 
 def run_here(outputs: Path, name: str, *overrides: str) -> Path:
@@ -125,7 +138,7 @@ def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """Call the command in `folder`: it must refuse its arguments before any run starts. The one line that it says."""
     monkeypatch.chdir(folder)
     leave_no_account(folder, monkeypatch)
-    monkeypatch.setattr(run_module, "run", lambda: pytest.fail("a run was started"))
+    monkeypatch.setattr(pipeline_module, "run_pipeline", lambda *_: pytest.fail("a run was started"))
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     before = files_below(folder)
     with pytest.raises(SystemExit) as ended:
@@ -136,6 +149,19 @@ def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert files_below(folder) == before
     (line,) = err.splitlines()
     return line
+
+
+def started_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[RunConfig]:
+    """Call the command in `folder`; the configurations of the runs that it starts, which do nothing."""
+    monkeypatch.chdir(folder)
+    started: list[RunConfig] = []
+    monkeypatch.setattr(pipeline_module, "run_pipeline", lambda config, directory, sweep: started.append(config))
+    monkeypatch.setattr("experiments.report.write_and_print", lambda directories, out: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run_module.main()
+    assert ended.value.code == 0
+    return started
 
 
 def assert_says(line: str, *expected: str) -> None:

@@ -11,11 +11,9 @@ from functools import partial
 
 import pytest
 import yaml
-from hydra._internal.utils import get_args_parser
-from running import assert_says, clean_environment, command, files_below, read_json, refusal
+from running import assert_says, clean_environment, command, config_of, files_below, read_json, refusal, started_runs
 
-from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
-from experiments.run import check_before_start
+from experiments.config.composition import CONFIG_DIRECTORY
 
 
 @pytest.fixture
@@ -37,7 +35,8 @@ class TestSweeps:
             (["seed=0,1", "device=cpu,cuda:99"], ("device=cuda:99",)),
             (["method=lib,pca", "method.jacobian=path"], ("method.jacobian",)),
             (["experiment=demo", "seed=0,-1"], ("seed=-1",)),
-            (["method=glob(*)", "seed=-1"], ("seed=-1",)),
+            (["method=glob(*,exclude=file)", "seed=-1"], ("seed=-1",)),
+            (["method=glob(*)"], ("method.path",)),
         ],
     )
     def test_nothing_starts_if_one_run_is_bad(self, refused, arguments, expected):
@@ -59,18 +58,37 @@ class TestSweeps:
             ),
         ],
     )
-    def test_the_command_line_replaces_what_an_experiment_sweeps_over(self, monkeypatch, arguments, expected):
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        configs = check_before_start(arguments)
+    def test_the_command_line_replaces_what_an_experiment_sweeps_over(self, tmp_path, monkeypatch, arguments, expected):
+        configs = started_runs(tmp_path, monkeypatch, *arguments)
         assert sorted((config.method.name, config.seed) for config in configs) == sorted(expected)
 
-    def test_flags_may_stand_behind_the_overrides(self, monkeypatch):
-        """What is added to the arguments for Hydra must be where Hydra's parser finds it."""
-        arguments = ["experiment=demo", "method=pca", "-m"]
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        assert [config.method.name for config in check_before_start(arguments)] == ["pca"]
-        parsed = get_args_parser().parse_args(sys.argv[1:])
-        assert parsed.overrides[:2] == arguments[:2]
+    def test_experiments_that_sweep_over_the_same_are_swept_over_together(self, tmp_path, monkeypatch):
+        configs = started_runs(tmp_path, monkeypatch, "-m", "experiment=demo,digits")
+        assert sorted((config.model.kind, config.method.name) for config in configs) == [
+            ("cifar10_mlp", "lib"),
+            ("cifar10_mlp", "pca"),
+            ("modular_addition", "lib"),
+            ("modular_addition", "pca"),
+        ]
+
+    def test_experiments_that_do_not_are_refused(self, refused):
+        line = refused("-m", "experiment=demo,modular_addition")
+        assert_says(line, "experiment=demo,modular_addition", "expected one at a time")
+
+    @pytest.mark.parametrize(
+        ("argument", "expected"),
+        [
+            ("seed=interval(0,1)", ("seed=interval(0,1)", "continuous", "hydra/sweeper=")),
+            ("seed=range(0)", ("seed=range(0)", "stands for no value")),
+            ("method=glob(zzz*)", ("method=glob(zzz*)", "stands for no value", "lib, neuron, pca")),
+            ("+hydra.sweeper.params.seed='interval(0,1)'", ("+hydra.sweeper.params.seed='interval(0,1)'",)),
+        ],
+    )
+    def test_ranges_that_are_no_values(self, refused, argument, expected):
+        assert_says(refused("-m", argument), *expected)
+
+    def test_a_launcher_that_is_not_installed(self, refused):
+        assert_says(refused("-m", "hydra/launcher=jobli", "seed=0,1"), "hydra/launcher=jobli", "expected one of basic")
 
 
 class TestProcess:
@@ -104,7 +122,7 @@ class TestProcess:
         assert process.returncode == 130
         assert err.splitlines() == ["interrupted: finished stages are kept and found again"]
         (status,) = tmp_path.rglob("status.json")
-        assert (read_json(status)["status"], read_json(status)["reason"]) == ("failed", "interrupted")
+        assert (read_json(status)["status"], read_json(status)["reason"]) == ("interrupted", "interrupted")
         assert [path.suffix for path in (tmp_path / "outputs/cache/model").iterdir()] == [".lock"]
 
 
@@ -128,7 +146,7 @@ class TestHelp:
         composed = yaml.safe_load(done.stdout)
         assert (composed["method"], composed["model"]["modulus"], composed["seed"]) == ({"name": "pca"}, 7, 3)
         # The configuration that is printed is one that would be run.
-        assert composed.keys() == type(check_command_line([], multirun=False)[0]).model_fields.keys()
+        assert composed.keys() == type(config_of()).model_fields.keys()
 
     def test_completion_knows_the_methods(self, tmp_path):
         done = command(tmp_path, "-sc", "query=bash", COMP_LINE="python experiments/run.py seed=1 method=")

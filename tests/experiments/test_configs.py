@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from running import STORIES, TOY_MODELS
+from running import STORIES, TOY_MODELS, config_of, configs_of
 
-from experiments.config.composition import CONFIG_DIRECTORY, check_command_line
+from experiments.config.composition import CONFIG_DIRECTORY
 from experiments.config.schema import RunConfig
 from experiments.config.scores import TOLERANCES
 from experiments.pipeline.json_files import write_json
@@ -42,14 +42,14 @@ def models_within(annotation) -> set[type[BaseModel]]:
 
 @pytest.mark.parametrize(("model", "method"), list(product(options("model"), options("method"))))
 def test_every_model_with_every_method(model, method):
-    (config,) = check_command_line([f"model={model}", *chosen(method)], multirun=False)
+    config = config_of(f"model={model}", *chosen(method))
     assert (config.model.kind, config.method.name) == (model, method)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("method", options("method"))
 def test_every_experiment_with_every_method(experiment, method):
-    configs = check_command_line([f"experiment={experiment}", *chosen(method)], multirun=False)
+    configs = configs_of(f"experiment={experiment}", *chosen(method))
     assert {config.method.name for config in configs} == {method}
     assert len({config.model.kind for config in configs}) == 1
     # All runs of an experiment differ, in its seed or in what else it sweeps over.
@@ -60,7 +60,7 @@ def test_every_experiment_with_every_method(experiment, method):
     ("group", "option"), [(group, option) for group in ("analysis", "tracking") for option in options(group)]
 )
 def test_every_other_option(group, option):
-    assert len(check_command_line([f"{group}={option}"], multirun=False)) == 1
+    assert len(configs_of(f"{group}={option}")) == 1
 
 
 def test_options_are_called_as_what_they_choose():
@@ -85,10 +85,16 @@ def test_the_schema_has_no_defaults_of_its_own():
 
 
 def test_validation_changes_no_value():
-    (config,) = check_command_line([], multirun=False)
+    config = config_of()
     top = yaml.safe_load((CONFIG_DIRECTORY / "config.yaml").read_text())
     written = {key: value for key, value in top.items() if key not in ("defaults", "hydra")}
-    chosen = {group: option for entry in top["defaults"] if entry != "_self_" for group, option in entry.items()}
+    chosen = {
+        group: option
+        for entry in top["defaults"]
+        if entry != "_self_"
+        for group, option in entry.items()
+        if "hydra/" not in group
+    }
     assert chosen.pop("experiment") is None
     for group, option in chosen.items():
         written[group] = yaml.safe_load((CONFIG_DIRECTORY / group / f"{option}.yaml").read_text())
@@ -96,7 +102,7 @@ def test_validation_changes_no_value():
 
 
 def test_the_defaults_are_the_paper_s():
-    (config,) = check_command_line([], multirun=False)
+    config = config_of()
     model, analysis = config.model, config.analysis
     assert (model.modulus, model.d_model, model.n_heads, model.d_head, model.d_mlp) == (113, 128, 4, 32, 512)
     assert (model.train_fraction, model.split_seed, model.checkpoint) == (0.3, 0, None)
@@ -114,11 +120,11 @@ def test_an_experiment_s_file_says_how_to_run_it(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_at_toy_size_and_its_runs_are_comparable(experiment, tmp_path):
-    (kind,) = {config.model.kind for config in check_command_line([f"experiment={experiment}"], multirun=False)}
+    (kind,) = {config.model.kind for config in configs_of(f"experiment={experiment}")}
     if kind == "pretrained_transformer" and not STORIES.is_dir():
         pytest.skip("the pretrained model is not there")
     small = (*TOY_MODELS[kind], "analysis.stages=[basis]", "tracking.mode=disabled", f"output_directory={tmp_path}")
-    planned = check_command_line([f"experiment={experiment}", *small], multirun=False)
+    planned = configs_of(f"experiment={experiment}", *small)
     for number, config in enumerate(planned):
         directory = tmp_path / "runs" / str(number)
         run_pipeline(config, directory, sweep=None)

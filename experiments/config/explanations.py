@@ -1,0 +1,141 @@
+"""What is wrong with a command line or a configuration, in one line: what, where, what was expected, the nearest name.
+
+What Hydra cannot compose is looked for in the overrides themselves; its own words are the last resort.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ValidationError
+
+from models.errors import nearest
+
+ROOT = "config"
+"""Name of the configuration that everything is composed into."""
+
+
+def explain_composition(error: Exception, overrides: Sequence[str], directory: Path, *, multirun: bool = False) -> str:
+    """Why these overrides cannot be composed with the options in `directory`, into one run or a sweep."""
+    parsed: list[Override] = []
+    for text in overrides:
+        try:
+            parsed.append(OverridesParser.create().parse_override(text))
+        except (HydraException, ValueError) as grammar:
+            return explain_grammar(text, grammar)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = sorted(error.options or ())
+        return f"{group}={option}: no such option{nearest(option, options)}; expected one of {', '.join(options)}"
+    known = known_keys(directory)
+    for override in parsed:
+        if (reason := explain_override(override, known, overrides, multirun)) is not None:
+            return reason
+        if (
+            override.value() is None
+            and "." not in override.key_or_group
+            and (directory / override.key_or_group).is_dir()
+        ):
+            return f"{override.input_line}: expected one of its options; --help lists all"
+    # OmegaConf says more of what is wrong with a value than Hydra, which only says where.
+    return explain_value(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error, known)
+
+
+def explain_override(override: Override, known: Sequence[str], overrides: Sequence[str], multirun: bool) -> str | None:
+    """What is wrong with one override by itself, None where nothing is."""
+    key, text = override.key_or_group, str(override.input_line)
+    if not key:
+        return f"{text}: not of the form key=value"
+    is_own = not override.is_add() and not key.startswith("hydra")
+    if is_own and key not in known and not within_free_part(key, overrides):
+        return f"unknown configuration key {key}{nearest(key, known)}; --help lists all"
+    if override.is_sweep_override() and not multirun:
+        return f"{text}: several values are a sweep; expected -m before it, or one value"
+    return None
+
+
+def explain_value(error: BaseException, known: Sequence[str]) -> str:
+    """A key that is not there, or has no value, or what else the error says."""
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        key = str(error.full_key or error.key)
+        return f"unknown configuration key {key}{nearest(key, known)}; --help lists all"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key or error.key}=: has no value; expected one"
+    return first_line(error)
+
+
+def explain_grammar(text: str, error: Exception) -> str:
+    """An override that Hydra's grammar cannot read."""
+    key, _, value = text.partition("=")
+    if key and any(sign in value for sign in "=:{}[]() ") and not value.startswith(("'", '"', "[", "{")):
+        return f"{text}: the value holds a sign of Hydra's grammar; expected it in quotes: '{key}=\"{value}\"'"
+    return f"{text}: not of the form key=value: {first_line(error)}"
+
+
+def within_free_part(key: str, overrides: Sequence[str]) -> bool:
+    """Whether a key belongs to an option from elsewhere, whose keys are not known here."""
+    group = key.partition(".")[0]
+    return "." in key and any(text.startswith(f"{group}=") for text in overrides)
+
+
+@cache
+def known_keys(directory: Path) -> tuple[str, ...]:
+    """Every key of the root configuration and of every option, dotted, and every group."""
+    keys: list[str] = []
+
+    def collect(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            keys.append(f"{prefix}{key}")
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{key}.")
+
+    root = OmegaConf.to_container(OmegaConf.load(directory / f"{ROOT}.yaml"))
+    assert isinstance(root, dict)
+    collect({key: value for key, value in root.items() if key not in ("defaults", "hydra")}, "")
+    for group in sorted(path for path in directory.iterdir() if path.is_dir() and path.name != "hydra"):
+        keys.append(group.name)
+        for option in sorted(group.glob("*.yaml")) if group.name != "experiment" else ():
+            collect(OmegaConf.to_container(OmegaConf.load(option)), f"{group.name}.")
+    return tuple(dict.fromkeys(keys))
+
+
+def explain_validation(error: ValidationError, directory: Path) -> str:
+    """The first thing that is wrong: key=value, expected what."""
+    problem = error.errors()[0]
+    # A union puts the type that was tried into the path; it is no key.
+    path = [part for index, part in enumerate(problem["loc"]) if not (index > 0 and part in ("str", "int"))]
+    key = "".join(dotted(path)).lstrip(".")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown configuration key {key}{nearest(key, known_keys(directory))}; --help lists all"
+    if problem["type"] == "missing":
+        return f"configuration key {key} is missing; --help lists all"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if problem["type"] == "string_pattern_mismatch" and key == "device":
+        message = "expected auto, cpu, cuda or cuda:N"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return f"{key}: {message}" if key else message
+    suggestion = ""
+    if problem["type"] == "literal_error":
+        suggestion = nearest(str(problem["input"]), re.findall(r"'([^']+)'", message))
+    return f"{key}={problem['input']}: {message}{suggestion}"
+
+
+def dotted(path: Sequence[int | str]) -> Iterator[str]:
+    """`.analysis`, `.tolerances`, `[1]`."""
+    for part in path:
+        yield f"[{part}]" if isinstance(part, int) else f".{part}"
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own first line, without trailing hints."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
