@@ -8,6 +8,7 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from libcore.from_module.calls import Call, Tracking
+from libcore.from_module.multihead import multi_head_attention_forward
 from libcore.from_module.operations import operation_name, out_of_place
 from libcore.from_module.rules import RULES
 
@@ -41,6 +42,9 @@ class FoldedBiases(TorchFunctionMode):
         call = Call(self.tracking, func, name, tuple(args), kwargs)
         if name in METADATA or name in LIKE or not any(True for _ in call.data()):
             return func(*args, **kwargs)
+        if name == "multi_head_attention_forward":
+            with self:
+                return multi_head_attention_forward(*args, **kwargs)
         rule = RULES.get(name)
         if rule is None:
             call.refuse("is an operation of which it is not known how its biases scale")

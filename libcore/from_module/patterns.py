@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from math import prod
@@ -61,9 +62,9 @@ def form_of(traced: Traced, node: fx.Node, forms: dict[fx.Node, Form]) -> Form:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             moments = (module.running_mean, module.running_var, module.weight, module.bias)
             return batch_norm(args[0], *moments, module.running_mean is None, 0.0, module.eps)
-        if not any(True for _ in module.parameters()) and not any(True for _ in module.children()):
-            return elementwise_module(args[0], module)
-        raise NoClosedForm(str(target))
+        if not is_elementwise(module):
+            raise NoClosedForm(str(target))
+        return args[0].elementwise(module)
     name = target if isinstance(target, str) else operation_name(target)
     name = name.strip("_")
     if name in RESHAPING:
@@ -74,17 +75,13 @@ def form_of(traced: Traced, node: fx.Node, forms: dict[fx.Node, Form]) -> Form:
     rule = FORMS.get(name)
     if rule is None:
         raise NoClosedForm(name)
+    if name not in OF_TWO and (not isinstance(args[0], Form) or any(isinstance(value, Form) for value in args[1:])):
+        raise NoClosedForm(f"{name} of two values")
     try:
-        return rule(*args, **kwargs)
-    except TypeError as error:  # arguments that the rule does not know
+        inspect.signature(rule).bind(*args, **kwargs)
+    except TypeError as error:
         raise NoClosedForm(str(error)) from None
-
-
-def elementwise_module(x: Form, module: nn.Module) -> Form:
-    """The tracer has made sure that a module without weights is elementwise before it left it whole."""
-    if not is_elementwise(module):
-        raise NoClosedForm(type(module).__name__)
-    return x.elementwise(module)
+    return rule(*args, **kwargs)
 
 
 def elementwise(args: tuple[Any, ...], kwargs: dict[str, Any], target: Any) -> Form:
@@ -119,21 +116,14 @@ def reshaped(x: Form, shape: tuple[int, ...], shape_out: tuple[int, ...]) -> For
 
 def linear(x: Form, weight: Tensor, bias: Tensor | None = None) -> Form:
     """`x @ W^T + b`."""
-    return of_value(x).matrix(x.like(weight).T, optional(x, bias))
+    return x.matrix(x.like(weight).T, optional(x, bias))
 
 
 def matmul(x: Form, weight: Tensor) -> Form:
     """`x @ W`."""
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise NoClosedForm("a product of two values")
-    return of_value(x).matrix(x.like(weight), None)
-
-
-def of_value(x: Any) -> Form:
-    """A value of the module; NoClosedForm for a weight, a number or something computed from pairs."""
-    if not isinstance(x, Form):
-        raise NoClosedForm("a weight in a value's place")
-    return x
+    return x.matrix(x.like(weight), None)
 
 
 def optional(x: Form, tensor: Tensor | None) -> Tensor | None:
@@ -141,8 +131,13 @@ def optional(x: Form, tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else x.like(tensor)
 
 
-def add(x: Form | Tensor, other: Form | Tensor, sign: float = 1.0) -> Form:
+def add(x: Any, other: Any) -> Form:
     """Two values, or a value and a bias."""
+    return sum_of(x, other, 1.0)
+
+
+def sum_of(x: Any, other: Any, sign: float) -> Form:
+    """`x + sign * other`."""
     if isinstance(x, Form) and isinstance(other, Form):
         return x.plus(other if sign == 1.0 else other.scaled(sign))
     if isinstance(x, Form) and isinstance(other, Tensor):
@@ -152,12 +147,12 @@ def add(x: Form | Tensor, other: Form | Tensor, sign: float = 1.0) -> Form:
     raise NoClosedForm("a plain number")
 
 
-def subtract(x: Form | Tensor, other: Form | Tensor) -> Form:
+def subtract(x: Any, other: Any) -> Form:
     """The first less the second."""
-    return add(x, other, -1.0)
+    return sum_of(x, other, -1.0)
 
 
-def multiply(x: Form | Tensor | float, other: Form | Tensor | float) -> Form:
+def multiply(x: Any, other: Any) -> Form:
     """By a number, or by one number for each coordinate."""
     if not isinstance(x, Form):
         x, other = other, x
@@ -168,9 +163,11 @@ def multiply(x: Form | Tensor | float, other: Form | Tensor | float) -> Form:
     return x.scaled(float(other))
 
 
-def divide(x: Form, other: Tensor | float) -> Form:
+def divide(x: Any, other: Any) -> Form:
     """By a number, or by one number for each coordinate."""
-    return multiply(of_value(x), 1 / other)
+    if not isinstance(x, Form) or isinstance(other, Form):
+        raise NoClosedForm("a quotient of two values")
+    return multiply(x, 1 / other)
 
 
 def by_coordinate(x: Form, tensor: Tensor) -> Tensor:
@@ -283,6 +280,7 @@ def mean(x: Form, dim: Any, keepdim: bool = False) -> Form:
     return x.mean_over_pixels(flattened=not keepdim)
 
 
+OF_TWO = frozenset({"add", "sub", "mul", "div"})
 FORMS: dict[str, Callable[..., Form]] = {
     **dict.fromkeys(UNCHANGED - {"to", "type", "type_as", "float", "double"}, lambda x, *args, **kwargs: x),
     "linear": linear,

@@ -88,8 +88,8 @@ def section_of(module: nn.Module, example: Tensor, *, constant_out: bool = True)
     Raises NotRead as `Chain.from_module` does.
     """
     check_example(example)
-    evaluated = in_evaluation_mode(module)
-    traced = trace(evaluated, example)
+    # Inside a Sequential, so that a module that cannot be traced is taken whole.
+    traced = trace(nn.Sequential(in_evaluation_mode(module)), example)
     layers = NodeLayers(traced)
     nodes = layers.chosen((INPUT, OUTPUT))
     section = section_between(traced, layers, nodes, values_between(traced, example), constant_out)
@@ -186,4 +186,9 @@ def expected_activations(
     finally:
         for handle in handles:
             handle.remove()
+    with torch.no_grad():
+        alone = module(example[:1])
+    scale = output.abs().max().clamp(min=1.0)
+    if not ((alone - output[:1]).abs().max() / scale).item() <= torch.finfo(output.dtype).eps ** 0.625:
+        raise NotRead(f"{type(module).__name__}: an example's output depends on the others in the batch")
     return caught | {OUTPUT: layers.layout(layers.traced.output).activation(output)}
