@@ -36,7 +36,9 @@ class Tracking:
         return isinstance(value, Tensor) and value in self._constants
 
     def constants(self, value: Tensor) -> Constants:
-        """Of a tensor that depends on the activation."""
+        """Of a tensor that depends on the activation; NotRead for another in such a tensor's place."""
+        if not self.tracks(value):
+            raise NotRead(f"{self.where or 'the module'}: a parameter or buffer where the activation is expected")
         return self._constants[value]
 
     def constant(self, value: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ def check_folding(part: fx.GraphModule, value: Tensor, layout: Layout, constant_
             tracking.constant(result)
         elif not tracking.tracks(result):
             raise NotRead("the output does not depend on the activation that leads to it")
-    except NotRead:
-        raise
+    except NotRead as error:  # the interpreter has added to its message
+        raise NotRead(first_line(error)) from None
     except Exception as error:
         where = f"{tracking.where}: " if tracking.where else ""
         raise NotRead(f"{where}does not run with its biases folded ({first_line(error)})") from None

@@ -65,7 +65,9 @@ def shaped(call: Call) -> Any:
     """Entries in other places: the constants go along."""
     if any(call.is_data(value) for value in (*call.args[1:], *call.kwargs.values())) and call.name not in AS_ANOTHER:
         call.refuse("at places that depend on the activation")
-    value, result = call.args[0], call.run()
+    value, result = call.argument(0, "input"), call.run()
+    if not call.is_data(value):
+        return result
     function = torch.Tensor.reshape if call.name == "view" else call.function
     moved = [function(c, *call.args[1:], **call.kwargs) for c in call.tracking.constants(value)]
     if isinstance(result, Tensor):

@@ -6,9 +6,12 @@ Submodules are traced through, down to torch's functions, except for batch norma
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, fx, nn
 
@@ -97,7 +100,8 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     while True:
         tracer = Tracer(whole)
         try:
-            graph = tracer.trace(module)
+            with unchecked_shapes():
+                graph = tracer.trace(module)
             break
         except Exception as error:
             if tracer.failed is None or tracer.failed in whole:
@@ -126,6 +130,17 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
         frozenset(node for node in depending if node in tensors or holds_tensors(values.get(node))),
         {node: (values[node], larger[node]) for node in depending if isinstance(values.get(node), int)},
     )
+
+
+@contextmanager
+def unchecked_shapes() -> Iterator[None]:
+    """Annotated shapes are not checked meanwhile: a traced value has none."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def values_of(module: nn.Module, graph: fx.Graph, inputs: Tensor) -> dict[fx.Node, Any]:
