@@ -16,6 +16,8 @@ from libcore.from_module.refusal import NotRead
 class Tracking:
     """Which tensors depend on the activation, and their constants.
 
+    `values` counts the numbers in them, `where` names the submodule that runs.
+
     Args:
         checking: biases are added as they are, and only whether each one's position can be told is looked at. The
             constants are then to differ from position to position.
@@ -24,11 +26,13 @@ class Tracking:
     def __init__(self, checking: bool) -> None:
         self.checking = checking
         self.where = ""
+        self.values = 0
         self._constants = WeakIdKeyDictionary()
 
     def track(self, value: Tensor, constants: Constants) -> Tensor:
         """From now on, this tensor depends on the activation and has these constants."""
         self._constants[value] = constants
+        self.values += value.numel()
         return value
 
     def tracks(self, value: Any) -> bool:
@@ -102,7 +106,7 @@ class Call:
             self.refuse("adds a constant where several positions meet, so it cannot be told whose constant it is")
         (constant,) = constants
         if not self.tracking.checking:
-            return bias * constant
+            return bias * constant.to(bias.dtype)
         if not bool((constant > 0).all()):
             self.refuse("adds a constant in the padding, where no position's constant coordinate is")
         return bias

@@ -31,9 +31,7 @@ def section_of_form(form: Form, constant_out: bool) -> Section:
         return AffineSection(form.linear.matrix)
     if len(form.hidden) == 1 and form.hidden[0].normalisation is None and form.hidden[0].function is not None:
         (layer,) = form.hidden
-        return ResidualElementwiseSection(
-            form.linear.matrix, layer.reads.matrix, layer.writes.matrix, layer.function
-        )
+        return ResidualElementwiseSection(form.linear.matrix, layer.reads.matrix, layer.writes.matrix, layer.function)
     return BlockSection(form.linear.matrix, tuple(branch(layer) for layer in form.hidden))
 
 

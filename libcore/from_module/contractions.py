@@ -52,7 +52,9 @@ def einsum(call: Call) -> Tensor:
     inputs, labels_out = equation.replace(" ", "").split("->")
     labels_in = inputs.split(",")
     free = [letter for letter in ascii_letters if letter not in equation]
-    leading = max((v.ndim - len(s.replace("...", "")) for v, s in zip(operands, labels_in, strict=True) if "..." in s), default=0)
+    leading = max(
+        (v.ndim - len(s.replace("...", "")) for v, s in zip(operands, labels_in, strict=True) if "..." in s), default=0
+    )
     full = "".join(free[:leading])
     spelled = []
     for value, labels in zip(operands, labels_in, strict=True):

@@ -122,7 +122,12 @@ class Form:
     def after_normalisation(self, function: Function) -> HiddenLayer:
         """`φ` of a linear map of what was normalised."""
         layer, bias = self.hidden[0], self.linear.not_carrying()
-        if len(self.hidden) > 1 or layer.function is not None or not self.linear.pointwise or bias.kernel[..., :-1, :].any():
+        if (
+            len(self.hidden) > 1
+            or layer.function is not None
+            or not self.linear.pointwise
+            or bias.kernel[..., :-1, :].any()
+        ):
             raise NoClosedForm("one nonlinear function after another")
         reads = layer.reads.then(layer.writes.without_constant())
         reads = reads.plus(bias.without_constant())

@@ -38,7 +38,9 @@ def multi_head_attention_forward(
     rare = {"bias_k": bias_k, "add_zero_attn": add_zero_attn or None, "key_padding_mask": key_padding_mask}
     given = [name for name, option in rare.items() if option is not None]
     if given or in_proj_weight is None or use_separate_proj_weight or query.ndim != 3:
-        raise NotRead(f"MultiheadAttention with {(given or ['separate projections'])[0]}; expected plain self-attention")
+        raise NotRead(
+            f"MultiheadAttention with {(given or ['separate projections'])[0]}; expected plain self-attention"
+        )
     biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
     queries, keys, values = (
         functional.linear(read, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)

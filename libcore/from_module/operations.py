@@ -39,7 +39,7 @@ ELEMENTWISE = frozenset(
 """Each number by itself; further arguments are plain numbers."""
 
 UNCHANGED = frozenset(
-    "contiguous clone to float double type type_as detach dropout alpha_dropout feature_alpha_dropout dropout1d "
+    "contiguous clone to float double type type_as dropout alpha_dropout feature_alpha_dropout dropout1d "
     "dropout2d dropout3d feature_dropout requires_grad positive".split()
 )
 """The same numbers in evaluation mode."""

@@ -53,13 +53,16 @@ def form_of(traced: Traced, node: fx.Node, forms: dict[fx.Node, Form]) -> Form:
             return forms[argument]
         if argument in traced.data:
             raise NoClosedForm(f"{argument}")
-        return traced.constants.get(argument, traced.sizes.get(argument))
+        size, other = traced.sizes.get(argument, (None, None))
+        return traced.constants.get(argument, size if size == other else None)
 
     args, kwargs = fx.map_arg(node.args, known), fx.map_arg(node.kwargs, known)
     target: Any = node.target
     if node.op == "call_module":
         module = traced.module.get_submodule(str(target))
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if len(traced.shapes[node]) == 3:
+                raise NoClosedForm("a normalisation by position")
             moments = (module.running_mean, module.running_var, module.weight, module.bias)
             return batch_norm(args[0], *moments, module.running_mean is None, 0.0, module.eps)
         if not is_elementwise(module):
@@ -75,6 +78,8 @@ def form_of(traced: Traced, node: fx.Node, forms: dict[fx.Node, Form]) -> Form:
     rule = FORMS.get(name)
     if rule is None:
         raise NoClosedForm(name)
+    if name == "batch_norm" and len(traced.shapes[node]) == 3:
+        raise NoClosedForm("a normalisation by position")
     if name not in OF_TWO and (not isinstance(args[0], Form) or any(isinstance(value, Form) for value in args[1:])):
         raise NoClosedForm(f"{name} of two values")
     try:
@@ -160,12 +165,14 @@ def multiply(x: Any, other: Any) -> Form:
         raise NoClosedForm("a product of two values")
     if isinstance(other, Tensor):
         return x.each_coordinate(by_coordinate(x, other), None)
+    if not isinstance(other, (int, float)):
+        raise NoClosedForm("a size of the batch")
     return x.scaled(float(other))
 
 
 def divide(x: Any, other: Any) -> Form:
     """By a number, or by one number for each coordinate."""
-    if not isinstance(x, Form) or isinstance(other, Form):
+    if not isinstance(x, Form) or not isinstance(other, (Tensor, int, float)):
         raise NoClosedForm("a quotient of two values")
     return multiply(x, 1 / other)
 
@@ -256,7 +263,9 @@ def conv2d(
     return x.then(AffineMap(kernel, x.grid, steps, zeros))
 
 
-def avg_pool2d(x: Form, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, *rest: Any) -> Form:
+def avg_pool2d(
+    x: Form, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, *rest: Any
+) -> Form:
     """Without padding, whose zeros would count."""
     window = per_axis(kernel_size, 2)
     (steps, *others) = set(per_axis(kernel_size if stride in (None, ()) else stride, 2))

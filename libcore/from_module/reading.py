@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from libcore.constant import with_constant
 from libcore.from_module.affine_maps import NoClosedForm
 from libcore.from_module.closed_forms import section_of_form
+from libcore.from_module.expectation import expected_activations
 from libcore.from_module.layouts import Layout
 from libcore.from_module.node_layers import INPUT, OUTPUT, NodeLayers
 from libcore.from_module.patterns import form_between
@@ -55,7 +56,7 @@ def read_module(
     device = example_inputs.device if own is None else own.device
     evaluated = in_evaluation_mode(module).to(device=device, dtype=dtype)
     example = moved(example_inputs, device, dtype)
-    traced = trace(evaluated, example)
+    traced = trace(out_of_place(evaluated), example)
     layers = NodeLayers(traced)
     names = layers.default() if node_layers is None else tuple(node_layers)
     nodes = layers.chosen(names)
@@ -73,7 +74,7 @@ def read_module(
         of_last,
         None if tail is None else tail.to(device=device, dtype=dtype),
         example,
-        expected_activations(evaluated, example, names, layers, nodes),
+        expected_activations(evaluated, example, {name: layers.layout(node) for name, node in zip(names, nodes)}),
     )
 
 
@@ -89,7 +90,7 @@ def section_of(module: nn.Module, example: Tensor, *, constant_out: bool = True)
     """
     check_example(example)
     # Inside a Sequential, so that a module that cannot be traced is taken whole.
-    traced = trace(nn.Sequential(in_evaluation_mode(module)), example)
+    traced = trace(nn.Sequential(out_of_place(in_evaluation_mode(module))), example)
     layers = NodeLayers(traced)
     nodes = layers.chosen((INPUT, OUTPUT))
     section = section_between(traced, layers, nodes, values_between(traced, example), constant_out)
@@ -115,12 +116,17 @@ def moved(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def in_evaluation_mode(module: nn.Module) -> nn.Module:
-    """A copy that computes nothing in place; the module itself stays as it is."""
-    evaluated = copy.deepcopy(module).eval().requires_grad_(False)
-    for submodule in evaluated.modules():
+    """A copy; the module itself stays as it is."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def out_of_place(module: nn.Module) -> nn.Module:
+    """A copy whose submodules such as `ReLU(inplace=True)` return something new."""
+    copied = copy.deepcopy(module)
+    for submodule in copied.modules():
         if getattr(submodule, "inplace", False) is True:
-            submodule.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
-    return evaluated
+            setattr(submodule, "inplace", False)
+    return copied
 
 
 def values_between(traced: Traced, example: Tensor) -> dict[fx.Node, Tensor]:
@@ -152,9 +158,7 @@ def section_between(
 class Embedding:
     """From inputs to the first node layer's activation `[batch, position, d + 1]`."""
 
-    def __init__(
-        self, traced: Traced, node: fx.Node, layout: Layout, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, traced: Traced, node: fx.Node, layout: Layout, device: torch.device, dtype: torch.dtype) -> None:
         self.program = None if node is traced.input else Program(part_of(traced, traced.input, node))
         self.layout = layout
         self.device = device
@@ -162,33 +166,5 @@ class Embedding:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         value = moved(inputs, self.device, self.dtype)
-        return with_constant(self.layout.activation(value if self.program is None else self.program(value)))
-
-
-def expected_activations(
-    module: nn.Module, example: Tensor, names: tuple[str, ...], layers: NodeLayers, nodes: tuple[fx.Node, ...]
-) -> dict[str, Tensor]:
-    """What the submodules read, caught while the module runs, and what it returns."""
-    caught: dict[str, Tensor] = {}
-    handles = []
-    layouts = {name: layers.layout(node) for name, node in zip(names, nodes, strict=True)}
-    for name in names:
-        if name in layers.traced.read_by:
-
-            def catch(entered: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
-                value = next(iter((*args, *kwargs.values())))
-                caught[name] = layouts[name].activation(value).clone()
-
-            handles.append(module.get_submodule(name).register_forward_pre_hook(catch, with_kwargs=True))
-    try:
-        with torch.no_grad():
-            output = module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    with torch.no_grad():
-        alone = module(example[:1])
-    scale = output.abs().max().clamp(min=1.0)
-    if not ((alone - output[:1]).abs().max() / scale).item() <= torch.finfo(output.dtype).eps ** 0.625:
-        raise NotRead(f"{type(module).__name__}: an example's output depends on the others in the batch")
-    return caught | {OUTPUT: layers.layout(layers.traced.output).activation(output)}
+        read = value if self.program is None else self.program(value.clone())
+        return with_constant(self.layout.activation(read))

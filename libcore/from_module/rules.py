@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,16 +73,23 @@ def shaped(call: Call) -> Any:
     moved = [function(c, *call.args[1:], **call.kwargs) for c in call.tracking.constants(value)]
     if isinstance(result, Tensor):
         return call.tracked(result, [restored(c, value, call) for c in moved])
-    return type(result)(
-        call.tracked(part, [restored(c[index], value, call) for c in moved]) for index, part in enumerate(result)
-    )
+    for index, part in enumerate(result):
+        call.tracked(part, [restored(c[index], value, call) for c in moved])
+    return result
+
+
+def iteration(call: Call) -> Any:
+    """Over the first dimension, as in `q, k, v = qkv`."""
+    return iter(shaped(replace(call, function=torch.unbind, name="unbind")))
 
 
 def restored(moved: Tensor, value: Tensor, call: Call) -> Tensor:
     """Expanded again where copying made an unvarying constant vary: in other dimensions than those that were copied."""
     if call.name not in COPYING:
         return moved
-    unvarying = set.intersection(*({d for d in range(c.ndim) if not c.stride(d)} for c in call.tracking.constants(value)))
+    unvarying = set.intersection(
+        *({d for d in range(c.ndim) if not c.stride(d)} for c in call.tracking.constants(value))
+    )
     return narrowed(moved, unvarying)
 
 
@@ -119,7 +127,11 @@ def joined(call: Call) -> Tensor:
 
 def choice(call: Call) -> Tensor:
     """`where` and `masked_fill`: between data, or between data and what a mask writes."""
-    written = [call.argument(2, "value")] if call.name == "masked_fill" else [call.argument(1, "input"), call.argument(2, "other")]
+    written = (
+        [call.argument(2, "value")]
+        if call.name == "masked_fill"
+        else [call.argument(1, "input"), call.argument(2, "other")]
+    )
     for value in written:
         if not call.is_data(value) and not masking(value):
             call.refuse("with a finite number, which scales in a way that is not known; expected zero or infinity")
@@ -146,8 +158,8 @@ def reduction(call: Call) -> Any:
     constants = [averaged(c, over) for c in call.tracking.constants(value)]
     if reduced.ndim < value.ndim:
         constants = [c.squeeze(tuple(over)) for c in constants]
-    tracked = call.tracked(reduced, constants)
-    return tracked if isinstance(result, Tensor) else (tracked, *result[1:])
+    call.tracked(reduced, constants)
+    return result
 
 
 def linear(call: Call) -> Tensor:
@@ -187,7 +199,12 @@ def layer_norm(call: Call) -> Tensor:
 
 def group_norm(call: Call) -> Tensor:
     """As `layer_norm`, every pixel with its own constant."""
-    x, groups, weight, bias = call.argument(0, "input"), call.argument(1, "num_groups"), call.argument(2, "weight"), call.argument(3, "bias")
+    x, groups, weight, bias = (
+        call.argument(0, "input"),
+        call.argument(1, "num_groups"),
+        call.argument(2, "weight"),
+        call.argument(3, "bias"),
+    )
     result = functional.group_norm(x, groups, weight, None, call.argument(4, "eps", 1e-5))
     shape = (1, -1) + (1,) * (x.ndim - 2)
     return with_bias(call, result, None if bias is None else bias.view(shape), list(call.tracking.constants(x)))
@@ -228,15 +245,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("matmul", "rmatmul"), matmul),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(
-        [
-            f"{kind}_pool{n}d"
-            for kind in ("avg", "max", "adaptive_avg", "adaptive_max")
-            for n in (1, 2, 3)
-        ],
+        [f"{kind}_pool{n}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)],
         pooling,
     ),
     **dict.fromkeys(("interpolate", "upsample"), resampling),
     "pad": padding,
+    "iter": iteration,
     "linear": linear,
     "addmm": addmm,
     "layer_norm": layer_norm,

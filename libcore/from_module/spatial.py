@@ -70,7 +70,11 @@ def per_channel(call: Call, constant: Tensor, args: tuple[Any, ...], settings: d
     """The operation on the constant of one channel, or of all where they differ."""
     channels = constant.shape[1]
     one = compact(constant).expand(-1, -1, *constant.shape[2:])
-    moved = call.function(one if one.shape[0] == constant.shape[0] else one.expand(constant.shape[0], -1, *one.shape[2:]), *args, **settings)
+    moved = call.function(
+        one if one.shape[0] == constant.shape[0] else one.expand(constant.shape[0], -1, *one.shape[2:]),
+        *args,
+        **settings,
+    )
     return moved.expand(-1, channels, *moved.shape[2:]) if moved.shape[1] == 1 else moved
 
 

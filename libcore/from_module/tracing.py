@@ -147,7 +147,7 @@ def values_of(module: nn.Module, graph: fx.Graph, inputs: Tensor) -> dict[fx.Nod
     """Of all nodes, on these inputs; NotRead with PyTorch's reason where the module does not take them."""
     evaluation = Evaluation(module, graph)
     try:
-        evaluation.run(inputs)
+        evaluation.run(inputs.clone())
     except Exception as error:
         raise NotRead(
             f"{type(module).__name__} on an example {tuple(inputs.shape)} of {inputs.dtype}: {first_line(error)}"
@@ -157,7 +157,9 @@ def values_of(module: nn.Module, graph: fx.Graph, inputs: Tensor) -> dict[fx.Nod
 
 def holds_tensors(value: Any) -> bool:
     """A tuple or list with tensors in it."""
-    return isinstance(value, (tuple, list)) and any(isinstance(entry, Tensor) or holds_tensors(entry) for entry in value)
+    return isinstance(value, (tuple, list)) and any(
+        isinstance(entry, Tensor) or holds_tensors(entry) for entry in value
+    )
 
 
 def descendants(node: fx.Node) -> set[fx.Node]:

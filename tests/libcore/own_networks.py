@@ -143,7 +143,11 @@ def sections_by_hand(model: Transformer) -> tuple[Section, ...]:
         ),
         BlockSection(
             torch.zeros(WIDTH + 1, TOKENS, dtype=torch.float64),
-            (PositionwiseBranch(read_by_hand(model.head, model.norm), torch.eye(TOKENS).double(), Linear(), normalisation),),
+            (
+                PositionwiseBranch(
+                    read_by_hand(model.head, model.norm), torch.eye(TOKENS).double(), Linear(), normalisation
+                ),
+            ),
         ),
     )
 

@@ -14,25 +14,27 @@ from own_networks import (
     sections_by_hand,
     with_random_weights,
 )
-from tiny_models import AMPLE, largest_difference
+from tiny_models import AMPLE, largest_difference, stream_of
 from torch import Tensor, nn
 from torch.nn import functional
 
+from libcore.basis import identity_basis
 from libcore.chain import Chain
 from libcore.estimators import edges, jacobian_gram
-from libcore.methods import FitSettings, fit_lib
+from libcore.eigen import RELATIVE
+from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.sections import ClosedForm
 from libcore.statistics import chain_statistics
 from models.vision import cnn, cnn_sections, mlp
 from models.vision.images import ImageFormat
 
-FORMAT = ImageFormat(channels=2, height=8, width=4, n_classes=3, n_train=1, n_test=1)
-CHANNELS = (3, 4)
+FORMAT = ImageFormat(channels=2, height=4, width=4, n_classes=3, n_train=1, n_test=1)
+CHANNELS = (2, 3)
 
 
 def images(n: int = 6) -> Tensor:
-    return torch.randint(0, 256, (n, 2, 8, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(0, 256, (n, 2, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 def pixels(n: int = 6) -> Tensor:
@@ -48,25 +50,24 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_same(chain: Chain, expected: Chain, inputs: Tensor, inputs_by_hand: Tensor) -> None:
-    """Activations, Jacobian Grams, LIB's importances and edges."""
-    activations = list(zip(chain.activations(inputs), expected.activations(inputs_by_hand), strict=True))
-    for found, by_hand in activations:
+    """Activations, and from the last node layer to the first Jacobian Grams, LIB's importances and edges."""
+    statistics = chain_statistics(chain, inputs, AMPLE), chain_statistics(expected, inputs_by_hand, AMPLE)
+    activations = list(expected.activations(inputs_by_hand))
+    for found, by_hand in zip(chain.activations(inputs), activations, strict=True):
         assert largest_difference(found, by_hand) < 1e-12
-    fitted = [
-        fit_lib(each, data, chain_statistics(each, data, AMPLE), FitSettings(memory_budget=AMPLE))
-        for each, data in ((chain, inputs), (expected, inputs_by_hand))
-    ]
-    bases = fitted[1]
-    for index, (layer, by_hand) in enumerate(zip(expected.node_layers[:-1], expected.sections, strict=True)):
-        own, after = bases[layer], bases[expected.node_layers[index + 1]]
-        stream = expected.stream(inputs_by_hand, index, AMPLE)
-        grams = [jacobian_gram(section, stream, after, GRADIENT) for section in (chain.sections[index], by_hand)]
+    after = identity_basis(torch.ones(activations[-1].shape[-1], dtype=torch.float64), has_constant=False)
+    for index in reversed(range(len(chain.sections))):
+        sections, stream = (chain.sections[index], expected.sections[index]), stream_of(activations[index])
+        grams = [jacobian_gram(section, stream, after, GRADIENT) for section in sections]
         assert largest_difference(*grams) < 1e-12
-        strengths = [edges(section, stream, own, after, GRADIENT) for section in (chain.sections[index], by_hand)]
-        assert largest_difference(*strengths) < 1e-11
-    for layer, found in zip(chain.node_layers, fitted[0].values(), strict=True):
-        by_hand = bases[expected.node_layers[chain.node_layers.index(layer)]]
-        assert largest_difference(found.importance, by_hand.importance) < 1e-11
+        bases = [
+            lib_basis(of_chain[layers[index]], gram, RELATIVE, torch.float64)
+            for of_chain, layers, gram in zip(statistics, (chain.node_layers, expected.node_layers), grams, strict=True)
+        ]
+        assert largest_difference(bases[0].importance, bases[1].importance) < 1e-12
+        strengths = [edges(section, stream, bases[1], after, GRADIENT) for section in sections]
+        assert largest_difference(*strengths) < 1e-12
+        after = bases[1]
 
 
 def test_mlp_by_hand() -> None:
@@ -82,9 +83,7 @@ def test_mlp_by_hand() -> None:
 def test_cnn_by_hand(pooling: str) -> None:
     module = with_random_weights(cnn.Cnn(FORMAT, CHANNELS, pooling))
     chain = Chain.from_module(module, pixels())
-    by_hand = cnn_sections.chain_of(
-        weights_of(module), FORMAT, CHANNELS, pooling, torch.float64, torch.device("cpu")
-    )
+    by_hand = cnn_sections.chain_of(weights_of(module), FORMAT, CHANNELS, pooling, torch.float64, torch.device("cpu"))
     # By hand, `readout` is what the last block returns; here, what the submodule of that name reads.
     assert chain.node_layers == ("blocks.0", "blocks.1", "blocks.2", "blocks.3", "readout", "output")
     kept = ("blocks.0", "blocks.1", "blocks.2", "blocks.3", "output")
@@ -161,7 +160,12 @@ class Gains(nn.Module):
     ("net", "expected"),
     [
         (sequential(), ("0", "2", "4", "output")),
-        (nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))), ("0", "1", "1.2", "output")),
+        (
+            nn.Sequential(
+                nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+            ),
+            ("0", "1", "1.2", "output"),
+        ),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), ("0", "3", "output")),
         (nn.Tanh(), ("input", "output")),
         (nn.Linear(3, 2), ("input", "output")),
@@ -212,26 +216,75 @@ REFUSED = {
         "add adds a constant where several positions meet",
     ),
     "half a mask": (lambda m, x: (x @ x.mT + m.causal + m.pairs).softmax(-1) @ x, (4, 3), "several positions meet"),
-    "mask and bias": (lambda m, x: (x @ x.mT + (m.causal + m.pairs)).softmax(-1) @ x, (4, 3), "both finite and infinite"),
+    "mask and bias": (
+        lambda m, x: (x @ x.mT + (m.causal + m.pairs)).softmax(-1) @ x,
+        (4, 3),
+        "both finite and infinite",
+    ),
     "masked to a number": (lambda m, x: torch.where(m.weight > 0, x, 0.5), (4, 3), "where with a finite number"),
     "threshold": (lambda m, x: torch.maximum(x, m.weight), (4, 3), "maximum takes a parameter or buffer"),
     "unknown operation": (lambda m, x: torch.fft.rfft(x).abs(), (4, 3), "fft_rfft is an operation of which"),
     "sorted": (lambda m, x: x.sort(-1)[0], (4, 3), "sort is an operation of which"),
     "padded with numbers": (lambda m, x: functional.pad(x, (1, 1), value=2.0), (4, 3), "pad with 2"),
     "weights of the activation": (lambda m, x: functional.linear(x, x[0]), (4, 3), "linear with weights that depend"),
-    "pairs": (lambda m, x: x @ x.mT, (4, 3), "numbers about pairs of positions|the layer|activation"),
+    "a hidden derivative": (lambda m, x: x.detach() + x, (4, 3), "detach is an operation of which"),
     "other examples": (lambda m, x: x - x.mean(0, keepdim=True), (4, 3), "depends on the others in the batch"),
     "a tuple": (lambda m, x: (x, x), (4, 3), "does not return a tensor"),
-    "control flow at the root": (lambda m, x: x if x.sum() > 0 else -x, (4, 3), "Gains.forward cannot be traced by torch.fx"),
+    "control flow at the root": (
+        lambda m, x: x if x.sum() > 0 else -x,
+        (4, 3),
+        "Gains.forward cannot be traced by torch.fx",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name: str) -> None:
     function, shape, message = REFUSED[name]
-    example = torch.randn(3, *shape, dtype=torch.float64)
-    layers = ["input", "inner", "output"] if name == "pairs" else None
+    net = Gains(function) if "at the root" in name else nn.Sequential(nn.Linear(3, 3), Gains(function))
     with pytest.raises(ValueError, match=message) as error:
-        chain = Chain.from_module(nn.Sequential(nn.Linear(3, 3), Gains(function)).double() if name != "control flow at the root" else Gains(function).double(), example)
-        print(layers, chain.sections)
+        Chain.from_module(net.double(), torch.randn(3, *shape, dtype=torch.float64))
     assert "\n" not in str(error.value)
+
+
+def test_pairs_of_positions_are_no_node_layer() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), Gains(lambda m, x: x @ x.mT), nn.Linear(4, 2)).double()
+    with pytest.raises(ValueError, match="returns numbers about pairs of positions"):
+        Chain.from_module(net, torch.randn(2, 4, 3, dtype=torch.float64))
+
+
+class Preactivated(nn.Module):
+    """Works on its residual stream in place, which is seen only where it runs as it was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.second = nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return x + self.second(self.relu(x))
+
+
+def test_a_chain_that_is_not_the_module_is_refused() -> None:
+    module, example = with_random_weights(Preactivated()), torch.randn(5, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"output: the chain is off by .* on the example"):
+        Chain.from_module(module, example, ["input", "output"])
+    net = sequential().double()
+    chain = Chain.from_module(net, example)
+    activations = dict(zip(chain.node_layers, chain.activations(example), strict=True))
+    own = {layer: value[..., :-1] if chain.has_constant(layer) else value for layer, value in activations.items()}
+    chain.compare(example, own)
+    with pytest.raises(ValueError, match="2: the chain is off by"):
+        chain.compare(example, own | {"2": own["2"] + 1e-6, "4": own["4"] + 1.0})
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (torch.zeros(3), r"example_inputs \[3\]; expected \[batch, ...\]"),
+        (torch.zeros(2, 5), r"Sequential on an example \(2, 5\) of torch.float32: mat1 and mat2"),
+    ],
+)
+def test_examples_that_are_none(example: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Chain.from_module(sequential(), example)

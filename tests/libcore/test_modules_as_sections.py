@@ -58,6 +58,18 @@ class Written(nn.Module):
         return self.function(self, x)
 
 
+class Unpacking(nn.Module):
+    """Iterates over a tensor, which `torch.fx` cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = iter(self.linear(x).unflatten(-1, (2, 3)).movedim(-2, 0))
+        return gate.max(-1, keepdim=True).values * value.sigmoid()
+
+
 class Branching(nn.Module):
     """What `torch.fx` cannot trace."""
 
@@ -90,7 +102,10 @@ VECTOR, POSITIONS, IMAGE = (3,), (4, 3), (2, 4, 6)
 CLOSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(3, 4), VECTOR),
     "a linear map without bias": (lambda: nn.Linear(3, 4, bias=False), VECTOR),
-    "two linear maps": (lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Identity(), nn.Linear(4, 2)), VECTOR),
+    "two linear maps": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Identity(), nn.Linear(4, 2)),
+        VECTOR,
+    ),
     "nested": (
         lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 5), nn.Sequential(nn.ReLU())), nn.Sequential(nn.Linear(5, 2))),
         VECTOR,
@@ -146,7 +161,10 @@ CLOSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         IMAGE,
     ),
     "shortcut": (Shortcut, IMAGE),
-} | {f"activation {module}": (lambda module=module: nn.Sequential(nn.Linear(3, 4), module), VECTOR) for module in ACTIVATIONS}
+} | {
+    f"activation {module}": (lambda module=module: nn.Sequential(nn.Linear(3, 4), module), VECTOR)
+    for module in ACTIVATIONS
+}
 FUNCTIONS = "relu gelu silu sigmoid tanh softplus elu mish".split()
 CLOSED |= {
     f"function {name}": (
@@ -156,12 +174,18 @@ CLOSED |= {
     for name in FUNCTIONS
 }
 DIFFERENTIATED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "three layers": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), VECTOR),
+    "three layers": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)),
+        VECTOR,
+    ),
     "normalisation of a sum": (lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU()), POSITIONS),
     "control flow": (lambda: nn.Sequential(Branching(), nn.Linear(3, 2)), VECTOR),
     "max pooling": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), IMAGE),
     "group normalisation": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), IMAGE),
-    "gated": (lambda: Written(lambda m, x: functional.silu(x @ m.a + m.b) * (x @ m.c), (3, 4), (4,), (3, 4)), POSITIONS),
+    "gated": (
+        lambda: Written(lambda m, x: functional.silu(x @ m.a + m.b) * (x @ m.c), (3, 4), (4,), (3, 4)),
+        POSITIONS,
+    ),
     "PReLU": (lambda: nn.Sequential(nn.Linear(3, 4), nn.PReLU(4)), VECTOR),
     "addmm": (lambda: Written(lambda m, x: torch.addmm(m.b, x, m.a).sin(), (3, 4), (4,)), VECTOR),
     "einsum": (lambda: Written(lambda m, x: torch.einsum("...i,ij->...j", x, m.a) + m.b, (3, 4), (4,)), POSITIONS),
@@ -178,6 +202,8 @@ DIFFERENTIATED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         IMAGE,
     ),
+    "batch normalisation of a sequence": (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), POSITIONS),
+    "unpacked": (lambda: Unpacking(), POSITIONS),
     "padding around": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(2, 3, 3)), IMAGE),
     "circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), IMAGE),
     "upsampling": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)), IMAGE),
