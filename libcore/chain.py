@@ -89,12 +89,13 @@ class Chain:
         `expected` may lack node layers; `output` is what the whole chain returns.
         """
         with torch.no_grad():
-            for number, activation in enumerate(self.checked(self.activations(inputs))):
-                layer = self.node_layers[number]
-                own = activation[..., :-1] if self.has_constant(layer) else activation
+            activations = list(self.checked(self.activations(inputs)))
+            for layer, activation in zip(self.node_layers, activations, strict=True):
                 if layer in expected:
-                    check_equal(layer, own, expected[layer])
-            check_equal("output", self.output_from(activation, number), expected["output"])
+                    check_equal(
+                        layer, activation[..., :-1] if self.has_constant(layer) else activation, expected[layer]
+                    )
+            check_equal("output", self.output_from(activations[-1], len(self.sections)), expected["output"])
 
     def has_constant(self, layer: str) -> bool:
         """Whether the last coordinate of this node layer's activation is the constant one."""

@@ -1,4 +1,4 @@
-"""Somebody's own network, read into sections: a traced graph, cut at node layers, each part in closed form or folded."""
+"""Somebody's own network, read into sections: traced, cut at node layers, in closed form or differentiated."""
 
 from libcore.from_module.reading import Parts, read_module, section_of
 from libcore.from_module.refusal import NotRead

@@ -65,7 +65,7 @@ class AffineMap:
         """This map, then the other. NoClosedForm where padding keeps the two from being one convolution."""
         if other.pointwise:
             return replace(self, kernel=self.kernel @ other.matrix)
-        if other.padding and self.window != (1, 1) or self.padding:
+        if (other.padding and self.window != (1, 1)) or self.padding:
             raise NoClosedForm("two convolutions with zeros between them")
         rows, columns = (self.stride * (n - 1) + own for n, own in zip(other.window, self.window, strict=True))
         d_in, d_out = self.kernel.shape[2], other.kernel.shape[3]
@@ -92,15 +92,20 @@ class AffineMap:
         if self.pointwise and other.pointwise:
             return replace(self, kernel=self.kernel + other.kernel)
         one_pixel = self.grid_out == other.grid_out == (1, 1)
-        if self.stride != other.stride and not one_pixel or self.grid_out != other.grid_out:
+        if (self.stride != other.stride and not one_pixel) or self.grid_out != other.grid_out:
             raise NoClosedForm("paths that read in different steps")
         padding = max(self.padding, other.padding)
         after = [max(m.window[axis] - m.padding for m in (self, other)) for axis in range(2)]
         kernels = [
             pad(
                 m.kernel,
-                (0, 0, 0, 0, padding - m.padding, after[1] - m.window[1] + m.padding)
-                + (padding - m.padding, after[0] - m.window[0] + m.padding),
+                (
+                    0,
+                    0,
+                    0,
+                    0,
+                    *(n for axis in (1, 0) for n in (padding - m.padding, after[axis] - m.window[axis] + m.padding)),
+                ),
             )
             for m in (self, other)
         ]

@@ -29,9 +29,9 @@ def section_of_form(form: Form, constant_out: bool) -> Section:
         return convolution_section(form)
     if not form.hidden:
         return AffineSection(form.linear.matrix)
-    if len(form.hidden) == 1 and form.hidden[0].normalisation is None and form.hidden[0].function is not None:
-        (layer,) = form.hidden
-        return ResidualElementwiseSection(form.linear.matrix, layer.reads.matrix, layer.writes.matrix, layer.function)
+    first = form.hidden[0]
+    if len(form.hidden) == 1 and first.normalisation is None and first.function is not None:
+        return ResidualElementwiseSection(form.linear.matrix, first.reads.matrix, first.writes.matrix, first.function)
     return BlockSection(form.linear.matrix, tuple(branch(layer) for layer in form.hidden))
 
 
@@ -48,7 +48,7 @@ def convolution_section(form: Form) -> Section:
         return linear
     if len(form.hidden) > 1:
         raise NoClosedForm("several nonlinear paths of an image beside each other")
-    (layer,) = form.hidden
+    layer = form.hidden[0]
     assert layer.function is not None
     try:
         return ResidualConvolutionSection(linear, layer.reads.section(), layer.writes.section(), layer.function)

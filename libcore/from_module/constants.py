@@ -85,6 +85,6 @@ def bias_offset(size: int, window: int, stride: int, padding: int, dilation: int
     first = -(-padding // dilation)
     for offset in (middle, first):
         begin = offset * dilation - padding
-        if offset < window and 0 <= begin and begin + stride * (size_out - 1) < size:
+        if offset < window and begin >= 0 and begin + stride * (size_out - 1) < size:
             return offset
     return None

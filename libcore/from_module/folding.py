@@ -12,14 +12,15 @@ from libcore.from_module.multihead import multi_head_attention_forward
 from libcore.from_module.operations import operation_name, out_of_place
 from libcore.from_module.rules import RULES
 
-METADATA = frozenset(
+METADATA = (
     "shape size dim ndim ndimension dtype device numel nelement is_floating_point is_complex stride layout len "
     "requires_grad is_cuda is_contiguous is_leaf grad_fn is_nested is_sparse is_quantized is_meta itemsize "
-    "element_size get_device is_cpu is_mps storage_offset bool".split()
+    "element_size get_device is_cpu is_mps storage_offset bool"
 )
 """Results that depend on shapes, or that control flow depends on."""
-LIKE = frozenset("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_tensor".split())
+LIKE = "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_tensor"
 """Tensors that depend on the input's shape alone."""
+WITHOUT_NUMBERS = frozenset([*METADATA.split(), *LIKE.split()])
 
 
 class FoldedBiases(TorchFunctionMode):
@@ -40,7 +41,7 @@ class FoldedBiases(TorchFunctionMode):
         kwargs = kwargs or {}
         name = operation_name(func)
         call = Call(self.tracking, func, name, tuple(args), kwargs)
-        if name in METADATA or name in LIKE or not any(True for _ in call.data()):
+        if name in WITHOUT_NUMBERS or not any(True for _ in call.data()):
             return func(*args, **kwargs)
         if name == "multi_head_attention_forward":
             with self:

@@ -111,21 +111,26 @@ class NodeLayers:
         nodes = self.readers[name]
         if len(nodes) > 1:
             return f"node layer {name!r} is called {len(nodes)} times; expected a submodule that is called once"
-        (node,) = nodes
-        if node not in self.traced.data or node not in self.traced.shapes:
-            return f"node layer {name!r} reads no tensor that depends on the input; {self.instead(node)}"
-        if node not in self.traced.floating:
-            return f"node layer {name!r} reads integers, which have no derivative; {self.instead(node)}"
-        if node not in self.passed:
-            return (
-                f"node layer {name!r}: later computation needs what passes beside it, such as a residual stream; "
-                f"{self.instead(node)}"
-            )
-        shape = self.traced.shapes[node]
+        reason = self.unfit(nodes[0])
+        if reason is not None:
+            return f"node layer {name!r} {reason}; {self.instead(nodes[0])}"
+        shape = self.traced.shapes[nodes[0]]
         if len(shape) not in {2, 3, 4}:
             return f"node layer {name!r} reads {list(shape)}; expected [batch, d], [batch, position, d] or images"
         if name != INPUT and isinstance(self.traced.module.get_submodule(name), SEQUENCES):
             return f"node layer {name!r} reads [batch, channel, position]; expected [batch, position, d]"
+        return None
+
+    def unfit(self, node: fx.Node) -> str | None:
+        """Why a node is nothing that a chain could pass through."""
+        if node not in self.traced.data or node not in self.traced.shapes:
+            return "reads no tensor that depends on the input"
+        if node not in self.traced.floating:
+            return "reads integers, which have no derivative"
+        if node not in self.passed:
+            return (
+                "does not read all that later computation needs: something passes beside it, as a residual stream does"
+            )
         return None
 
     def instead(self, node: fx.Node) -> str:

@@ -31,17 +31,19 @@ SYNONYMS = {
     "get": "getattr",
 }
 
-ELEMENTWISE = frozenset(
+_ELEMENTWISE = (
     "relu relu6 gelu silu mish tanh sigmoid softplus softsign elu celu selu leaky_relu rrelu hardtanh hardswish "
-    "hardsigmoid hardshrink softshrink tanhshrink logsigmoid log_sigmoid threshold exp expm1 log log1p sin cos tan atan "
-    "sinh cosh asinh erf erfc square sqrt rsqrt reciprocal abs pow rpow clamp clamp_min clamp_max clip sign".split()
+    "hardsigmoid hardshrink softshrink tanhshrink logsigmoid log_sigmoid threshold exp expm1 log log1p sin cos tan "
+    "atan sinh cosh asinh erf erfc square sqrt rsqrt reciprocal abs pow rpow clamp clamp_min clamp_max clip sign"
 )
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 """Each number by itself; further arguments are plain numbers."""
 
-UNCHANGED = frozenset(
-    "contiguous clone to float double type type_as dropout alpha_dropout feature_alpha_dropout dropout1d "
-    "dropout2d dropout3d feature_dropout requires_grad positive".split()
+_UNCHANGED = (
+    "contiguous clone to float double type type_as dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d "
+    "dropout3d feature_dropout requires_grad positive"
 )
+UNCHANGED = frozenset(_UNCHANGED.split())
 """The same numbers in evaluation mode."""
 
 

@@ -74,7 +74,7 @@ def read_module(
         of_last,
         None if tail is None else tail.to(device=device, dtype=dtype),
         example,
-        expected_activations(evaluated, example, {name: layers.layout(node) for name, node in zip(names, nodes)}),
+        expected_activations(evaluated, example, dict(zip(names, map(layers.layout, nodes), strict=True))),
     )
 
 
@@ -125,7 +125,7 @@ def out_of_place(module: nn.Module) -> nn.Module:
     copied = copy.deepcopy(module)
     for submodule in copied.modules():
         if getattr(submodule, "inplace", False) is True:
-            setattr(submodule, "inplace", False)
+            submodule.inplace = False  # pyright: ignore[reportArgumentType]
     return copied
 
 

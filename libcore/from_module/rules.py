@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from libcore.from_module.calls import Call
 from libcore.from_module.constants import averaged
 from libcore.from_module.contractions import einsum, matmul, scaled_dot_product_attention
 from libcore.from_module.operations import ELEMENTWISE, UNCHANGED
+from libcore.from_module.rearranging import iteration, joined, padding, shaped
 from libcore.from_module.spatial import convolution, pooling, resampling
 
 EPSILON = 1e-3
@@ -60,69 +60,6 @@ def addition(call: Call) -> Tensor:
     pairs = ((data, zero), (torch.zeros_like(data), constant))
     alone, bias = (call.function(*(pair if data is first else pair[::-1]), **settings) for pair in pairs)
     return with_bias(call, alone, bias, list(call.tracking.constants(data)))
-
-
-def shaped(call: Call) -> Any:
-    """Entries in other places: the constants go along."""
-    if any(call.is_data(value) for value in (*call.args[1:], *call.kwargs.values())) and call.name not in AS_ANOTHER:
-        call.refuse("at places that depend on the activation")
-    value, result = call.argument(0, "input"), call.run()
-    if not call.is_data(value):
-        return result
-    function = torch.Tensor.reshape if call.name == "view" else call.function
-    moved = [function(c, *call.args[1:], **call.kwargs) for c in call.tracking.constants(value)]
-    if isinstance(result, Tensor):
-        return call.tracked(result, [restored(c, value, call) for c in moved])
-    for index, part in enumerate(result):
-        call.tracked(part, [restored(c[index], value, call) for c in moved])
-    return result
-
-
-def iteration(call: Call) -> Any:
-    """Over the first dimension, as in `q, k, v = qkv`."""
-    return iter(shaped(replace(call, function=torch.unbind, name="unbind")))
-
-
-def restored(moved: Tensor, value: Tensor, call: Call) -> Tensor:
-    """Expanded again where copying made an unvarying constant vary: in other dimensions than those that were copied."""
-    if call.name not in COPYING:
-        return moved
-    unvarying = set.intersection(
-        *({d for d in range(c.ndim) if not c.stride(d)} for c in call.tracking.constants(value))
-    )
-    return narrowed(moved, unvarying)
-
-
-def narrowed(constant: Tensor, unvarying: set[int]) -> Tensor:
-    """Expanded along these dimensions, along which it is the same."""
-    shape = constant.shape
-    for d in unvarying:
-        constant = constant.narrow(d, 0, 1)
-    return constant.expand(shape)
-
-
-def padding(call: Call) -> Tensor:
-    """With zeros, or copies of what is there."""
-    mode, value = call.argument(2, "mode", "constant"), call.argument(3, "value")
-    if mode == "constant" and value not in (None, 0, 0.0):
-        call.refuse(f"with {value:g}, which scales in a way that is not known; expected zeros")
-    return shaped(call)
-
-
-def joined(call: Call) -> Tensor:
-    """Data with data."""
-    parts, dimension = call.argument(0, "tensors"), call.argument(1, "dim", 0)
-    if not all(call.is_data(part) for part in parts):
-        call.refuse("of the activation with a parameter or buffer, whose position's constant cannot be told")
-    candidates = [call.tracking.constants(part) for part in parts]
-    if any(len(constants) > 1 for constants in candidates):
-        call.refuse("of numbers about pairs of positions")
-    constants = [constants[0] for constants in candidates]
-    together = call.function(constants, dimension)
-    if call.name == "cat":
-        unvarying = set.intersection(*({d for d in range(c.ndim) if not c.stride(d)} for c in constants))
-        together = narrowed(together, unvarying)
-    return call.tracked(call.run(), [together])
 
 
 def choice(call: Call) -> Tensor:
@@ -223,14 +160,13 @@ def batch_norm(call: Call) -> Tensor:
     return with_bias(call, x * scale.view(shape), shift.view(shape), list(call.tracking.constants(x)))
 
 
-AS_ANOTHER = frozenset({"expand_as", "view_as", "reshape_as"})
-COPYING = frozenset("flip roll index_select pad".split())
 SHAPED = (
     "view reshape flatten unflatten permute transpose t T mT squeeze unsqueeze expand expand_as view_as reshape_as "
     "movedim moveaxis getitem chunk split unbind select narrow tensor_split flip roll index_select repeat "
     "repeat_interleave tile ravel adjoint"
 )
 SAME_SHAPE = "softmax log_softmax softmin cumsum normalize tril triu nan_to_num maximum minimum"
+REDUCTIONS = "mean sum amax amin max min var std logsumexp norm vector_norm prod"
 COMPARISONS = "gt lt ge le eq ne isnan isinf isfinite logical_not logical_and logical_or"
 
 RULES: dict[str, Rule] = {
@@ -241,7 +177,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SHAPED.split(), shaped),
     **dict.fromkeys(("cat", "stack"), joined),
     **dict.fromkeys(("where", "masked_fill"), choice),
-    **dict.fromkeys("mean sum amax amin max min var std logsumexp norm vector_norm prod".split(), reduction),
+    **dict.fromkeys(REDUCTIONS.split(), reduction),
     **dict.fromkeys(("matmul", "rmatmul"), matmul),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(

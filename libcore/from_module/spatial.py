@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from libcore.from_module.calls import Call
 from libcore.from_module.constants import averaged, bias_offset, compact

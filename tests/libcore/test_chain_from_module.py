@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from own_networks import (
-    EinsumAttention,
     POSITIONS,
     TOKENS,
     Attention,
+    EinsumAttention,
     Transformer,
     embedded,
     sections_by_hand,
@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from libcore.basis import identity_basis
 from libcore.chain import Chain
-from libcore.estimators import edges, jacobian_gram
 from libcore.eigen import RELATIVE
+from libcore.estimators import edges, jacobian_gram
 from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.sections import ClosedForm

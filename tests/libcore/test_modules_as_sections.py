@@ -146,7 +146,7 @@ CLOSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         IMAGE,
     ),
     "mean over pixels": (lambda: Written(lambda m, x: torch.tanh(x).mean((-1, -2)) @ m.a + m.b, (2, 3), (3,)), IMAGE),
-    "flattened": (lambda: nn.Flatten(), IMAGE),
+    "flattened": (nn.Flatten, IMAGE),
     "flatten, linear": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(24, 2)),
         IMAGE,
@@ -165,7 +165,7 @@ CLOSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     f"activation {module}": (lambda module=module: nn.Sequential(nn.Linear(3, 4), module), VECTOR)
     for module in ACTIVATIONS
 }
-FUNCTIONS = "relu gelu silu sigmoid tanh softplus elu mish".split()
+FUNCTIONS = ["relu", "gelu", "silu", "sigmoid", "tanh", "softplus", "elu", "mish"]
 CLOSED |= {
     f"function {name}": (
         lambda name=name: Written(lambda m, x: getattr(functional, name)(x @ m.a + m.b), (3, 2), (2,)),
@@ -203,7 +203,7 @@ DIFFERENTIATED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         IMAGE,
     ),
     "batch normalisation of a sequence": (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), POSITIONS),
-    "unpacked": (lambda: Unpacking(), POSITIONS),
+    "unpacked": (Unpacking, POSITIONS),
     "padding around": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(2, 3, 3)), IMAGE),
     "circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), IMAGE),
     "upsampling": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)), IMAGE),
