@@ -86,6 +86,11 @@ class Call:
             if isinstance(value, Tensor) and value.is_floating_point() and not self.is_data(value):
                 yield value
 
+    def refuse_untracked(self) -> None:
+        """For a tensor that depends on the activation though no operation told: from a custom autograd function."""
+        if any(value.requires_grad for value in self.others()):
+            self.refuse("of what depends on the activation through a function whose biases cannot be folded")
+
     def run(self) -> Any:
         """As it is."""
         return self.function(*self.args, **self.kwargs)

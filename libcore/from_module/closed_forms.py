@@ -46,9 +46,9 @@ def convolution_section(form: Form) -> Section:
     linear = form.linear.section()
     if not form.hidden:
         return linear
-    if len(form.hidden) > 1:
+    layer, *others = form.hidden
+    if others:
         raise NoClosedForm("several nonlinear paths of an image beside each other")
-    layer = form.hidden[0]
     assert layer.function is not None
     try:
         return ResidualConvolutionSection(linear, layer.reads.section(), layer.writes.section(), layer.function)

@@ -41,6 +41,8 @@ class FoldedBiases(TorchFunctionMode):
         kwargs = kwargs or {}
         name = operation_name(func)
         call = Call(self.tracking, func, name, tuple(args), kwargs)
+        if self.tracking.checking:
+            call.refuse_untracked()
         if name in WITHOUT_NUMBERS or not any(True for _ in call.data()):
             return func(*args, **kwargs)
         if name == "multi_head_attention_forward":

@@ -29,13 +29,13 @@ class Layout:
         """Coordinates, without the constant one."""
         return self.shape[0] if len(self.shape) == 3 else self.shape[-1] if self.shape else 1
 
-    def activation(self, value: Float[Tensor, batch * example]) -> Float[Tensor, "batch position d"]:
+    def activation(self, value: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch position d"]:
         """The module's tensor as an activation without the constant coordinate."""
         if self.grid is not None:
             return value.flatten(2).transpose(1, 2)
         return value if len(self.shape) == 2 else value.reshape(len(value), 1, -1)
 
-    def value(self, activation: Float[Tensor, "batch position d"]) -> Float[Tensor, batch * example]:
+    def value(self, activation: Float[Tensor, "batch position d"]) -> Float[Tensor, "batch ..."]:
         """The module's tensor of an activation without the constant coordinate."""
         if self.grid is not None:
             return activation.unflatten(1, self.grid).permute(0, 3, 1, 2)

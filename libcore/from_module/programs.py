@@ -107,8 +107,9 @@ def check_folding(part: fx.GraphModule, value: Tensor, layout: Layout, constant_
 
         handles.append(module.register_forward_pre_hook(enter))
     try:
-        with torch.no_grad():
-            result = Check(part, tracking).run(tracked_input(tracking, padded, marker, layout))
+        # What depends on the activation is known by its gradient, should an operation hide it.
+        with torch.enable_grad():
+            result = Check(part, tracking).run(tracked_input(tracking, padded.requires_grad_(), marker, layout))
         if constant_out:
             tracking.constant(result)
         elif not tracking.tracks(result):

@@ -33,11 +33,11 @@ FORMAT = ImageFormat(channels=2, height=4, width=4, n_classes=3, n_train=1, n_te
 CHANNELS = (2, 3)
 
 
-def images(n: int = 6) -> Tensor:
+def images(n: int = 4) -> Tensor:
     return torch.randint(0, 256, (n, 2, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def pixels(n: int = 6) -> Tensor:
+def pixels(n: int = 4) -> Tensor:
     return images(n).double() / 255
 
 
@@ -101,7 +101,7 @@ def test_transformer_block_by_hand(norm: type[nn.Module], attention: type[nn.Mod
     chain = Chain.from_module(module, tokens(), layers)
     by_hand = Chain(layers, sections_by_hand(module), lambda inputs: embedded(module, inputs), last_has_constant=False)
     assert [isinstance(section, ClosedForm) for section in chain.sections] == [False, True, True]
-    assert_same(chain, by_hand, tokens(), tokens())
+    assert_same(chain, by_hand, tokens(4), tokens(4))
     assert Chain.from_module(module, tokens()).node_layers == ("blocks.0", "blocks.0.norm2", "norm", "head", "output")
 
 
@@ -147,6 +147,7 @@ class Gains(nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
         self.inner = nn.Linear(3, 3)
+        self.recurrent = nn.LSTM(3, 3, batch_first=True)
         self.function = function
         self.weight = nn.Parameter(torch.randn(3))
         self.pairs = nn.Parameter(torch.randn(4, 4))
@@ -196,6 +197,24 @@ def test_node_layers_that_cannot_be(layers: list[str], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+class Doubled(torch.autograd.Function):
+    """No torch operation is told of."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+def hidden_function(m: Gains, x: Tensor) -> Tensor:
+    if x.sum() > 1e9:
+        return x
+    return x + Doubled.apply(x)
+
+
 def cat_bias(m: Gains, x: Tensor) -> Tensor:
     return torch.cat([x, m.weight.expand_as(x)], dim=-1)
 
@@ -227,6 +246,8 @@ REFUSED = {
     "sorted": (lambda m, x: x.sort(-1)[0], (4, 3), "sort is an operation of which"),
     "padded with numbers": (lambda m, x: functional.pad(x, (1, 1), value=2.0), (4, 3), "pad with 2"),
     "weights of the activation": (lambda m, x: functional.linear(x, x[0]), (4, 3), "linear with weights that depend"),
+    "autograd function": (hidden_function, (4, 3), "add of what depends on the activation through"),
+    "recurrent": (lambda m, x: m.recurrent(x)[0], (4, 3), "lstm is an operation of which"),
     "a hidden derivative": (lambda m, x: x.detach() + x, (4, 3), "detach is an operation of which"),
     "other examples": (lambda m, x: x - x.mean(0, keepdim=True), (4, 3), "depends on the others in the batch"),
     "a tuple": (lambda m, x: (x, x), (4, 3), "does not return a tensor"),
