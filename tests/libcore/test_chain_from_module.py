@@ -197,24 +197,6 @@ def test_node_layers_that_cannot_be(layers: list[str], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-class Doubled(torch.autograd.Function):
-    """No torch operation is told of."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 2 * gradient
-
-
-def hidden_function(m: Gains, x: Tensor) -> Tensor:
-    if x.sum() > 1e9:
-        return x
-    return x + Doubled.apply(x)
-
-
 def cat_bias(m: Gains, x: Tensor) -> Tensor:
     return torch.cat([x, m.weight.expand_as(x)], dim=-1)
 
@@ -246,7 +228,6 @@ REFUSED = {
     "sorted": (lambda m, x: x.sort(-1)[0], (4, 3), "sort is an operation of which"),
     "padded with numbers": (lambda m, x: functional.pad(x, (1, 1), value=2.0), (4, 3), "pad with 2"),
     "weights of the activation": (lambda m, x: functional.linear(x, x[0]), (4, 3), "linear with weights that depend"),
-    "autograd function": (hidden_function, (4, 3), "add of what depends on the activation through"),
     "recurrent": (lambda m, x: m.recurrent(x)[0], (4, 3), "lstm is an operation of which"),
     "a hidden derivative": (lambda m, x: x.detach() + x, (4, 3), "detach is an operation of which"),
     "other examples": (lambda m, x: x - x.mean(0, keepdim=True), (4, 3), "depends on the others in the batch"),
@@ -272,6 +253,25 @@ def test_pairs_of_positions_are_no_node_layer() -> None:
     net = nn.Sequential(nn.Linear(3, 3), Gains(lambda m, x: x @ x.mT), nn.Linear(4, 2)).double()
     with pytest.raises(ValueError, match="returns numbers about pairs of positions"):
         Chain.from_module(net, torch.randn(2, 4, 3, dtype=torch.float64))
+
+
+class Compiled(nn.Module):
+    """Calls a function inside which no torch operation can be seen."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = (function,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 1e9 else x + self.function[0](x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_functions_that_cannot_be_looked_into_are_refused() -> None:
+    function = torch.jit.trace(lambda x: 2 * x + torch.ones(3), torch.zeros(1, 3))
+    net = nn.Sequential(nn.Linear(3, 3), Compiled(function)).double()
+    with pytest.raises(ValueError, match="1: add of what depends on the activation through a function whose biases"):
+        Chain.from_module(net, torch.randn(2, 3, dtype=torch.float64))
 
 
 class Preactivated(nn.Module):
