@@ -266,7 +266,7 @@ class Compiled(nn.Module):
         return x if x.sum() > 1e9 else x + self.function[0](x)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_functions_that_cannot_be_looked_into_are_refused() -> None:
     function = torch.jit.trace(lambda x: 2 * x + torch.ones(3), torch.zeros(1, 3))
     net = nn.Sequential(nn.Linear(3, 3), Compiled(function)).double()
