@@ -17,7 +17,7 @@ from libcore.from_module.layouts import Layout
 from libcore.from_module.node_layers import INPUT, OUTPUT, NodeLayers
 from libcore.from_module.patterns import form_between
 from libcore.from_module.programs import FoldedSection, Program, check_folding, part_of
-from libcore.from_module.refusal import NotRead
+from libcore.from_module.refusal import NotRead, first_line
 from libcore.from_module.tracing import Traced, trace, values_of
 from libcore.sections import Section
 
@@ -116,8 +116,14 @@ def moved(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def in_evaluation_mode(module: nn.Module) -> nn.Module:
-    """A copy; the module itself stays as it is."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    """A copy; the module itself stays as it is. Raises NotRead for one that Python cannot copy."""
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # whatever its attributes raise
+        raise NotRead(
+            f"{type(module).__name__} cannot be copied ({first_line(error)}); expected one that can"
+        ) from None
+    return copied.eval().requires_grad_(False)
 
 
 def out_of_place(module: nn.Module) -> nn.Module:

@@ -260,18 +260,21 @@ class Compiled(nn.Module):
 
     def __init__(self, function) -> None:
         super().__init__()
-        self.function = (function,)
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 1e9 else x + self.function[0](x)
+        return x if x.sum() > 1e9 else x + self.function(x)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_functions_that_cannot_be_looked_into_are_refused() -> None:
     function = torch.jit.trace(lambda x: 2 * x + torch.ones(3), torch.zeros(1, 3))
-    net = nn.Sequential(nn.Linear(3, 3), Compiled(function)).double()
+    example = torch.randn(2, 3, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(3, 3), Compiled(lambda x: function(x))).double()
     with pytest.raises(ValueError, match="1: add of what depends on the activation through a function whose biases"):
-        Chain.from_module(net, torch.randn(2, 3, dtype=torch.float64))
+        Chain.from_module(net, example)
+    with pytest.raises(ValueError, match="Compiled cannot be copied"):
+        Chain.from_module(Compiled(function), example)
 
 
 class Preactivated(nn.Module):
