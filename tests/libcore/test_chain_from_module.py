@@ -270,7 +270,11 @@ class Compiled(nn.Module):
 def test_functions_that_cannot_be_looked_into_are_refused() -> None:
     function = torch.jit.trace(lambda x: 2 * x + torch.ones(3), torch.zeros(1, 3))
     example = torch.randn(2, 3, dtype=torch.float64)
-    net = nn.Sequential(nn.Linear(3, 3), Compiled(lambda x: function(x))).double()
+
+    def calling(x: Tensor) -> Tensor:
+        return function(x)
+
+    net = nn.Sequential(nn.Linear(3, 3), Compiled(calling)).double()
     with pytest.raises(ValueError, match="1: add of what depends on the activation through a function whose biases"):
         Chain.from_module(net, example)
     with pytest.raises(ValueError, match="Compiled cannot be copied"):
