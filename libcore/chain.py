@@ -8,8 +8,9 @@ from itertools import islice, pairwise
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from libcore.from_module import read_module
 from libcore.sections import Section, compose
 from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held
 
@@ -45,6 +46,56 @@ class Chain:
             raise ValueError(
                 f"{len(self.node_layers)} node layers; expected one section less, got {len(self.sections)}"
             )
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        example_inputs: Tensor,
+        node_layers: Sequence[str] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Chain:
+        """Somebody's own network as a chain, compared with the network on the example.
+
+        Sections have closed forms where what lies between two node layers is affine maps, convolutions, batch
+        normalisation, average pooling, flattening, LayerNorm or RMSNorm of the activation, one elementwise function,
+        and residual sums of these. Anything else is differentiated, with every bias `b` entering as `b * c`, `c` the
+        constant coordinate of the position where it is added (METHOD.md 1); where that cannot be told, it is refused.
+
+        Args:
+            module: takes one tensor and returns one; a Sequential or anything that `torch.fx` traces, where submodules
+                that it cannot trace are taken whole. It is read in evaluation mode (dropout does nothing, batch
+                normalisation takes its running moments), copied, and left as it is.
+            example_inputs: a few inputs, `[batch, ...]`.
+            node_layers: submodule names in the module's order: node layer `name` is the activation that submodule
+                `name` reads, `input` what the module reads and `output` what it returns, which carries no constant
+                coordinate. By default, what the submodules with weights read, wherever everything later passes through
+                it, then `output`.
+            dtype: of the sections; the module's own by default.
+
+        An activation is `[batch, position, d + 1]`, the constant last: `[batch, d]` is one position; an image's pixels
+        are its positions, row by row, and its channels the coordinates. Raises ValueError in one line for a module or
+        node layer that cannot be read, by name, and where chain and module differ on the example.
+        """
+        parts = read_module(module, example_inputs, node_layers, dtype)
+        chain = cls(parts.node_layers, parts.sections, parts.embed, parts.last_has_constant, parts.tail)
+        chain.compare(parts.example, parts.expected)
+        return chain
+
+    def compare(self, inputs: Tensor, expected: Mapping[str, Tensor]) -> None:
+        """Raises ValueError for the first node layer whose activation is not the expected one, constant left out.
+
+        `expected` may lack node layers; `output` is what the whole chain returns.
+        """
+        with torch.no_grad():
+            activations = list(self.checked(self.activations(inputs)))
+            for layer, activation in zip(self.node_layers, activations, strict=True):
+                if layer in expected:
+                    check_equal(
+                        layer, activation[..., :-1] if self.has_constant(layer) else activation, expected[layer]
+                    )
+            check_equal("output", self.output_from(activations[-1], len(self.sections)), expected["output"])
 
     def has_constant(self, layer: str) -> bool:
         """Whether the last coordinate of this node layer's activation is the constant one."""
@@ -151,3 +202,13 @@ class Chain:
             tail=compose(tail) if tail else None,
             last_has_constant=self.has_constant(node_layers[-1]),
         )
+
+
+def check_equal(layer: str, activation: Tensor, expected: Tensor) -> None:
+    """Raises ValueError where a chain's activation is off by more than round-off allows in its dtype."""
+    if activation.shape != expected.shape:
+        raise ValueError(f"{layer}: {list(activation.shape)} in the chain, {list(expected.shape)} in the module")
+    scale = expected.abs().max().clamp(min=1.0)
+    off = ((activation - expected).abs().max() / scale).item()
+    if not off <= torch.finfo(activation.dtype).eps ** 0.625:
+        raise ValueError(f"{layer}: the chain is off by {off:.2g} on the example; expected the module's own activation")

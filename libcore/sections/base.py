@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
@@ -113,9 +113,19 @@ class LinearFirst(Protocol):
 
 
 class FunctionSection(Section):
-    """A section that knows nothing about itself and is therefore differentiated."""
+    """A section that knows nothing about itself and is therefore differentiated.
+
+    Args:
+        function: reads the constant coordinate wherever it adds a bias, and carries it. A module adds its biases
+            without it, so that a module raises ValueError: `libcore.from_module.section_of` folds them.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        if isinstance(function, nn.Module):
+            raise ValueError(
+                f"FunctionSection({type(function).__name__}): a module's biases would not scale with the constant "
+                "coordinate; expected libcore.from_module.section_of(module, example)"
+            )
         self.function = function
 
     def __call__(self, activation: Tensor) -> Tensor:
