@@ -40,14 +40,9 @@ def explain_composition(error: Exception, overrides: Sequence[str], directory: P
     for override in parsed:
         if (reason := explain_override(override, known, overrides, multirun)) is not None:
             return reason
-        if (
-            override.value() is None
-            and "." not in override.key_or_group
-            and (directory / override.key_or_group).is_dir()
-        ):
-            return f"{override.input_line}: expected one of its options; --help lists all"
     # OmegaConf says more of what is wrong with a value than Hydra, which only says where.
-    return explain_value(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error, known)
+    reason = explain_value(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error, known)
+    return f"{overrides[0]}: {reason}" if len(overrides) == 1 and overrides[0] not in reason else reason
 
 
 def explain_override(override: Override, known: Sequence[str], overrides: Sequence[str], multirun: bool) -> str | None:

@@ -23,7 +23,7 @@ from graph_page_case import (
     text,
 )
 
-from experiments import graph_page
+from experiments.pages import graph_page
 from experiments.pages.graph_page import write_graph_page
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis

@@ -10,8 +10,8 @@ import yaml
 from offline_run import OfflineRun, read_offline_run
 from running import QUICK, files_below, full_run, quick_run, read_json, run_here
 
-from experiments import tracking
 from experiments.config.schema import TrackingConfig
+from experiments.pipeline import tracking
 from experiments.pipeline.tracking import TrackedRun, check_tracking, track
 from models.errors import UserError
 
