@@ -207,6 +207,23 @@ def test_a_score_is_within_its_tolerance_on_the_side_that_is_worse(lower_is_bett
     assert not data.within(float("nan"), 2.0, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("lower_is_better", "score", "test_score", "tolerance"),
+    [(False, 0.1, 0.8, 0.7), (False, 499 / 1000, 549 / 1000, 0.05), (True, 0.8, 0.1, 0.7), (True, 2.18, 2.17, 0.01)],
+)
+def test_a_score_that_is_worse_by_the_tolerance_is_within_it_whatever_the_round_off(
+    lower_is_better: bool, score: float, test_score: float, tolerance: float
+) -> None:
+    """`0.8 - 0.7` is more than `0.1`, `0.1 + 0.7` less than `0.8`."""
+    worse = test_score + tolerance if lower_is_better else test_score - tolerance
+    assert (score > worse) if lower_is_better else (score < worse)
+    assert score == pytest.approx(worse, abs=1e-15)
+    data = EvaluationData(torch.zeros(1), lambda *_: 0.0, lower_is_better)
+    assert data.within(score, test_score, tolerance)
+    just_too_bad = 1e-9 if lower_is_better else -1e-9
+    assert not data.within(score + just_too_bad, test_score, tolerance)
+
+
 class TestSteps:
     """Evaluations come one by one, no more than were planned, and the curve is what they were."""
 

@@ -158,6 +158,26 @@ def test_truncation_keeps_the_importances_above_the_cut(rule: TruncationRule, sc
     assert (basis.importance[1:] / scale).tolist() == pytest.approx([0.08, 0.04, 0.02, 0.01])
 
 
+@pytest.mark.parametrize(("rule", "threshold"), [("absolute", 0.5), ("relative", 0.25)])
+def test_an_importance_at_the_cut_is_dropped(rule: TruncationRule, threshold: float) -> None:
+    """White activations and powers of two: every number is exact, the cut is 0.5."""
+    statistics = LayerStatistics(torch.zeros(6).double(), torch.eye(6).double(), count=9)
+    gram = torch.diag(torch.tensor([0.5, 2.0, 0.25, 1.0, 0.5, 0.0], dtype=torch.float64))
+    basis = lib_basis(statistics, gram, Truncation(rule, threshold), torch.float64)
+    assert basis.importance.tolist() == [0.0, 2.0, 1.0, 0.5, 0.5, 0.25]
+    assert basis.n_features == 3
+
+
+@pytest.mark.parametrize("truncation", [Truncation(), Truncation("absolute", 0.0)])
+def test_of_directions_that_nothing_reads_the_constant_is_left(generator: Generator, truncation: Truncation) -> None:
+    """All importances are the cut itself: zero."""
+    statistics = statistics_of(random_activation(generator, 20, 1, 4).flatten(0, 1), True)
+    basis = lib_basis(statistics, torch.zeros(4, 4).double(), truncation, torch.float64)
+    assert basis.n_features == 1
+    assert basis.importance.tolist() == [0.0] * 4
+    assert basis.from_basis.isfinite().all()
+
+
 def test_directions_without_variance_are_dropped(generator: Generator) -> None:
     activation = random(generator, 20, 3) @ random(generator, 3, 6) + random(generator, 6)
     activation[:, -1] = 1.0
