@@ -128,8 +128,17 @@ def test_memory_budget_changes_no_number(generator, quantity, over, n, memory_bu
     assert cut.relative_error == pytest.approx(whole.relative_error, rel=1e-10)
 
 
-@pytest.mark.parametrize(("n", "next_features", "examples"), [(16, 4, 150), (4, 60, 12)])
-@pytest.mark.parametrize(("quantity", "over"), [(gram, "positions"), (gram, "positions_and_features"), (edges, "")])
+@pytest.mark.parametrize(
+    ("quantity", "over", "n", "next_features", "examples"),
+    [
+        (gram, "positions", 2, 4, 150),
+        (gram, "positions", 4, 60, 3),
+        (gram, "positions_and_features", 16, 4, 30),
+        (gram, "positions_and_features", 4, 60, 12),
+        (edges, "", 2, 4, 150),
+        (edges, "", 4, 60, 3),
+    ],
+)
 def test_memory_budget_is_kept(generator, quantity, over, n, next_features, examples) -> None:
     case = case_of(SECTIONS["attention"](generator), generator, n=examples, next_features=next_features)
     probes = Probes(n, over or "positions")
