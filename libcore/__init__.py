@@ -35,7 +35,22 @@ HOMES = {
 }
 """Where each name of the front door lives."""
 
-__all__ = list(HOMES)
+__all__ = [
+    "METHODS",
+    "Ablations",
+    "Basis",
+    "Chain",
+    "EvaluationData",
+    "FitSettings",
+    "InteractionGraph",
+    "Truncation",
+    "ablate",
+    "accuracy",
+    "find_communities",
+    "fit",
+    "interaction_edges",
+    "method",
+]
 
 
 def __getattr__(name: str) -> Any:

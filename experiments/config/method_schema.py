@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Optional, get_type_hints
 
 from pydantic import Field, create_model
 
@@ -83,7 +83,7 @@ def validated_method(part: Any) -> MethodPart:
     if not isinstance(part.get("name"), str):
         raise UserError(f"method.name={part.get('name')}: expected one of {', '.join(METHODS)}")
     method = method_of(part["name"], part.get("function"))
-    fields: dict[str, Any] = {key: (Text | None, ...) for key in OWN_KEYS[1:] if key in part}
+    fields: dict[str, Any] = {key: (Optional[Text], ...) for key in OWN_KEYS[1:] if key in part}  # noqa: UP045
     hints = get_type_hints(method.fit, include_extras=True)
     for name, parameter in method.options.items():
         hint = Text if name in paths_of(method) else hints.get(name, Any)
