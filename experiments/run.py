@@ -119,6 +119,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
     # Composition: Hydra, its plugins, its grammar and OmegaConf raise whatever they run into.
     except Exception as error:
         if wants_traceback:

@@ -12,6 +12,7 @@
 differentiates the rest. Names are imported when they are used first.
 """
 
+# pyright: reportUnsupportedDunderAll=false
 from __future__ import annotations
 
 from importlib import import_module

@@ -83,12 +83,18 @@ def validated_method(part: Any) -> MethodPart:
     if not isinstance(part.get("name"), str):
         raise UserError(f"method.name={part.get('name')}: expected one of {', '.join(METHODS)}")
     method = method_of(part["name"], part.get("function"))
-    fields: dict[str, Any] = {key: (Optional[Text], ...) for key in OWN_KEYS[1:] if key in part}  # noqa: UP045
+    return schema_of(method, tuple(key for key in OWN_KEYS[1:] if key in part)).model_validate(part)
+
+
+@cache
+def schema_of(method: Method, own_keys: tuple[str, ...]) -> type[MethodPart]:
+    """What may be written of a method: its function's keyword arguments, and what else is there."""
+    fields: dict[str, Any] = {key: (Optional[Text], ...) for key in own_keys}  # noqa: UP045
     hints = get_type_hints(method.fit, include_extras=True)
     for name, parameter in method.options.items():
         hint = Text if name in paths_of(method) else hints.get(name, Any)
         fields[name] = (hint, ... if parameter.default is parameter.empty else parameter.default)
-    return create_model(f"{method.name}Part", __base__=MethodPart, **fields).model_validate(part)
+    return create_model(f"{method.name}Part", __base__=MethodPart, **fields)
 
 
 @cache
