@@ -83,6 +83,9 @@ def validated_method(part: Any) -> MethodPart:
     if not isinstance(part.get("name"), str):
         raise UserError(f"method.name={part.get('name')}: expected one of {', '.join(METHODS)}")
     method = method_of(part["name"], part.get("function"))
+    if part.get("function") is not None and not part.get("label"):
+        # Told in the run's own configuration, since a report may be made where the function is not to be found.
+        part = {**part, "label": method.label}
     return schema_of(method, tuple(key for key in OWN_KEYS[1:] if key in part)).model_validate(part)
 
 
