@@ -211,7 +211,7 @@ def refusal(plain: dict) -> str:
         line = str(error)
     except ValidationError as error:
         with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-            line = explain_validation(error)
+            line = explain_validation(error, CONFIG_DIRECTORY)
     else:
         pytest.fail("it was accepted")
     assert "\n" not in line
