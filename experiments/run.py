@@ -19,7 +19,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.config.callbacks import CONFIG_DIRECTORY, SWEEP
+from experiments.config.callbacks import SWEEP
+from experiments.config.explanations import CONFIG_DIRECTORY
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__

@@ -16,10 +16,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config.explanations import explain_composition
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition
 from models.errors import UserError
 
-CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 SWEEP = "LIB_SWEEP_DIRECTORY"
 """Environment variable that tells the jobs of a sweep, wherever they run, where its report is going to be."""
 BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from experiments.config.callbacks import CONFIG_DIRECTORY
-from experiments.config.explanations import explain_composition, explain_validation
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition, explain_validation
 from experiments.config.schema import RunConfig
 from models.errors import UserError
 

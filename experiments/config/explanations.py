@@ -20,6 +20,9 @@ from pydantic import ValidationError
 
 from models.errors import nearest
 
+CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
+"""The project's own options."""
+
 ROOT = "config"
 """Name of the configuration that everything is composed into."""
 
