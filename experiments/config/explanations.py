@@ -25,8 +25,8 @@ ROOT = "config"
 """Name of the configuration that everything is composed into."""
 
 
-def explain_composition(error: Exception, overrides: Sequence[str], directory: Path, *, multirun: bool = False) -> str:
-    """Why these overrides cannot be composed with the options in `directory`, into one run or a sweep."""
+def explain_composition(error: Exception, overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """Why these overrides cannot be composed, into one run or a sweep."""
     parsed: list[Override] = []
     for text in overrides:
         try:
