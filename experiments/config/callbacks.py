@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition
+from experiments.config.explanations import explain_composition
 from models.errors import UserError
 
 SWEEP = "LIB_SWEEP_DIRECTORY"
@@ -37,7 +37,7 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
             refuse(str(error))
         # What Hydra's loader runs into where it composes the runs of a sweep.
         except (HydraException, OmegaConfBaseException) as error:
-            refuse(explain_composition(error, list(config.hydra.overrides.task), CONFIG_DIRECTORY, multirun=True))
+            refuse(explain_composition(error, list(config.hydra.overrides.task), multirun=True))
 
     return checked
 

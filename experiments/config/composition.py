@@ -21,7 +21,7 @@ def parse_config(composed: DictConfig) -> RunConfig:
         plain = OmegaConf.create({key: composed[key] for key in composed if key != "hydra"})
         return validated(OmegaConf.to_container(plain, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise UserError(explain_composition(error, (), CONFIG_DIRECTORY)) from error
+        raise UserError(explain_composition(error, ())) from error
 
 
 def validated(plain: Any) -> RunConfig:
@@ -29,7 +29,7 @@ def validated(plain: Any) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        raise UserError(explain_validation(error, CONFIG_DIRECTORY)) from error
+        raise UserError(explain_validation(error)) from error
 
 
 def config_of(overrides: Sequence[str]) -> RunConfig:
@@ -41,4 +41,4 @@ def config_of(overrides: Sequence[str]) -> RunConfig:
         raise
     # Hydra, its grammar and OmegaConf raise whatever they run into.
     except Exception as error:
-        raise UserError(explain_composition(error, overrides, CONFIG_DIRECTORY)) from error
+        raise UserError(explain_composition(error, overrides)) from error
