@@ -89,7 +89,9 @@ class Method:
     ) -> dict[str, Basis]:
         """One basis per node layer of `chain`, fitted on `inputs`, whose moments are `statistics`."""
         self.refuse(settings, options)
-        return self.fit(chain, inputs, statistics, settings, **options)
+        bases = self.fit(chain, inputs, statistics, settings, **options)
+        self.refuse_bases(bases, statistics)
+        return bases
 
     def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
         """Raises ValueError for options that the method has not, lacks, or cannot be carried out with."""
@@ -103,6 +105,18 @@ class Method:
             if parameter.default is parameter.empty and name not in options:
                 raise ValueError(f"{name}: method {self.name} needs it; expected {name}=")
         self.check(settings, **options)
+
+    def refuse_bases(self, bases: Any, statistics: Mapping[str, LayerStatistics]) -> None:
+        """Raises ValueError for what is not a basis of every node layer's activation."""
+        for layer, of_layer in statistics.items():
+            basis = bases.get(layer) if isinstance(bases, Mapping) else None
+            if not isinstance(basis, Basis):
+                found = type(bases if basis is None and not isinstance(bases, Mapping) else basis).__name__
+                raise ValueError(f"method {self.name}: {found} for {layer}; expected a Basis of every node layer")
+            d, k = len(of_layer.mean), basis.n_features
+            if tuple(basis.to_basis.shape) != (d, k) or tuple(basis.from_basis.shape) != (k, d):
+                shapes = f"to_basis {list(basis.to_basis.shape)}, from_basis {list(basis.from_basis.shape)}"
+                raise ValueError(f"method {self.name}: {layer}: {shapes}; expected [{d}, k] and [k, {d}]")
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
