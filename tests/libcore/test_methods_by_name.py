@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -239,7 +240,30 @@ class TestOptions:
         @method("seeing", label="seeing", sorts_by="nothing")
         def fit_seeing(chain, inputs, statistics, settings, *, width: int = 1, turn: float = 0.0) -> dict[str, Basis]:
             seen.append((settings, {"width": width, "turn": turn}))
-            return {}
+            return METHODS["pca"](chain, inputs, statistics, settings)
 
-        assert fitted(fit_seeing, generator, turn=2.0) == {}
+        assert list(fitted(fit_seeing, generator, turn=2.0)) == ["before", "middle", "after", "output"]
         assert seen == [(FitSettings(), {"width": 1, "turn": 2.0})]
+
+
+class TestWhatIsReturned:
+    """A method of somebody else's may return anything; what is no basis of every node layer is told in one line."""
+
+    @pytest.mark.parametrize(
+        ("returned", "expected"),
+        [
+            (lambda bases: None, "^method wrong: NoneType for before; expected a Basis of every node layer$"),
+            (lambda bases: bases | {"middle": 3}, "^method wrong: int for middle; expected a Basis of every"),
+            (lambda bases: {"before": bases["before"]}, "^method wrong: NoneType for middle; expected a Basis"),
+            (
+                lambda bases: bases | {"output": bases["before"]},
+                r"^method wrong: output: to_basis \[4, 4\], from_basis \[4, 4\]; expected \[5, k\] and \[k, 5\]$",
+            ),
+        ],
+    )
+    def test_and_is_no_basis(self, generator, returned: Callable, expected: str):
+        def fit_wrong(chain, inputs, statistics, settings):
+            return returned(METHODS["pca"](chain, inputs, statistics, settings))
+
+        with pytest.raises(ValueError, match=expected):
+            fitted(as_method(fit_wrong, "wrong"), generator)
