@@ -90,7 +90,7 @@ class Method:
         """One basis per node layer of `chain`, fitted on `inputs`, whose moments are `statistics`."""
         self.refuse(settings, options)
         bases = self.fit(chain, inputs, statistics, settings, **options)
-        self.refuse_bases(bases, statistics)
+        self.refuse_bases(bases, {layer: statistics[layer] for layer in chain.node_layers})
         return bases
 
     def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
