@@ -17,6 +17,9 @@ def logging_as_it_was() -> Iterator[None]:
     before = (list(root.handlers), root.level)
     levels = {name: (one.level, one.disabled) for name, one in known.items() if isinstance(one, logging.Logger)}
     yield
+    for handler in root.handlers:
+        if handler not in before[0]:
+            handler.close()
     root.handlers[:], root.level = before
     for name, one in known.items():
         if isinstance(one, logging.Logger):
