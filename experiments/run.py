@@ -7,6 +7,7 @@ that needs it are imported only once a run is to be carried out, so that help an
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -102,7 +103,7 @@ def note_outcome(entry: dict[str, object], sweep: str | None) -> None:
 def main() -> None:
     """Run, report; the exit status is 2 for an error of the user's."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is of no use here, and may not be installed
     os.environ.pop(SWEEP, None)
@@ -118,6 +119,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
     # Composition: Hydra, its plugins, its grammar and OmegaConf raise whatever they run into.
     except Exception as error:
         if wants_traceback:

@@ -12,6 +12,7 @@
 differentiates the rest. Names are imported when they are used first.
 """
 
+# pyright: reportUnsupportedDunderAll=false
 from __future__ import annotations
 
 from importlib import import_module
@@ -35,7 +36,22 @@ HOMES = {
 }
 """Where each name of the front door lives."""
 
-__all__ = list(HOMES)
+__all__ = [
+    "METHODS",
+    "Ablations",
+    "Basis",
+    "Chain",
+    "EvaluationData",
+    "FitSettings",
+    "InteractionGraph",
+    "Truncation",
+    "ablate",
+    "accuracy",
+    "find_communities",
+    "fit",
+    "interaction_edges",
+    "method",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Optional, get_type_hints
 
 from pydantic import Field, create_model
 
@@ -83,12 +83,21 @@ def validated_method(part: Any) -> MethodPart:
     if not isinstance(part.get("name"), str):
         raise UserError(f"method.name={part.get('name')}: expected one of {', '.join(METHODS)}")
     method = method_of(part["name"], part.get("function"))
-    fields: dict[str, Any] = {key: (Text | None, ...) for key in OWN_KEYS[1:] if key in part}
+    if part.get("function") is not None and not part.get("label"):
+        # Told in the run's own configuration, since a report may be made where the function is not to be found.
+        part = {**part, "label": method.label}
+    return schema_of(method, tuple(key for key in OWN_KEYS[1:] if key in part)).model_validate(part)
+
+
+@cache
+def schema_of(method: Method, own_keys: tuple[str, ...]) -> type[MethodPart]:
+    """What may be written of a method: its function's keyword arguments, and what else is there."""
+    fields: dict[str, Any] = {key: (Optional[Text], ...) for key in own_keys}  # noqa: UP045
     hints = get_type_hints(method.fit, include_extras=True)
     for name, parameter in method.options.items():
         hint = Text if name in paths_of(method) else hints.get(name, Any)
         fields[name] = (hint, ... if parameter.default is parameter.empty else parameter.default)
-    return create_model(f"{method.name}Part", __base__=MethodPart, **fields).model_validate(part)
+    return create_model(f"{method.name}Part", __base__=MethodPart, **fields)
 
 
 @cache

@@ -16,8 +16,9 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 from matplotlib.transforms import offset_copy
 
 from experiments.config.scores import ACCURACY, NATS, Score
+from experiments.figures.groups import group_label
 from experiments.figures.layers import layer_grid
-from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_label, group_styles, lightened, styled
+from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, styled
 
 AblationKind = Literal["node", "edge"]
 MARK_SIZE, MARK_SPACING = 4.0, 5.5

@@ -12,12 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
+from experiments.figures.groups import group_label, group_quantity
 from experiments.figures.layers import layer_grid
-from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_label, group_styles, styled
+from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, styled
 from libcore.graph import InteractionGraph
-
-QUANTITIES = {"lib": "Λ", "pca": "variance", "svd": "second moment", "neuron": "variance"}
-"""What methods sort by; METHOD.md eq. 5 for `Λ`."""
 
 BELOW_SMALLEST_KEPT = 0.5
 """How far below the smallest kept feature the axis reaches."""
@@ -137,7 +135,8 @@ def geometric_mean(spectra: Sequence[Spectrum]) -> Float[np.ndarray, " rank"]:
 
 def group_and_quantity(group: str) -> str:
     """The group and what it sorts by, where that is known: the groups' spectra are of different quantities."""
-    return f"{group_label(group)} ({QUANTITIES[group]})" if group in QUANTITIES else group_label(group)
+    quantity = group_quantity(group)
+    return group_label(group) if quantity is None else f"{group_label(group)} ({quantity})"
 
 
 def kept_text(spectra: Sequence[Spectrum]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from experiments.config.schema import RunConfig
+from experiments.figures.groups import group_label, group_of
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.feature_table import FeatureTable
 from experiments.pipeline.metrics import Metrics
@@ -42,7 +43,7 @@ def draw_figures(
     from experiments.pages.features_page import write_features_page
     from experiments.pages.graph_page import write_graph_page
 
-    method, run = config.method.name, run_label(config.seed, config.analysis.half)
+    method, run = group_of(config.method.model_dump()), run_label(config.seed, config.analysis.half)
     paths = save_figure(importance_figure(spectra_of(graph, method, run)), folder, "importance_spectrum")
     if ablations is not None:
         curves = ablation_curves(ablations, method, run)
@@ -51,7 +52,7 @@ def draw_figures(
                 paths += save_figure(ablation_figure(of_kind, kind, ablations.score), folder, f"{kind}_ablation")
     if graph.edges:
         shown = shown_edges(graph, ablations)
-        title = f"{model_label(config.model.model_dump())}, {method.upper()}, {run}"
+        title = f"{model_label(config.model.model_dump())}, {group_label(method)}, {run}"
         panel = GraphPanel(title, graph, table, shown)
         paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
         keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
@@ -70,12 +71,12 @@ def draw_figures(
 
 def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[str, dict[str, str]]:
     """Title of a run's pages, and the lines under it."""
-    summary = {"model": config.model.kind, "method": config.method.name, "seed": str(config.seed)}
+    summary = {"model": config.model.kind, "method": group_of(config.method.model_dump()), "seed": str(config.seed)}
     if config.analysis.half is not None:
         summary["fitted on"] = f"the {config.analysis.half} half"
     shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
-    return f"{model_label(config.model.model_dump())}: {config.method.name.upper()}", summary
+    return f"{model_label(config.model.model_dump())}: {config.method.title}", summary
 
 
 def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:

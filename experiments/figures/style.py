@@ -12,6 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from experiments.figures.groups import group_order
+from libcore.methods import METHODS
+
 PAGE_WIDTH = 7.0
 TEXT_SIZE = 7.0
 """Inches and points; no text in a figure is smaller."""
@@ -68,13 +71,7 @@ PALETTE = (
 )
 """Okabe and Ito's colours without black and yellow, then three of Tol's muted ones."""
 
-GROUP_LABELS = {"lib": "LIB", "pca": "PCA", "svd": "SVD", "neuron": "neurons", "random": "random"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
-
-def group_label(group: str) -> str:
-    """How a group of runs is called in a legend."""
-    return GROUP_LABELS.get(group, group)
 
 
 @dataclass(frozen=True)
@@ -94,12 +91,13 @@ class GroupStyle:
 def group_styles(groups: Sequence[str]) -> dict[str, GroupStyle]:
     """A style for each different name, in the order given.
 
-    Colours and markers are fixed for the names in `GROUP_LABELS`; others take the next free ones in alphabetical order,
+    Colours and markers are fixed for methods that have a place; others take the next free ones in alphabetical order,
     so that the order of the runs does not matter (past the palette's end colours repeat). Widths fall from group to
     group: where lines coincide, the later one is thinner and leaves the others seen.
     """
     distinct = list(dict.fromkeys(groups))
-    names = list(GROUP_LABELS) + sorted(set(distinct) - set(GROUP_LABELS))
+    placed = sorted((name for name in METHODS if group_order(name)[0] < len(METHODS)), key=group_order)
+    names = placed + sorted(set(distinct) - set(placed))
     numbers = [names.index(group) for group in distinct]
     widths = np.linspace(2.0, 1.0, len(distinct)).tolist() if len(distinct) > 1 else [1.5]
     return {

@@ -200,6 +200,7 @@ def header(config: RunConfig, room: Room[Any]) -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
     return {
         "method": config.method.name,
+        "label": config.method.title,
         "config": json.dumps(config.model_dump(), sort_keys=True),
         "model": json.dumps(room.depends_on, sort_keys=True),
         "versions": json.dumps(versions),

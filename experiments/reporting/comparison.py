@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from experiments.figures.groups import group_label, group_order
 from experiments.reporting.finished_runs import FinishedRun
 
 SECTIONS = (
@@ -59,7 +60,7 @@ class Comparison:
 
 def compare(runs: Sequence[FinishedRun]) -> Comparison:
     """Collect the metrics of runs that differ in method, seed and half of the data only."""
-    methods = tuple(sorted({run.method for run in runs}, key=method_order))
+    methods = tuple(sorted({run.method for run in runs}, key=group_order))
     names = {name for run in runs for name, value in run.metrics.items() if value is not None}
     ordered = [name for section in SECTIONS for name in in_order(name for name in names if name.startswith(section))]
     rows: dict[str, dict[str, Cell | None]] = {}
@@ -70,15 +71,6 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
             values = [value for value in measured if value is not None]
             rows[name][method] = Cell(tuple(values)) if values else None
     return Comparison(methods, {method: sum(run.method == method for run in runs) for method in methods}, rows)
-
-
-METHOD_ORDER = ("lib", "pca", "svd", "neuron", "random")
-
-
-def method_order(method: str) -> tuple[int, str]:
-    """LIB first, then its nearest baselines; a variant follows its method, others come last by name."""
-    name = method.partition(" ")[0]
-    return METHOD_ORDER.index(name) if name in METHOD_ORDER else len(METHOD_ORDER), method
 
 
 def in_order(names) -> list[str]:
@@ -112,7 +104,7 @@ def layer_order(name: str) -> tuple[str, int, str]:
 
 def to_markdown(comparison: Comparison) -> str:
     """The table in Markdown."""
-    head = ["metric", *(f"{method.upper()} (n = {comparison.runs[method]})" for method in comparison.methods)]
+    head = ["metric", *(f"{group_label(method)} (n = {comparison.runs[method]})" for method in comparison.methods)]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * len(comparison.methods)}"]
     for name, row in comparison.rows.items():
         cells = [cell.text() if (cell := row[method]) is not None else "–" for method in comparison.methods]

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from experiments.figures.groups import group_of
 from experiments.figures.of_run import run_label
 from experiments.pipeline.ablations import Ablations, ablations_from_json
 from experiments.pipeline.feature_table import FeatureTable
@@ -34,8 +35,7 @@ class FinishedRun:
     @property
     def method(self) -> str:
         """The method's name; a variant that is not the method's default is named with it, as a method of its own."""
-        jacobian = self.config["method"].get("jacobian", "point")
-        return self.config["method"]["name"] + ("" if jacobian == "point" else f" ({jacobian})")
+        return group_of(self.config["method"])
 
     @property
     def seed(self) -> int:

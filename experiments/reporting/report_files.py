@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.config.scores import ACCURACY
+from experiments.figures.groups import group_label, group_order
 from experiments.figures.of_run import ablation_curves, model_label, shown_edges
 from experiments.pipeline.json_files import write_text
-from experiments.reporting.comparison import Comparison, compare, method_order, to_csv
+from experiments.reporting.comparison import Comparison, compare, to_csv
 from experiments.reporting.finished_runs import FinishedRun, find_runs
 from experiments.reporting.report_text import score_of, section
 from models.errors import UserError
@@ -56,7 +57,7 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     groups: dict[str, list[FinishedRun]] = {}
     for run in latest.values():
         groups.setdefault(run.setting(), []).append(run)
-    return [sorted(group, key=lambda run: (method_order(run.method), run.seed, run.label)) for group in groups.values()]
+    return [sorted(group, key=lambda run: (group_order(run.method), run.seed, run.label)) for group in groups.values()]
 
 
 def short_table(comparison: Comparison) -> list[list[str]]:
@@ -70,7 +71,7 @@ def short_table(comparison: Comparison) -> list[list[str]]:
         for name in comparison.rows
         if name.startswith(("score/", "graph/", "edges/hoyer/")) or (tightest and f"/{tightest}/" in name)
     ]
-    head = ["", *(f"{method.upper()} (n={comparison.runs[method]})" for method in comparison.methods)]
+    head = ["", *(f"{group_label(method)} (n={comparison.runs[method]})" for method in comparison.methods)]
     return [head] + [
         [name, *(cell.text() if (cell := comparison.rows[name][method]) else "–" for method in comparison.methods)]
         for name in names
@@ -95,7 +96,7 @@ def draw(runs: Sequence[FinishedRun], folder: Path, stem: str) -> dict[str, str]
     for run in runs:
         graph, table = graphs.get(id(run)), run.table()
         if run.label == runs[0].label and graph is not None and table is not None and graph.edges:
-            title = f"{run.method.upper()}, {run.label}"
+            title = f"{group_label(run.method)}, {run.label}"
             panels.append(GraphPanel(title, graph, table, shown_edges(graph, run.ablations())))
             keyboards.append(CommunityPanel(title, graph, table, run.metrics.get("graph/modularity")))
     if panels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.config.scores import Score
-from experiments.figures.style import group_label
+from experiments.figures.groups import group_label
 from experiments.reporting.comparison import Cell, Comparison
 
 CRITERIA = {"features": "node layers", "edges": "pairs of node layers"}

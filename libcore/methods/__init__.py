@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -205,5 +205,4 @@ def as_method(found: Any, name: str) -> Method:
             f"{name}: {getattr(found, '__name__', 'the function')} takes other arguments; expected "
             "(chain, inputs, statistics, settings, *, options)"
         ) from error
-    fit: Fit = found
-    return Method(name, fit, label=name, sorts_by="importance")
+    return Method(name, cast(Fit, found), label=name, sorts_by="importance")

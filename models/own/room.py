@@ -165,7 +165,7 @@ def chain_of_module(
         """Whole numbers, such as tokens, stay what they are."""
         return examples.to(device=device, dtype=dtype if examples.is_floating_point() else None)
 
-    chain = Chain.from_module(module, converted(inputs[:N_COMPARED]), node_layers)  # pyright: ignore[reportAttributeAccessIssue]
+    chain = Chain.from_module(module, converted(inputs[:N_COMPARED]), node_layers)
     return replace(chain, embed=lambda examples: chain.embed(converted(examples)))
 
 

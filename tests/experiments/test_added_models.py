@@ -18,7 +18,6 @@ from experiments.config.composition import CONFIG_DIRECTORY, explain_validation
 from experiments.config.model_checks import check_model
 from experiments.config.schema import RunConfig
 from experiments.pipeline.run_pipeline import run_pipeline
-from libcore.chain import Chain
 from models import model_kinds
 from models.errors import UserError
 from models.room import room_of
@@ -93,7 +92,6 @@ class TestFactory:
             "logits",
         }
 
-    @pytest.mark.skipif(not hasattr(Chain, "from_module"), reason="chains are not made from modules")
     def test_a_module_is_taken_apart(self, own_folder):
         write_module(
             own_folder,
@@ -213,7 +211,7 @@ def refusal(plain: dict) -> str:
         line = str(error)
     except ValidationError as error:
         with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-            line = explain_validation(error)
+            line = explain_validation(error, CONFIG_DIRECTORY)
     else:
         pytest.fail("it was accepted")
     assert "\n" not in line

@@ -77,12 +77,6 @@ class TestWhatWasAskedFor:
         if "ablation" in stages:
             assert read_json(run / "ablations.json")["edge_ablation"] == {}
 
-    def test_a_directory_that_is_used_again_keeps_nothing_of_the_run_before(self, variant):
-        variant(name="used_again")
-        run = variant("analysis.stages=[basis]", name="used_again")
-        assert not (run / "ablations.json").exists()
-        assert not any(name.startswith("edges/") for name in tensors_of(run))
-
     def test_figures_show_what_there_is(self, variant):
         run = variant("analysis.stages=[basis,figures]")
         assert files_below(run / "figures") == {"importance_spectrum.png", "importance_spectrum.pdf"}

@@ -26,7 +26,9 @@ from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.sections import ClosedForm
 from libcore.statistics import chain_statistics
-from models.vision import cnn, cnn_sections, mlp
+from models.cifar10_cnn import network as cnn
+from models.cifar10_cnn import sections as cnn_sections
+from models.vision import mlp
 from models.vision.images import ImageFormat
 
 FORMAT = ImageFormat(channels=2, height=4, width=4, n_classes=3, n_train=1, n_test=1)

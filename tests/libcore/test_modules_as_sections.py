@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_models import AMPLE, largest_difference, random, stream_of
+from tiny_models import AMPLE, basis_of, largest_difference, random, stream_of
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -345,8 +345,8 @@ def test_sections_can_be_moved(name: str) -> None:
 def test_differentiation_in_small_chunks_and_batched() -> None:
     module, value, layout = case_of("transformer encoder")
     section, activation = section_of(module, value), with_ones(layout.activation(value))
-    to_basis = torch.eye(7, 2, dtype=torch.float64)
-    grams = [exact_jacobian_gram(section, stream_of(activation, budget), to_basis, GRADIENT) for budget in (1, AMPLE)]
+    basis = basis_of(torch.eye(7, 2, dtype=torch.float64))
+    grams = [exact_jacobian_gram(section, stream_of(activation, budget), basis, GRADIENT) for budget in (1, AMPLE)]
     assert largest_difference(*grams) < 1e-12
 
 

@@ -1,0 +1,105 @@
+"""A run owns its directory: nothing of anybody else's is touched, nothing of an earlier run's taken for its own."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from running import QUICK, assert_says, command, files_below, read_json, refusal, tensors_of
+
+from experiments import run as run_module
+
+SMALL = (*QUICK, "analysis.stages=[basis]")
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
+    return partial(refusal, tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def carry_out(tmp_path, monkeypatch):
+    """Calls the command in `tmp_path`; returns its exit status."""
+
+    def call(*arguments: str) -> int:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_module.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return call
+
+
+class TestForeignFiles:
+    @pytest.mark.parametrize(
+        "name", ["figures/drawn_by_hand.png", "metrics.json", "checkpoint.pt", "notes", "status.json"]
+    )
+    def test_a_directory_with_files_that_no_run_left_is_refused(self, refused, tmp_path, name):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True)
+        (tmp_path / "mine" / name).write_text("precious")
+        line = refused(*SMALL, "hydra.run.dir=mine")
+        assert_says(line, "hydra.run.dir=mine", f"holds {name.partition('/')[0]}", "expected an empty or a new one")
+        assert (tmp_path / "mine" / name).read_text() == "precious"
+
+    @pytest.mark.parametrize("here", [".", "''"])
+    def test_so_is_the_folder_that_the_user_stands_in(self, refused, tmp_path, here):
+        (tmp_path / "thesis.tex").write_text("precious")
+        assert_says(refused(*SMALL, f"hydra.run.dir={here}"), "holds thesis.tex")
+
+    def test_what_a_user_puts_beside_a_run_s_files_stays_when_the_directory_is_used_again(self, carry_out, tmp_path):
+        assert carry_out(*QUICK, "hydra.run.dir=run") == 0
+        for name in ("figures/mine.png", "my_notes.md"):
+            (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "run" / name).write_text("precious")
+        assert (tmp_path / "run" / "ablations.json").is_file()
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        run = tmp_path / "run"
+        assert not (run / "ablations.json").exists()
+        assert not any(name.startswith("edges/") for name in tensors_of(run))
+        assert [(run / name).read_text() for name in ("figures/mine.png", "my_notes.md")] == ["precious"] * 2
+        listed = set(read_json(run / "status.json")["files"])
+        assert listed | {"figures", "figures/mine.png", "my_notes.md"} == files_below(run)
+        assert not listed & {"figures/mine.png", "my_notes.md"}
+
+    def test_an_input_within_the_run_s_own_directory_is_refused(self, carry_out, refused, capsys):
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        capsys.readouterr()
+        line = refused(*SMALL, "hydra.run.dir=run", "model.checkpoint=run/model.safetensors")
+        assert_says(line, "model.checkpoint=run/model.safetensors", "the run's own directory", "expected another")
+
+    def test_two_runs_of_a_sweep_with_one_directory(self, carry_out, tmp_path, capsys):
+        place = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=same")
+        assert carry_out("-m", *SMALL, "method=lib,pca", *place) == 2
+        assert_says(capsys.readouterr().out, "hydra.sweep.subdir", "two runs of the sweep have the directory")
+        assert "method: lib" not in (tmp_path / "sweep" / "same" / "config.yaml").read_text()
+        assert read_json(tmp_path / "sweep" / "same" / "status.json")["status"] == "finished"
+
+
+def test_relative_paths_mean_the_user_s_folder_also_where_hydra_changes_into_the_run_s(carry_out, tmp_path):
+    assert carry_out(*SMALL, "hydra.run.dir=first") == 0
+    (tmp_path / "weights.safetensors").write_bytes((tmp_path / "first" / "model.safetensors").read_bytes())
+    moved = ("hydra.job.chdir=true", "hydra.run.dir=second", "model.checkpoint=weights.safetensors")
+    assert carry_out(*SMALL, *moved) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second", "outputs", "weights.safetensors"}
+    assert not (tmp_path / "second" / "outputs").exists()
+
+
+def test_without_a_log_there_is_none(carry_out, tmp_path, capsys):
+    assert carry_out(*SMALL, "hydra/job_logging=disabled", "hydra.run.dir=quiet") == 0
+    assert not (tmp_path / "quiet" / "run.log").exists()
+    assert (tmp_path / "quiet" / "metrics.json").is_file()
+
+
+def test_a_narrow_terminal_and_a_notebook_s_backend_end_no_run(tmp_path: Path) -> None:
+    """The final table holds signs that ASCII has not, and matplotlib would look for a notebook's backend."""
+    environment = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://no_such_backend"}
+    stages = "analysis.stages=[basis,figures]"
+    done = command(tmp_path, "-m", *QUICK, stages, "seed=0,1", "hydra.sweep.dir=sweep", **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(n=2)" in done.stdout
+    assert len(list(tmp_path.glob("sweep/*/*/*/*/figures/*.png"))) == 2
