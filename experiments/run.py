@@ -19,7 +19,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.config.callbacks import CONFIG_DIRECTORY, SWEEP
+from experiments.config.callbacks import SWEEP
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition, first_line
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
@@ -126,10 +127,13 @@ def main() -> None:
     except Exception as error:
         if wants_traceback:
             raise
-        from experiments.config.explanations import explain_composition
-
-        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-        print(f"error: {explain_composition(error, overrides, CONFIG_DIRECTORY)}", file=sys.stderr)
+        sweep = os.environ.get(SWEEP)
+        if sweep is not None:  # the sweeper's or launcher's own: what has finished until then is reported on
+            finish(sweep)
+            print(f"error: {first_line(error)}", file=sys.stderr)
+        else:
+            overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+            print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     finally:
         if not wants_traceback:

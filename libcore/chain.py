@@ -101,9 +101,9 @@ class Chain:
         """Whether the last coordinate of this node layer's activation is the constant one."""
         return layer != self.node_layers[-1] or self.last_has_constant
 
-    def activation(self, inputs: Tensor, layer: int) -> Float[Tensor, "batch position d"]:
-        """Activation of node layer number `layer` on these inputs."""
-        return next(islice(self.activations(inputs), layer, None))
+    def activation(self, inputs: Tensor, index: int) -> Float[Tensor, "batch position d"]:
+        """Activation of node layer number `index` on these inputs."""
+        return next(islice(self.activations(inputs), index, None))
 
     def activations(self, inputs: Tensor) -> Iterator[Float[Tensor, "batch position d"]]:
         """Every node layer's activation on these inputs, first to last, from one pass through the model."""
@@ -116,21 +116,21 @@ class Chain:
             yield activation
 
     def output_from(
-        self, activation: Float[Tensor, "batch position d"], layer: int
+        self, activation: Float[Tensor, "batch position d"], index: int
     ) -> Float[Tensor, "batch position_out d_out"]:
-        """The model's output when node layer number `layer` has this activation."""
-        for section in self.sections[layer:]:
+        """The model's output when node layer number `index` has this activation."""
+        for section in self.sections[index:]:
             activation = section(activation)
         return activation if self.tail is None else self.tail(activation)
 
-    def stream(self, inputs: Tensor, layer: int, memory_budget: int) -> ActivationStream:
-        """Node layer `layer`'s activations on `inputs`, recomputed from the inputs chunk by chunk."""
+    def stream(self, inputs: Tensor, index: int, memory_budget: int) -> ActivationStream:
+        """Activations of node layer number `index` on `inputs`, recomputed from the inputs chunk by chunk."""
 
         def produce(start: int, stop: int) -> Tensor:
             with torch.no_grad():
-                return self.activation(inputs[start:stop], layer)
+                return self.activation(inputs[start:stop], index)
 
-        return ActivationStream(produce, len(inputs), memory_budget, self.values_to_produce(inputs, layer))
+        return ActivationStream(produce, len(inputs), memory_budget, self.values_to_produce(inputs, index))
 
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
         """Every node layer's activations on `inputs`.
@@ -142,7 +142,7 @@ class Chain:
             examples = list(self.checked(self.activations(inputs[:1])))
         held_bytes = len(inputs) * sum(example.numel() * example.element_size() for example in examples)
         if held_bytes > memory_budget // 2:
-            return [self.stream(inputs, layer, memory_budget) for layer in range(len(self.node_layers))]
+            return [self.stream(inputs, index, memory_budget) for index in range(len(self.node_layers))]
         held = [example.new_empty(len(inputs), *example.shape[1:]) for example in examples]
         chunk = rows_per_chunk(self.values_to_produce(inputs, len(self.sections)), memory_budget // 2)
         with torch.no_grad():
@@ -169,12 +169,12 @@ class Chain:
                 )
             yield activation
 
-    def values_to_produce(self, inputs: Tensor, layer: int) -> int:
-        """Numbers alive per example on the way from the inputs to node layer number `layer`."""
+    def values_to_produce(self, inputs: Tensor, index: int) -> int:
+        """Numbers alive per example on the way from the inputs to node layer number `index`."""
         with torch.no_grad():
             activation = self.embed(inputs[:1])
             values = 2 * activation.numel()
-            for section in (*self.before, *self.sections[:layer]):
+            for section in (*self.before, *self.sections[:index]):
                 values = max(values, section.forward_values(activation))
                 activation = section(activation)
         return values

@@ -7,7 +7,9 @@ user's own is a model as well (`model.factory=package.module:function`). Nothing
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,8 +24,14 @@ ENTRY_POINTS = "local_interaction_basis.models"
 
 def model_kinds() -> dict[str, str]:
     """`module:class` of every model's schema, by kind; a model of the project goes before an added one of its name."""
+    return dict(kinds_on(tuple(sys.path)))
+
+
+@cache
+def kinds_on(path: tuple[str, ...]) -> Mapping[str, str]:
+    """`model_kinds` as long as Python looks for packages in the same folders: looking through them takes a while."""
     added = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/schema.py"))
+    folders = sorted(file.parent.name for file in Path(__file__).parent.glob("*/schema.py"))
     return added | {kind: f"models.{kind}.schema:Schema" for kind in folders}
 
 

@@ -19,7 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.config.explanations import explain_composition
 from models.errors import UserError
 
-CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 SWEEP = "LIB_SWEEP_DIRECTORY"
 """Environment variable that tells the jobs of a sweep, wherever they run, where its report is going to be."""
 BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
@@ -38,7 +37,7 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
             refuse(str(error))
         # What Hydra's loader runs into where it composes the runs of a sweep.
         except (HydraException, OmegaConfBaseException) as error:
-            refuse(explain_composition(error, list(config.hydra.overrides.task), CONFIG_DIRECTORY, multirun=True))
+            refuse(explain_composition(error, list(config.hydra.overrides.task), multirun=True))
 
     return checked
 

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from experiments.config.callbacks import CONFIG_DIRECTORY
-from experiments.config.explanations import explain_composition, explain_validation
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition, explain_validation
 from experiments.config.schema import RunConfig
 from models.errors import UserError
 
@@ -22,7 +21,7 @@ def parse_config(composed: DictConfig) -> RunConfig:
         plain = OmegaConf.create({key: composed[key] for key in composed if key != "hydra"})
         return validated(OmegaConf.to_container(plain, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise UserError(explain_composition(error, (), CONFIG_DIRECTORY)) from error
+        raise UserError(explain_composition(error, ())) from error
 
 
 def validated(plain: Any) -> RunConfig:
@@ -30,7 +29,7 @@ def validated(plain: Any) -> RunConfig:
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
-        raise UserError(explain_validation(error, CONFIG_DIRECTORY)) from error
+        raise UserError(explain_validation(error)) from error
 
 
 def config_of(overrides: Sequence[str]) -> RunConfig:
@@ -42,4 +41,4 @@ def config_of(overrides: Sequence[str]) -> RunConfig:
         raise
     # Hydra, its grammar and OmegaConf raise whatever they run into.
     except Exception as error:
-        raise UserError(explain_composition(error, overrides, CONFIG_DIRECTORY)) from error
+        raise UserError(explain_composition(error, overrides)) from error

@@ -20,12 +20,13 @@ from pydantic import ValidationError
 
 from models.errors import nearest
 
+CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 ROOT = "config"
 """Name of the configuration that everything is composed into."""
 
 
-def explain_composition(error: Exception, overrides: Sequence[str], directory: Path, *, multirun: bool = False) -> str:
-    """Why these overrides cannot be composed with the options in `directory`, into one run or a sweep."""
+def explain_composition(error: Exception, overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """Why these overrides cannot be composed, into one run or a sweep."""
     parsed: list[Override] = []
     for text in overrides:
         try:
@@ -36,7 +37,7 @@ def explain_composition(error: Exception, overrides: Sequence[str], directory: P
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options or ())
         return f"{group}={option}: no such option{nearest(option, options)}; expected one of {', '.join(options)}"
-    known = known_keys(directory)
+    known = known_keys()
     for override in parsed:
         if (reason := explain_override(override, known, overrides, multirun)) is not None:
             return reason
@@ -83,7 +84,7 @@ def within_free_part(key: str, overrides: Sequence[str]) -> bool:
 
 
 @cache
-def known_keys(directory: Path) -> tuple[str, ...]:
+def known_keys() -> tuple[str, ...]:
     """Every key of the root configuration and of every option, dotted, and every group."""
     keys: list[str] = []
 
@@ -93,24 +94,24 @@ def known_keys(directory: Path) -> tuple[str, ...]:
             if isinstance(value, dict):
                 collect(value, f"{prefix}{key}.")
 
-    root = OmegaConf.to_container(OmegaConf.load(directory / f"{ROOT}.yaml"))
+    root = OmegaConf.to_container(OmegaConf.load(CONFIG_DIRECTORY / f"{ROOT}.yaml"))
     assert isinstance(root, dict)
     collect({key: value for key, value in root.items() if key not in ("defaults", "hydra")}, "")
-    for group in sorted(path for path in directory.iterdir() if path.is_dir() and path.name != "hydra"):
+    for group in sorted(path for path in CONFIG_DIRECTORY.iterdir() if path.is_dir() and path.name != "hydra"):
         keys.append(group.name)
         for option in sorted(group.glob("*.yaml")) if group.name != "experiment" else ():
             collect(OmegaConf.to_container(OmegaConf.load(option)), f"{group.name}.")
     return tuple(dict.fromkeys(keys))
 
 
-def explain_validation(error: ValidationError, directory: Path) -> str:
+def explain_validation(error: ValidationError) -> str:
     """The first thing that is wrong: key=value, expected what."""
     problem = error.errors()[0]
     # A union puts the type that was tried into the path; it is no key.
     path = [part for index, part in enumerate(problem["loc"]) if not (index > 0 and part in ("str", "int"))]
     key = "".join(dotted(path)).lstrip(".")
     if problem["type"] == "extra_forbidden":
-        return f"unknown configuration key {key}{nearest(key, known_keys(directory))}; --help lists all"
+        return f"unknown configuration key {key}{nearest(key, known_keys())}; --help lists all"
     if problem["type"] == "missing":
         return f"configuration key {key} is missing; --help lists all"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")

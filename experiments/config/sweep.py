@@ -73,9 +73,10 @@ class Sweep:
         return n
 
     def _choices(self, override: Override) -> list[Choice]:
-        key = override.get_key_element()
+        key, settable = override.get_key_element(), self._is_settable(override)
         if not override.is_sweep_override():
-            return [Choice(f"{key}={override.get_value_element_as_str()}", self._settable(override, override.value()))]
+            text = f"{key}={override.get_value_element_as_str()}"
+            return [Choice(text, value_to_set(override.key_or_group, override.value()) if settable else None)]
         if not override.is_discrete_sweep():
             raise UserError(
                 f"{override.input_line}: a continuous range; expected single values, choice(...) or range(...), or a "
@@ -86,19 +87,16 @@ class Sweep:
             options = self.loader.get_group_options(override.key_or_group)
             expected = f"one of {', '.join(options)}" if options else "at least one"
             raise UserError(f"{override.input_line}: stands for no value; expected {expected}")
-        values = list(override.sweep_iterator()) if override.is_sweep_override() else []
-        return [Choice(text, self._settable(override, value)) for text, value in zip(texts, values, strict=True)]
+        return [
+            Choice(text, value_to_set(override.key_or_group, value) if settable else None)
+            for text, value in zip(texts, override.sweep_iterator(), strict=True)
+        ]
 
-    def _settable(self, override: Override, value: Any) -> tuple[str, Any] | None:
-        """Key and value of an override that only changes a number, a word or nothing of a key that is there."""
+    def _is_settable(self, override: Override) -> bool:
+        """Whether an override changes a key, rather than adding one or choosing an option."""
         key = override.key_or_group
-        if isinstance(value, QuotedString):
-            value = value.text
-        is_plain = value is None or isinstance(value, bool | int | float | str)
         is_change = override.type is OverrideType.CHANGE and override.package is None and not key.startswith("hydra.")
-        if not (is_plain and is_change) or (isinstance(value, str) and ("$" in value or "\\" in value)):
-            return None
-        return None if self.loader.get_group_options(key.replace(".", "/")) else (key, value)
+        return is_change and not self.loader.get_group_options(key.replace(".", "/"))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every run's plain configuration, in the sweeper's order."""
@@ -134,6 +132,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(own_part(config), resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def value_to_set(key: str, value: Any) -> tuple[str, Any] | None:
+    """A number, a word or nothing as it is written into a composition; None for what Hydra has to look at."""
+    if isinstance(value, QuotedString):
+        value = value.text
+    if isinstance(value, str) and ("$" in value or "\\" in value):
+        return None
+    return (key, value) if value is None or isinstance(value, bool | int | float | str) else None
 
 
 def set_value(config: dict[str, Any], key: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from experiments.figures.groups import group_label, group_order
 from experiments.reporting.finished_runs import FinishedRun
 
-SECTIONS = (
+METRIC_GROUPS = (
     "score/test",
     "features/kept/",
     "features/needed_",
@@ -62,7 +62,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     """Collect the metrics of runs that differ in method, seed and half of the data only."""
     methods = tuple(sorted({run.method for run in runs}, key=group_order))
     names = {name for run in runs for name, value in run.metrics.items() if value is not None}
-    ordered = [name for section in SECTIONS for name in in_order(name for name in names if name.startswith(section))]
+    ordered = [name for group in METRIC_GROUPS for name in in_order(name for name in names if name.startswith(group))]
     rows: dict[str, dict[str, Cell | None]] = {}
     for name in ordered:
         rows[name] = {}

@@ -13,7 +13,7 @@ from experiments.figures.of_run import ablation_curves, model_label, shown_edges
 from experiments.pipeline.json_files import write_text
 from experiments.reporting.comparison import Comparison, compare, to_csv
 from experiments.reporting.finished_runs import FinishedRun, find_runs
-from experiments.reporting.report_text import score_of, section
+from experiments.reporting.report_text import score_of, setting_text
 from models.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
         stem = "" if len(groups) == 1 else f"_{number}"
         comparison = compare(runs)
         write_text(out / f"report{stem}.csv", to_csv(comparison))
-        text += section(title, stem, runs, comparison, draw(runs, out / "figures", stem))
+        text += setting_text(title, stem, runs, comparison, draw(runs, out / "figures", stem))
         report.tables[title] = short_table(comparison)
     if report.unfinished:
         text.append("## Runs without results\n")

@@ -10,7 +10,7 @@ from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.verdicts import tolerances, totals_table, verdicts
 
 
-def section(
+def setting_text(
     title: str, stem: str, runs: Sequence[FinishedRun], comparison: Comparison, figures: dict[str, str]
 ) -> list[str]:
     """Paragraphs and tables of one setting; `figures`: paths by caption."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from experiments.config.composition import CONFIG_DIRECTORY, explain_validation
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_validation
 from experiments.config.model_checks import check_model
 from experiments.config.schema import RunConfig
 from experiments.pipeline.run_pipeline import run_pipeline
@@ -211,7 +211,7 @@ def refusal(plain: dict) -> str:
         line = str(error)
     except ValidationError as error:
         with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-            line = explain_validation(error, CONFIG_DIRECTORY)
+            line = explain_validation(error)
     else:
         pytest.fail("it was accepted")
     assert "\n" not in line

@@ -34,7 +34,7 @@ def test_every_folder_with_a_schema_is_a_model_with_a_room():
 
 def test_schemas_import_nothing_heavy():
     code = (
-        "import sys, experiments.config.schema as s, models.own.factory; from models import model_kinds, schema_of;"
+        "import sys, models.own.factory; from models import model_kinds, schema_of;"
         "[schema_of(kind) for kind in model_kinds()];"
         "print(sorted({'torch', 'transformers', 'sklearn', 'numpy'} & set(sys.modules)))"
     )
