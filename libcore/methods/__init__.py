@@ -147,7 +147,7 @@ class Methods(Mapping[str, Method]):
         if name in built_in():
             return only_method(import_module(f"{__name__}.{name}"), name)
         if (found := installed().get(name)) is not None:
-            return as_method(found.load(), name)
+            return as_method(loaded(found), name)
         close = get_close_matches(name, self, n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise UnknownMethod(f"{name}: no such method{hint}; expected one of {', '.join(self)}")
@@ -176,6 +176,20 @@ def installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
+def loaded(entry: EntryPoint) -> Any:
+    """What an entry point names; raises UnknownMethod."""
+    try:
+        return entry.load()
+    # Somebody else's module may raise anything.
+    except Exception as error:
+        raise UnknownMethod(f"{entry.name}: {entry.value} cannot be imported ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def only_method(module: Any, name: str) -> Method:
     """The method that a module of this folder holds under its own name."""
     found = [value for value in vars(module).values() if isinstance(value, Method) and value.name == name]
@@ -194,10 +208,8 @@ def method_at(address: str, name: str) -> Method:
         raise UnknownMethod(f"{address}: expected package.module:function")
     try:
         module = import_module(module_name)
-    # Somebody else's module may raise anything.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason})") from error
+        raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason_of(error)})") from error
     if not hasattr(module, function_name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         close = get_close_matches(function_name, functions, n=1, cutoff=0.5)
