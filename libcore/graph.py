@@ -1,4 +1,4 @@
-"""The interaction graph: bases and edges of all node layers, and its file (CONTRACT.md, `graph.safetensors`)."""
+"""The interaction graph: bases and edges of all node layers, and its file (FILES.md, `graph.safetensors`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed schema of the composed configuration: every key, its type and its range (CONTRACT.md).
+"""Typed schema of the composed configuration: every key, its type and its range (USE.md).
 
 Defaults live in `conf/` alone; here is what may be written there, but for the model's and the method's parts, which the
 model's own schema and the method's function know.

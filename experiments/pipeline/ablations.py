@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ablations:
-    """Scores on the test split by what was kept (CONTRACT.md, `ablations.json`)."""
+    """Scores on the test split by what was kept (FILES.md, `ablations.json`)."""
 
     test_score: float
     score: Score = ACCURACY

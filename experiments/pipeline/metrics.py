@@ -1,4 +1,4 @@
-"""A run's numbers under the keys of CONTRACT.md: what `metrics.json` holds and W&B shows as the run's summary."""
+"""A run's numbers under the keys of FILES.md: what `metrics.json` holds and W&B shows as the run's summary."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class RunResults:
 
 
 def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metrics:
-    """Carry out one run and leave its files in `directory` (CONTRACT.md). Returns the metrics.
+    """Carry out one run and leave its files in `directory` (FILES.md). Returns the metrics.
 
     Raises UserError for what the user can mend; files already written stay, `status.json` is the caller's.
     """

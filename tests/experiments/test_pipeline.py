@@ -1,4 +1,4 @@
-"""A run leaves what CONTRACT.md promises, and the same every time."""
+"""A run leaves what FILES.md promises, and the same every time."""
 
 from __future__ import annotations
 
