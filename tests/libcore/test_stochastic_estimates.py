@@ -79,9 +79,9 @@ def test_error_falls_as_one_over_the_root_of_the_probes(generator: Generator, na
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("quantity", "over"), [(gram, "positions"), (gram, "positions_and_features"), (edges, "")])
 def test_the_mean_over_many_probes_is_the_exact_value_on_every_path(generator, quantity, over, rule) -> None:
-    case = case_of(SECTIONS["attention"](generator), generator, n=100, positions=POSITIONS)
+    case = case_of(SECTIONS["attention"](generator), generator, n=80, positions=POSITIONS)
     quadrature = RULES[rule][0]
-    estimate = quantity(case, Probes(40, over or "positions"), quadrature)
+    estimate = quantity(case, Probes(30, over or "positions"), quadrature)
     distance = relative_distance(estimate.value, exact(case, quantity, quadrature))
     assert distance < 3 * estimate.relative_error
     assert 0 < estimate.relative_error < 0.1
@@ -117,7 +117,7 @@ def test_edges_take_signs_over_positions_whatever_was_chosen(generator: Generato
     assert torch.equal(*both)
 
 
-@pytest.mark.parametrize("memory_budget", BUDGETS)
+@pytest.mark.parametrize("memory_budget", BUDGETS[:-1])
 @pytest.mark.parametrize("n", [4, 5])
 @pytest.mark.parametrize(("quantity", "over"), [(gram, "positions"), (gram, "positions_and_features"), (edges, "")])
 def test_memory_budget_changes_no_number(generator, quantity, over, n, memory_budget) -> None:
