@@ -24,6 +24,8 @@ from libcore.estimators.completeness import chain_completeness
 from libcore.graph import interaction_edges
 from libcore.statistics import LayerStatistics, chain_statistics
 from models.content_hashes import file_hash, stage_key
+from models.errors import UserError
+from models.messages import one_line
 from models.room import Room
 from models.weights import ModelFile
 
@@ -106,7 +108,10 @@ def basis_stage(
     } | estimator_depends_on(config)
 
     def compute() -> StageResult:
-        bases = method(chain, inputs, statistics, settings, **options)
+        try:
+            bases = method(chain, inputs, statistics, settings, **options)
+        except ValueError as error:  # what a method says of options, files and bases that do not suit the model
+            raise UserError(one_line(error)) from error
         return StageResult(codec.tensors_of_bases(bases), errors.values())
 
     stage = cache.finish("basis", stage_key(depends_on, ("libcore",)), compute)

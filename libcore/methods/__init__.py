@@ -89,7 +89,9 @@ class Method:
     ) -> dict[str, Basis]:
         """One basis per node layer of `chain`, fitted on `inputs`, whose moments are `statistics`."""
         self.refuse(settings, options)
-        return self.fit(chain, inputs, statistics, settings, **options)
+        bases = self.fit(chain, inputs, statistics, settings, **options)
+        self.refuse_bases(bases, {layer: statistics[layer] for layer in chain.node_layers})
+        return bases
 
     def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
         """Raises ValueError for options that the method has not, lacks, or cannot be carried out with."""
@@ -103,6 +105,18 @@ class Method:
             if parameter.default is parameter.empty and name not in options:
                 raise ValueError(f"{name}: method {self.name} needs it; expected {name}=")
         self.check(settings, **options)
+
+    def refuse_bases(self, bases: Any, statistics: Mapping[str, LayerStatistics]) -> None:
+        """Raises ValueError for what is not a basis of every node layer's activation."""
+        for layer, of_layer in statistics.items():
+            basis = bases.get(layer) if isinstance(bases, Mapping) else None
+            if not isinstance(basis, Basis):
+                found = type(bases if basis is None and not isinstance(bases, Mapping) else basis).__name__
+                raise ValueError(f"method {self.name}: {found} for {layer}; expected a Basis of every node layer")
+            d, k = len(of_layer.mean), basis.n_features
+            if tuple(basis.to_basis.shape) != (d, k) or tuple(basis.from_basis.shape) != (k, d):
+                shapes = f"to_basis {list(basis.to_basis.shape)}, from_basis {list(basis.from_basis.shape)}"
+                raise ValueError(f"method {self.name}: {layer}: {shapes}; expected [{d}, k] and [k, {d}]")
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -133,7 +147,7 @@ class Methods(Mapping[str, Method]):
         if name in built_in():
             return only_method(import_module(f"{__name__}.{name}"), name)
         if (found := installed().get(name)) is not None:
-            return as_method(found.load(), name)
+            return as_method(loaded(found), name)
         close = get_close_matches(name, self, n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise UnknownMethod(f"{name}: no such method{hint}; expected one of {', '.join(self)}")
@@ -162,6 +176,20 @@ def installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
+def loaded(entry: EntryPoint) -> Any:
+    """What an entry point names; raises UnknownMethod."""
+    try:
+        return entry.load()
+    # Somebody else's module may raise anything.
+    except Exception as error:
+        raise UnknownMethod(f"{entry.name}: {entry.value} cannot be imported ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def only_method(module: Any, name: str) -> Method:
     """The method that a module of this folder holds under its own name."""
     found = [value for value in vars(module).values() if isinstance(value, Method) and value.name == name]
@@ -180,10 +208,8 @@ def method_at(address: str, name: str) -> Method:
         raise UnknownMethod(f"{address}: expected package.module:function")
     try:
         module = import_module(module_name)
-    # Somebody else's module may raise anything.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason})") from error
+        raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason_of(error)})") from error
     if not hasattr(module, function_name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         close = get_close_matches(function_name, functions, n=1, cutoff=0.5)

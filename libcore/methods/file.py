@@ -8,8 +8,9 @@ The file is safetensors: for every node layer but the last `to_basis/<layer>` an
     [d + 1, k + 1]    of the activation with its constant coordinate, feature 0 the constant (`graph.safetensors` of a
                       run is such a file)
 
-Features are sorted by importance; without one, by variance on the data. A file without the last node layer leaves it as
-the other methods do.
+Features are sorted by importance; without one, by variance on the data. Logits, which carry no constant coordinate, are
+not centred and their features stay in the file's order. A file without the last node layer leaves it as the other
+methods do.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method, never
-from libcore.principal_components import centred_maps
+from libcore.principal_components import centred_maps, variable_moments
 from libcore.statistics import LayerStatistics
 
 CONSTANT_TOLERANCE = 1e-6
 """How much of the other coordinates the constant feature may hold, as a share of the constant coordinate's own."""
+RESTORED_TOLERANCE = 1e-3
+"""How far the constant coordinate may be off that features are written back to: as far as a chain's own may."""
 
 
 def refuse_unreadable(settings: FitSettings, *, path: Path) -> None:
@@ -88,14 +91,12 @@ def basis_from(
     like = statistics.gram
     to_basis, from_basis = to_basis.to(like.device), from_basis.to(like.device)
     if has_constant and d == width - 1:
-        mean = tensors.get(f"mean/{layer}")
-        mean = statistics.mean[:-1] if mean is None else mean.to(like.device)[:d]
-        to_basis, from_basis = centred_maps(to_basis, from_basis, mean)
+        to_basis, from_basis = centred_maps(to_basis, from_basis, mean_of(tensors, layer, statistics, path))
     elif d != width:
         also = f" (or {width - 1}, without the constant coordinate)" if has_constant else ""
         raise ValueError(f"{path}: to_basis/{layer} has {d} rows; expected {width}{also}, the width of the node layer")
     elif has_constant:
-        refuse_other_constant(to_basis, layer, path)
+        refuse_other_constant(to_basis, from_basis, layer, path)
     importance = importance_of(tensors, layer, to_basis, statistics, has_constant, path)
     return sorted_basis(to_basis, from_basis, importance, has_constant)
 
@@ -113,13 +114,35 @@ def tensor_of(tensors: Mapping[str, Tensor], kind: str, layer: str, path: Path) 
     return tensor
 
 
-def refuse_other_constant(to_basis: Float[Tensor, "d k"], layer: str, path: Path) -> None:
-    """Feature 0 must be the constant coordinate alone."""
-    largest = to_basis[:-1, 0].abs().max() if len(to_basis) > 1 else to_basis.new_zeros(())
-    if not largest <= CONSTANT_TOLERANCE * to_basis[-1, 0].abs():
+def mean_of(tensors: Mapping[str, Tensor], layer: str, statistics: LayerStatistics, path: Path) -> Float[Tensor, " d"]:
+    """What is subtracted, without the constant coordinate: the file's, or that of the data; raises ValueError."""
+    of_data = statistics.mean[:-1]
+    given = tensors.get(f"mean/{layer}")
+    if given is None:
+        return of_data
+    d = len(of_data)
+    if given.shape not in ((d,), (d + 1,)) or not given.isfinite().all():
+        raise ValueError(f"{path}: mean/{layer} of shape {tuple(given.shape)}; expected {d} finite numbers")
+    return given[:d].to(of_data.device)
+
+
+def refuse_other_constant(
+    to_basis: Float[Tensor, "d k"], from_basis: Float[Tensor, "k d"], layer: str, path: Path
+) -> None:
+    """Feature 0 must be the constant coordinate alone, and alone write it back."""
+    largest = to_basis[:-1, 0].abs().amax() if len(to_basis) > 1 else to_basis.new_zeros(())
+    own = to_basis[-1, 0].abs()
+    if not (own > 0 and largest <= CONSTANT_TOLERANCE * own):
         raise ValueError(
             f"{path}: column 0 of to_basis/{layer} reads other coordinates than the constant; expected the constant "
             f"feature first, or {len(to_basis) - 1} rows without the constant coordinate"
+        )
+    restored = to_basis @ from_basis[:, -1]
+    restored[-1] -= 1.0
+    if not restored.abs().max() <= RESTORED_TOLERANCE:
+        raise ValueError(
+            f"{path}: from_basis/{layer} does not restore the constant coordinate; expected the last column to read "
+            "feature 0 alone"
         )
 
 
@@ -134,16 +157,19 @@ def importance_of(
     """As the file has it, by default each feature's variance on the data; that of the constant comes first."""
     given = tensors.get(f"importance/{layer}")
     if given is None:
-        variance = (to_basis * (statistics.gram @ to_basis)).sum(0)
+        _, gram = variable_moments(statistics, has_constant)
+        reads = to_basis[: len(gram)]
+        variance = (reads * (gram @ reads)).sum(0)
         return torch.cat([variance.new_ones(1), variance[1:]]) if has_constant else variance
     n_features, given = to_basis.shape[1], given.to(to_basis.device)
-    if has_constant and given.shape == (n_features - 1,):
-        given = torch.cat([given.new_ones(1), given])
-    if given.ndim != 1 or len(given) < n_features or not given.isfinite().all():
+    fewest = n_features - int(has_constant)
+    if given.ndim != 1 or len(given) < fewest or not given.isfinite().all():
         raise ValueError(
             f"{path}: importance/{layer} of shape {tuple(given.shape)}; expected a finite number for each of "
-            f"{n_features} features"
+            f"{fewest} features"
         )
+    if len(given) == fewest and has_constant:
+        given = torch.cat([given.new_ones(1), given])
     return given[:n_features]
 
 
@@ -153,12 +179,9 @@ def sorted_basis(
     importance: Float[Tensor, " k"],
     has_constant: bool,
 ) -> Basis:
-    """Most important first, the constant before all."""
-    first = int(has_constant)
-    order = torch.cat(
-        [
-            torch.arange(first, device=importance.device),
-            first + importance[first:].sort(descending=True, stable=True).indices,
-        ]
-    )
+    """Most important first, the constant before all; logits stay as they are."""
+    if not has_constant:
+        return Basis(to_basis, from_basis, importance, has_constant)
+    variable = 1 + importance[1:].sort(descending=True, stable=True).indices
+    order = torch.cat([variable.new_zeros(1), variable])
     return Basis(to_basis[:, order], from_basis[order], importance[order], has_constant)

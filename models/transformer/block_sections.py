@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from libcore.constant import beside_constant
 from libcore.sections import (
     AffineSection,
     AttentionBranch,
@@ -126,7 +127,7 @@ class BlockSections:
         weight_out = self.weights[f"{module}.W_out"]
         return PositionwiseBranch(
             weight_in,
-            self.beside_residual(len(weight_out), d_out) if to_hidden else pad(weight_out, (0, 1)),
+            self.beside_residual(len(weight_out), d_out) if to_hidden else beside_constant(weight_out),
             Gated(function) if architecture.gated else Elementwise(function),
             reading.normalisation,
         )

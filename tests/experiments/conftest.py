@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 from chromium import Page, chromium_path, open_browser
 from running import QUICK, quick_run, run_here
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command configures logging for its process: other tests in it log as if it had not."""
+    root, known = logging.getLogger(), logging.root.manager.loggerDict
+    before = (list(root.handlers), root.level)
+    levels = {name: (one.level, one.disabled) for name, one in known.items() if isinstance(one, logging.Logger)}
+    yield
+    for handler in root.handlers:
+        if handler not in before[0]:
+            handler.close()
+    root.handlers[:], root.level = before
+    for name, one in known.items():
+        if isinstance(one, logging.Logger):
+            one.level, one.disabled = levels.get(name, (logging.NOTSET, False))
+    root.manager._clear_cache()  # pyright: ignore[reportAttributeAccessIssue] - what loggers remember of levels
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,12 @@ class TestKeys:
             stage_key({"a": 1, "b": [1, 2]}, ("libcore.principal_components",)),
         ]
         assert len({key, *others}) == 6
+
+    def test_another_version_of_torch_makes_other_keys(self, monkeypatch):
+        before = stage_key({"a": 1}, ("libcore",))
+        version = metadata.version
+        monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "torch" else version(name))
+        assert stage_key({"a": 1}, ("libcore",)) != before
 
     def test_a_change_of_the_code_is_a_change_of_its_hash(self, tmp_path, monkeypatch):
         monkeypatch.setattr(content_hashes, "PROJECT", tmp_path)

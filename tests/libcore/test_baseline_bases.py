@@ -8,7 +8,7 @@ from tiny_models import AMPLE, largest_difference, random, random_activation, ra
 from torch import Generator, Tensor
 
 from libcore.basis import Basis
-from libcore.eigen import RELATIVE, Truncation
+from libcore.eigen import RELATIVE, Truncation, fix_signs
 from libcore.layer_by_layer import principal_basis
 from libcore.methods import METHODS, FitSettings
 from libcore.methods.neuron import neuron_basis
@@ -186,6 +186,21 @@ def test_without_a_constant_coordinate_bases_only_rotate(generator: Generator, n
     assert torch.equal(basis.from_basis, basis.to_basis.T)
     assert largest_difference(activation @ basis.to_basis @ basis.from_basis, activation) < 1e-13
     assert (basis.importance[:-1] >= basis.importance[1:]).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_layer_of_zeros_keeps_the_constant_alone(name: str) -> None:
+    """Everything is at the cut, which is zero."""
+    activation = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(4, 3)
+    basis = fitted(name, statistics_of(activation, True), truncation=RELATIVE)
+    assert basis.n_features == 1
+    assert basis.importance.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_random_directions_have_their_signs_fixed(generator: Generator) -> None:
+    basis = fitted("random", statistics_of(random_activation(generator, 50, 1, 12).flatten(0, 1), True))
+    directions = basis.to_basis[:-1, 1:]
+    assert torch.equal(directions, fix_signs(directions))
 
 
 @pytest.mark.parametrize("name", BASELINES)

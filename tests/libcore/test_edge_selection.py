@@ -49,6 +49,10 @@ def test_keeping_no_edges_has_no_smallest_one() -> None:
     assert smallest_kept_edge(torch.ones(2, 2, dtype=torch.float64), 0, has_constant=True) == 0.0
 
 
+def test_the_middle_is_rounded_up_as_in_the_published_code() -> None:
+    assert [Bracket(0, enough).middle for enough in range(1, 6)] == [None, 1, 2, 2, 3]
+
+
 @given(upper=st.integers(1, 300), threshold=st.integers(0, 300))
 def test_bisection_finds_the_step_of_a_monotone_score(upper: int, threshold: int) -> None:
     bracket, tried = Bracket(0, upper), []

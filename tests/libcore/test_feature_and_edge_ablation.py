@@ -21,6 +21,7 @@ from libcore.ablation import (
 )
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
+from libcore.ablation.schedule import Bracket
 from libcore.ablation.steps import carried_out
 from libcore.ablation.whole_model import Evaluation
 from libcore.basis import Basis
@@ -47,6 +48,7 @@ class Setting:
         self.bases: dict[str, Basis] = fit_lib(self.chain, fitted_on, statistics, FitSettings())
         self.edges = interaction_edges(self.chain, fitted_on, self.bases)
         self.data = EvaluationData(self.inputs, self.score_sum)
+        self.score_by_kept: dict[tuple[int, int], float] = {}
 
     def score_sum(self, output: Tensor, start: int, stop: int) -> float:
         """Share of positions right, summed over examples."""
@@ -58,13 +60,15 @@ class Setting:
 
     def score_of_kept_features(self, layer: int, kept: int) -> float:
         """One example at a time through feature space."""
+        if (found := self.score_by_kept.get((layer, kept))) is not None:
+            return found
         basis = self.bases[self.chain.node_layers[layer]]
         outputs = []
         for x in range(len(self.inputs)):
             features = self.chain.activation(self.inputs[x : x + 1], layer) @ basis.to_basis
             features[..., kept:] = 0.0
             outputs.append(self.chain.output_from(features @ basis.from_basis, layer))
-        return self.score(torch.cat(outputs))
+        return self.score_by_kept.setdefault((layer, kept), self.score(torch.cat(outputs)))
 
     def score_of_mask(self, layer: int, mask: Tensor) -> float:
         """Every output feature from its own masked inputs, one at a time."""
@@ -92,9 +96,10 @@ class Setting:
         return unablated_score(self.chain, self.data, AMPLE)
 
 
-@pytest.fixture
-def setting(generator: Generator) -> Setting:
-    return Setting(generator)
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    """Not to be changed."""
+    return Setting(Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("memory_budget", BUDGETS)
@@ -175,12 +180,37 @@ def test_more_edges_than_there_are_is_one_evaluation(setting: Setting, layer: in
     assert max(curve.score_by_kept) == curve.needed[0.0] == n_edges
 
 
+@pytest.mark.parametrize("layer", range(3))
+def test_edges_are_tried_by_bisection_of_the_published_bracket_and_by_halves_below(
+    setting: Setting, layer: int
+) -> None:
+    """The bracket is as wide as coordinates go, not features: two of four features are left out here."""
+    chain, names = setting.chain, setting.chain.node_layers[layer : layer + 2]
+    whole, next_whole = (setting.bases[name] for name in names)
+    few = Basis(whole.to_basis[:, :3], whole.from_basis[:3], whole.importance, has_constant=True)
+    edges = setting.edges[names[0]][:, :3]
+    rest = (TOLERANCES, setting.test_score, AMPLE)
+    curve = edge_ablation(chain, setting.data, layer, (few, next_whole), edges, *rest)
+    expected, n_edges = [], edges[:, 1:].numel()
+    for tolerance in TOLERANCES:
+        bracket = Bracket(0, whole.d * next_whole.d)
+        while (middle := bracket.middle) is not None:
+            expected.append(min(middle, n_edges))
+            score = curve.score_by_kept[expected[-1]]
+            bracket = bracket.halved(middle, setting.data.within(score, setting.test_score, tolerance))
+    fewest = min(curve.needed.values())
+    while (fewest := fewest // 2) > 0:
+        expected.append(fewest)
+    assert list(curve.score_by_kept) == list(dict.fromkeys(expected))
+
+
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
     assert setting.node_ablation(1, 1).needed == setting.node_ablation(1).needed
     assert setting.edge_ablation(1, 1).needed == setting.edge_ablation(1).needed
 
 
-def test_of_scores_where_less_is_better_the_same_features_and_edges_are_needed(setting: Setting) -> None:
+def test_of_scores_where_less_is_better_the_same_features_and_edges_are_needed(generator: Generator) -> None:
+    setting = Setting(generator)
     by_layer = [(setting.node_ablation(layer), setting.edge_ablation(layer)) for layer in range(3)]
     right = setting.data
 
@@ -205,6 +235,23 @@ def test_a_score_is_within_its_tolerance_on_the_side_that_is_worse(lower_is_bett
     assert not data.within(2.0 + sign * 0.26, 2.0, 0.25)
     assert data.within(2.0 - sign * 100.0, 2.0, 0.25)
     assert not data.within(float("nan"), 2.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("lower_is_better", "score", "test_score", "tolerance"),
+    [(False, 0.1, 0.8, 0.7), (False, 499 / 1000, 549 / 1000, 0.05), (True, 0.8, 0.1, 0.7), (True, 2.18, 2.17, 0.01)],
+)
+def test_a_score_that_is_worse_by_the_tolerance_is_within_it_whatever_the_round_off(
+    lower_is_better: bool, score: float, test_score: float, tolerance: float
+) -> None:
+    """`0.8 - 0.7` is more than `0.1`, `0.1 + 0.7` less than `0.8`."""
+    worse = test_score + tolerance if lower_is_better else test_score - tolerance
+    assert (score > worse) if lower_is_better else (score < worse)
+    assert score == pytest.approx(worse, abs=1e-15)
+    data = EvaluationData(torch.zeros(1), lambda *_: 0.0, lower_is_better)
+    assert data.within(score, test_score, tolerance)
+    just_too_bad = 1e-9 if lower_is_better else -1e-9
+    assert not data.within(score + just_too_bad, test_score, tolerance)
 
 
 class TestSteps:

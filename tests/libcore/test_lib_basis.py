@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -26,6 +27,7 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.eigen import Truncation, TruncationRule
 from libcore.estimators import Estimator, jacobian_gram
+from libcore.graph import interaction_edges
 from libcore.methods import METHODS, FitSettings
 from libcore.methods.lib import fit_lib, lib_basis
 from libcore.methods.pca import fit_pca
@@ -158,6 +160,26 @@ def test_truncation_keeps_the_importances_above_the_cut(rule: TruncationRule, sc
     assert (basis.importance[1:] / scale).tolist() == pytest.approx([0.08, 0.04, 0.02, 0.01])
 
 
+@pytest.mark.parametrize(("rule", "threshold"), [("absolute", 0.5), ("relative", 0.25)])
+def test_an_importance_at_the_cut_is_dropped(rule: TruncationRule, threshold: float) -> None:
+    """White activations and powers of two: every number is exact, the cut is 0.5."""
+    statistics = LayerStatistics(torch.zeros(6).double(), torch.eye(6).double(), count=9)
+    gram = torch.diag(torch.tensor([0.5, 2.0, 0.25, 1.0, 0.5, 0.0], dtype=torch.float64))
+    basis = lib_basis(statistics, gram, Truncation(rule, threshold), torch.float64)
+    assert basis.importance.tolist() == [0.0, 2.0, 1.0, 0.5, 0.5, 0.25]
+    assert basis.n_features == 3
+
+
+@pytest.mark.parametrize("truncation", [Truncation(), Truncation("absolute", 0.0)])
+def test_of_directions_that_nothing_reads_the_constant_is_left(generator: Generator, truncation: Truncation) -> None:
+    """All importances are the cut itself: zero."""
+    statistics = statistics_of(random_activation(generator, 20, 1, 4).flatten(0, 1), True)
+    basis = lib_basis(statistics, torch.zeros(4, 4).double(), truncation, torch.float64)
+    assert basis.n_features == 1
+    assert basis.importance.tolist() == [0.0] * 4
+    assert basis.from_basis.isfinite().all()
+
+
 def test_directions_without_variance_are_dropped(generator: Generator) -> None:
     activation = random(generator, 20, 3) @ random(generator, 3, 6) + random(generator, 6)
     activation[:, -1] = 1.0
@@ -180,6 +202,24 @@ def test_a_constant_that_nothing_depends_on_leaves_the_basis_finite() -> None:
     basis = lib_basis(statistics_of(activation, True), gram, Truncation(), torch.float64)
     assert basis.from_basis.isfinite().all()
     assert basis.features(activation[None]).isfinite().all()
+
+
+def test_an_importance_of_the_constant_below_zero_is_round_off() -> None:
+    statistics = LayerStatistics(torch.tensor([0.0, 0.0, 1.0]).double(), torch.eye(3).double(), count=9)
+    basis = lib_basis(statistics, torch.diag(torch.tensor([1.0, 2.0, -1e-18]).double()), CUT, torch.float64)
+    assert basis.importance.tolist() == [0.0, 2.0, 1.0]
+    assert basis.to_basis[-1, 0] == basis.from_basis[0, -1] == 1.0
+
+
+def test_of_float32_activations_everything_is_summed_and_solved_in_float64(generator: Generator) -> None:
+    chain, inputs = random_chain(generator), random_activation(generator, 8, 3, 4)
+    single = replace(chain, sections=tuple(section.to(dtype=torch.float32) for section in chain.sections))
+    bases, expected = fit(single, inputs.float()), fit(chain, inputs)
+    edges, expected_edges = interaction_edges(single, inputs.float(), bases), interaction_edges(chain, inputs, bases)
+    for layer in chain.node_layers[:-1]:
+        assert bases[layer].to_basis.dtype == edges[layer].dtype == torch.float64
+        assert largest_difference(bases[layer].importance, expected[layer].importance) < 1e-3
+        assert largest_difference(edges[layer], expected_edges[layer]) < 1e-4
 
 
 def test_jacobian_averaged_along_the_path(generator: Generator) -> None:

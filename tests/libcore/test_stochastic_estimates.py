@@ -13,7 +13,7 @@ from tiny_models import AMPLE, BUDGETS, basis_of, largest_difference, random, ra
 from torch import Generator, Tensor
 
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
-from libcore.estimators.stochastic import Estimate, Probes, stochastic_edges, stochastic_jacobian_gram
+from libcore.estimators.stochastic import Estimate, Probes, estimate_of, stochastic_edges, stochastic_jacobian_gram
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.sections import FunctionSection
 
@@ -128,8 +128,17 @@ def test_memory_budget_changes_no_number(generator, quantity, over, n, memory_bu
     assert cut.relative_error == pytest.approx(whole.relative_error, rel=1e-10)
 
 
-@pytest.mark.parametrize(("n", "next_features", "examples"), [(16, 4, 150), (4, 60, 12)])
-@pytest.mark.parametrize(("quantity", "over"), [(gram, "positions"), (gram, "positions_and_features"), (edges, "")])
+@pytest.mark.parametrize(
+    ("quantity", "over", "n", "next_features", "examples"),
+    [
+        (gram, "positions", 2, 4, 150),
+        (gram, "positions", 4, 60, 3),
+        (gram, "positions_and_features", 16, 4, 30),
+        (gram, "positions_and_features", 4, 60, 12),
+        (edges, "", 2, 4, 150),
+        (edges, "", 4, 60, 3),
+    ],
+)
 def test_memory_budget_is_kept(generator, quantity, over, n, next_features, examples) -> None:
     case = case_of(SECTIONS["attention"](generator), generator, n=examples, next_features=next_features)
     probes = Probes(n, over or "positions")
@@ -165,6 +174,16 @@ def test_blocks_hold_every_probe_once_within_its_half(n: int) -> None:
     assert [probe for _, block in blocks for probe in block] == list(range(n))
     assert len({len(block) for _, block in blocks}) == 1
     assert all(half == int(probe >= n // 2) for half, block in blocks for probe in block)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9])
+def test_the_error_told_is_the_standard_error_of_the_mean(generator: Generator, n: int) -> None:
+    """Of independent numbers of variance 1 the mean has variance `1/n`, whether or not the halves are equal."""
+    drawn = random(generator, n, 200, 200)
+    estimate = estimate_of(torch.stack([drawn[: n // 2].sum(0), drawn[n // 2 :].sum(0)]), n)
+    assert largest_difference(estimate.value, drawn.mean(0)) < 1e-14
+    error = estimate.relative_error * estimate.value.norm().item() / 200
+    assert error**2 == pytest.approx(1 / n, rel=0.025)
 
 
 def test_float32_is_summed_in_float64(generator: Generator) -> None:
