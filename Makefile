@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LATEST := .venv-latest
+# Tests run in this many processes, each with one thread.
+WORKERS ?= 2
+PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
 
@@ -14,14 +17,14 @@ demo: $(VENV)/installed
 	$(BIN)/python -m experiments.run experiment=demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 test-latest:
 	$(CHECK_PYTHON)
 	test -x $(LATEST)/bin/python || $(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade torch torchvision
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
-	$(LATEST)/bin/python -m pytest
+	$(LATEST)/bin/$(PYTEST)
 
 # Names and versions alone: no addresses, no local builds, nothing of this project or of the installer.
 lock: test-latest

@@ -34,7 +34,6 @@ Result = TypeVar("Result")
 
 def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
     """Fit LIB; at each chosen layer time all estimators. Prints one line a layer."""
-
     keep_freed_memory()
     config = config_of(overrides)
     chain, inputs = chain_and_inputs(config, layers)
@@ -64,7 +63,6 @@ def compare_estimators(overrides: list[str], layers: list[str] | None) -> None:
 
 def chain_and_inputs(config: RunConfig, layers: list[str] | None) -> tuple[Chain, Tensor]:
     """The model of this configuration, trained if it has not been, and what it is fitted on."""
-
     check_runs([config])
     room, device = room_of(config.model_settings), resolve_device(config.device)
     for layer in layers or ():
