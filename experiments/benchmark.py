@@ -17,7 +17,7 @@ from models.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark", description="Times closed forms against differentiation and probes."
+        prog="lib-benchmark", description="Times closed forms against differentiation and probes."
     )
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for experiments.run")
     parser.add_argument("--layer", action="append", help="time this node layer only; may be given several times")

@@ -14,7 +14,7 @@ from models.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lib-report", description=__doc__)
     parser.add_argument(
         "folders", metavar="DIR", nargs="+", type=Path, help="a run's directory, or one with runs below it"
     )

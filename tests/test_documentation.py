@@ -29,6 +29,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|data)/
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:lib-run|lib-benchmark|python -m experiments\.(?:run|benchmark))((?:\s+[^\s`#]+)+)")
+MENTION = re.compile(r"`[^`\n]*?\b((?:analysis|method|tracking|data)\.(?!py\b)[a-z_]+(?:\.[a-z_]+)*)=?")
 KEY = re.compile(r"(?:^|\s)'?\+{0,2}([a-z_]+(?:[./][a-z_]+)*)=")
 OF_RUNS = {"config.yaml", "report.md", "multirun.yaml"}
 
@@ -143,7 +144,7 @@ class TestDocuments:
             for key in yaml.safe_load(code)
             for part in ("model", "method")
         }
-        found = {key for command in COMMAND.findall(text) for key in KEY.findall(command)}
+        found = {key for command in COMMAND.findall(text) for key in KEY.findall(command)} | set(MENTION.findall(text))
         assert found - configuration_keys() - of_examples == set()
 
 

@@ -117,6 +117,9 @@ def moved(inputs: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def in_evaluation_mode(module: nn.Module) -> nn.Module:
     """A copy; the module itself stays as it is. Raises NotRead for one that Python cannot copy."""
+    for name, submodule in module.named_modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
+            raise NotRead(f"{name or 'the module'}: compiled by torch.jit, whose biases cannot be folded")
     try:
         copied = copy.deepcopy(module)
     except Exception as error:  # whatever its attributes raise

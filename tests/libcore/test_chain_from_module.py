@@ -268,6 +268,13 @@ class Compiled(nn.Module):
         return x if x.sum() > 1e9 else x + self.function(x)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_compiled_submodule_is_refused_by_name() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), torch.jit.script(nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=r"^1: compiled by torch\.jit, whose biases cannot be folded$"):
+        Chain.from_module(net, torch.zeros(1, 3))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 def test_functions_that_cannot_be_looked_into_are_refused() -> None:
     function = torch.jit.trace(lambda x: 2 * x + torch.ones(3), torch.zeros(1, 3))

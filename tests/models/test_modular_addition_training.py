@@ -72,7 +72,7 @@ def test_it_generalises() -> None:
 
 @pytest.mark.slow
 def test_the_papers_modulus_in_under_fifteen_minutes() -> None:
-    """p = 113 with the default settings; measured in the README."""
+    """p = 113 with the default settings; as in docs/RESULTS.md."""
     architecture = Architecture(modulus=113, d_model=128, n_heads=4, d_head=32, d_mlp=512)
     settings = replace(
         SETTINGS, learning_rate=2e-3, max_steps=20000, evaluate_every=50, target_accuracy=0.9995, patience=3
