@@ -154,3 +154,19 @@ def test_what_producing_a_layer_takes_does_not_shrink_when_layers_are_left_out(g
         whole = chain.values_to_produce(inputs, chain.node_layers.index(layer))
         assert restricted.values_to_produce(inputs, 0) == whole
         assert torch.equal(restricted.activation(inputs, 0), chain.activation(inputs, chain.node_layers.index(layer)))
+
+
+def test_activations_are_held_where_they_take_half_of_the_budget_at_most(generator: Generator) -> None:
+    """Chunks then do without the half that is taken; one byte less, and every layer is computed again."""
+    chain, inputs = random_chain(generator), random_activation(generator, 7, 3, 4)
+    expected = list(chain.activations(inputs))
+    held_bytes = sum(activation.numel() * activation.element_size() for activation in expected)
+    calls: list[int] = []
+    counting = replace(chain, embed=lambda batch: calls.append(len(batch)) or batch)
+    for budget, left, passes in ((2 * held_bytes, held_bytes, 0), (2 * held_bytes - 1, 2 * held_bytes - 1, 4)):
+        streams = counting.streams(inputs, budget)
+        assert [stream.memory_budget for stream in streams] == [left] * 4
+        calls.clear()
+        for stream, activation in zip(streams, expected, strict=True):
+            assert largest_difference(torch.cat(list(stream.chunks(1))), activation) < 1e-14
+        assert (sum(calls) == 0) if passes == 0 else (sum(calls) >= passes * len(inputs))
