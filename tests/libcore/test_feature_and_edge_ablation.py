@@ -180,15 +180,16 @@ def test_more_edges_than_there_are_is_one_evaluation(setting: Setting, layer: in
     assert max(curve.score_by_kept) == curve.needed[0.0] == n_edges
 
 
+@pytest.mark.parametrize("n_features", [3, 4])
 @pytest.mark.parametrize("layer", range(3))
 def test_edges_are_tried_by_bisection_of_the_published_bracket_and_by_halves_below(
-    setting: Setting, layer: int
+    setting: Setting, layer: int, n_features: int
 ) -> None:
-    """The bracket is as wide as coordinates go, not features: two of four features are left out here."""
+    """The bracket is as wide as coordinates go, not features, of which the last may be left out."""
     chain, names = setting.chain, setting.chain.node_layers[layer : layer + 2]
     whole, next_whole = (setting.bases[name] for name in names)
-    few = Basis(whole.to_basis[:, :3], whole.from_basis[:3], whole.importance, has_constant=True)
-    edges = setting.edges[names[0]][:, :3]
+    few = Basis(whole.to_basis[:, :n_features], whole.from_basis[:n_features], whole.importance, has_constant=True)
+    edges = setting.edges[names[0]][:, :n_features]
     rest = (TOLERANCES, setting.test_score, AMPLE)
     curve = edge_ablation(chain, setting.data, layer, (few, next_whole), edges, *rest)
     expected, n_edges = [], edges[:, 1:].numel()
