@@ -10,9 +10,8 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
-import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 
 import hydra
@@ -33,8 +32,8 @@ EXIT_STATUS = {"finished": OK, "failed": FAILED, "refused": USER_ERROR}
 def run(composed: DictConfig) -> None:
     """One job: its directory says whether it is running, finished or failed, and why."""
     from experiments.config.composition import parse_config
-    from experiments.config.run_directory import STATUS, clear, files_in, refuse_foreign, refuse_inputs_within
-    from experiments.pipeline.json_files import write_json
+    from experiments.config.run_directory import held, refuse_foreign, refuse_inputs_within
+    from experiments.pipeline.recorded_run import carry_out
 
     job, sweep = HydraConfig.get(), os.environ.get(SWEEP)
     directory = Path(job.runtime.output_dir)
@@ -42,33 +41,12 @@ def run(composed: DictConfig) -> None:
     try:
         # Relative paths mean the folder that the user stands in, also where Hydra changes into the run's directory.
         with contextlib.chdir(job.runtime.cwd):
-            config = parse_config(composed)
-            refuse_foreign(directory, "hydra.sweep.subdir: " if sweep else "hydra.run.dir=")
-            refuse_inputs_within(config, directory)
-            refuse_second_run(directory, sweep)
-            clear(directory)
-            foreign = files_in(directory) - {"run.log"}
-            status = {"status": "running", "started": now()} | ({"sweep": sweep} if sweep else {})
-            write_json(directory / STATUS, status)
-            try:
-                from experiments.pipeline.run_pipeline import run_pipeline
-
-                run_pipeline(config, directory, Path(sweep).name if sweep else None)
-                status["status"] = entry["status"] = "finished"
-                log.info("finished: %s", directory)
-            except UserError as error:
-                log.error("%s", error)
-                status |= {"status": "failed", "reason": str(error)}
-                entry["status"] = "refused"
-            except KeyboardInterrupt:
-                status |= {"status": "interrupted", "reason": "interrupted"}
-                raise
-            except Exception as error:  # a defect: a sweep's other runs go on, and this one's log has the traceback
-                log.error("failed: %s\n%s", error, traceback.format_exc())
-                status |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-            finally:
-                files = sorted(files_in(directory) - foreign)
-                write_json(directory / STATUS, status | {"ended": now(), "files": files})
+            config, option = parse_config(composed), "hydra.sweep.subdir: " if sweep else "hydra.run.dir="
+            with held(directory, option):
+                refuse_foreign(directory, option, job.output_subdir)
+                refuse_inputs_within(config, directory)
+                refuse_second_run(directory, sweep)
+                entry["status"] = carry_out(config, directory, sweep)
     except UserError as error:  # before anything was written: the directory is somebody else's
         log.error("%s", error)
         entry |= {"status": "refused", "reason": str(error)}
@@ -81,11 +59,6 @@ def refuse_second_run(directory: Path, sweep: str | None) -> None:
 
     if sweep is not None and (read_status(directory) or {}).get("sweep") == sweep:
         raise UserError(f"hydra.sweep.subdir: two runs of the sweep have the directory {directory}; expected one each")
-
-
-def now() -> str:
-    """Coordinated universal time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 outcomes: list[dict[str, object]] = []
@@ -108,6 +81,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is of no use here, and may not be installed
     os.environ.pop(SWEEP, None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to interrupt
     outcomes.clear()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines

@@ -60,18 +60,19 @@ class CheckBeforeStart(Callback):
         run, directory = parse_config(config), Path(config.hydra.run.dir)
         check_writable(Path(run.output_directory), "output_directory=")
         check_writable(directory, "hydra.run.dir=")
-        refuse_foreign(directory, "hydra.run.dir=")
+        refuse_foreign(directory, "hydra.run.dir=", config.hydra.output_subdir)
         refuse_inputs_within(run, directory)
         check_runs([run])
 
     @ends_the_command
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from experiments.config.model_checks import check_runs
-        from experiments.config.run_directory import check_writable
+        from experiments.config.run_directory import check_writable, refuse_foreign_sweep
         from experiments.config.sweep import take_over_experiments_sweep
 
         check_writable(Path(config.output_directory), "output_directory=")
         check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir=")
+        refuse_foreign_sweep(Path(config.hydra.sweep.dir))
         if str(config.hydra.sweeper.get("_target_", "")).endswith(BASIC_SWEEPER):
             loader = GlobalHydra.instance().config_loader()
             take_over_experiments_sweep(config, loader)

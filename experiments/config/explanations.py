@@ -21,6 +21,12 @@ from pydantic import ValidationError
 from models.errors import nearest
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
+PATTERNS = {
+    "device": "expected auto, cpu, cuda or cuda:N",
+    "method.name": "expected letters, digits, _, - and . only",
+    "model.kind": "expected letters, digits, _, - and . only",
+}
+"""What the patterns of the schemas ask for, by key."""
 ROOT = "config"
 """Name of the configuration that everything is composed into."""
 
@@ -115,8 +121,8 @@ def explain_validation(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"configuration key {key} is missing; --help lists all"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if problem["type"] == "string_pattern_mismatch" and key == "device":
-        message = "expected auto, cpu, cuda or cuda:N"
+    if problem["type"] == "string_pattern_mismatch":
+        message = PATTERNS.get(key, message)
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return f"{key}: {message}" if key else message
     suggestion = ""

@@ -20,6 +20,8 @@ from models.errors import UserError
 from models.schema import Strict
 
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+"""Part of a path, `output_directory/<model>/<method>/…`."""
 OWN_KEYS = ("name", "function", "label")
 """What is not an option of the method's function."""
 
@@ -27,7 +29,7 @@ OWN_KEYS = ("name", "function", "label")
 class MethodPart(Strict):
     """A method and its options; every method's part derives from it."""
 
-    name: Text
+    name: Name
 
     @property
     def method(self) -> Method:
@@ -47,11 +49,13 @@ class MethodPart(Strict):
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files that the method reads, by option; the function's own source, where it comes from outside."""
-        read = {key: value for key, value in self.options.items() if isinstance(value, Path)}
-        if getattr(self, "function", None) is not None:
-            read["function"] = Path(inspect.getfile(inspect.unwrap(self.method.fit)))
-        return read
+        """Files that the method reads, by option."""
+        return {key: value for key, value in self.options.items() if isinstance(value, Path)}
+
+    @property
+    def module(self) -> str:
+        """Where its function is defined."""
+        return inspect.unwrap(self.method.fit).__module__
 
 
 def method_of(name: str, function: str | None) -> Method:

@@ -1,12 +1,17 @@
 """The directory of a run is its own: nothing of anybody else's is overwritten in it, nothing but a run's is cleared.
 
-A run writes down in `status.json` which files it left. Only those are removed when the directory is used again.
+A run writes down in `status.json` which files it left, and until it ends those that were there before. Only files of
+the names that a run writes are ever removed when the directory is used again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +21,46 @@ from models.errors import UserError
 STATUS = "status.json"
 LOG = "run.log"
 """Opened by Hydra before the run begins."""
+SWEEP_CONFIGURATION = "multirun.yaml"
+RESULTS = (
+    "config.yaml",
+    "metrics.json",
+    "graph.safetensors",
+    "ablations.json",
+    "features.json",
+    "timings.json",
+    "model.safetensors",
+    "figures/*",
+    "wandb/*",
+)
+"""What a run writes, as docs/FILES.md lists it; whatever else appears meanwhile is somebody else's."""
 
 
-def refuse_foreign(directory: Path, option: str) -> None:
-    """Raises UserError for a directory that holds files and is not a run's."""
+def refuse_foreign(directory: Path, option: str, output_subdir: str | None = None) -> None:
+    """Raises UserError for a directory that holds files and is not a run's.
+
+    `output_subdir` is where Hydra has written its own configuration before the run begins.
+    """
     if not directory.is_dir() or is_a_run(directory):
         return
-    found = sorted(path.name for path in directory.iterdir() if path.name != LOG or path.stat().st_size)
+    found = sorted(
+        path.name
+        for path in directory.iterdir()
+        if path.name != output_subdir and (path.name != LOG or path.stat().st_size)
+    )
     if found:
         raise UserError(
             f"{option}{directory}: holds {found[0]} and is no run's directory; expected an empty or a new one"
         )
+
+
+def refuse_foreign_sweep(directory: Path) -> None:
+    """Raises UserError for a directory whose `multirun.yaml`, which Hydra writes, is of no sweep of this command."""
+    path = directory / SWEEP_CONFIGURATION
+    if path.exists() and not {"hydra:", "output_directory:"} <= {
+        line.split(" ")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    }:
+        raise UserError(f"hydra.sweep.dir={directory}: holds {path.name} of something else; expected another directory")
 
 
 def is_a_run(directory: Path) -> bool:
@@ -46,7 +80,7 @@ def read_status(directory: Path) -> dict[str, Any] | None:
 def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
     """Raises UserError for an input of the run that lies in its own directory, which is cleared before it is read."""
     inputs = {"model.checkpoint": config.model.checkpoint, "data.path": config.data.path}
-    inputs |= {f"method.{name}": str(path) for name, path in config.method.files.items() if name != "function"}
+    inputs |= {f"method.{name}": str(path) for name, path in config.method.files.items()}
     for key, value in inputs.items():
         if value is not None and Path(value).resolve().is_relative_to(directory.resolve()):
             raise UserError(
@@ -56,19 +90,54 @@ def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
 
 def clear(directory: Path) -> None:
     """Remove what an earlier run left there, whose results would be taken for this one's; nothing else."""
-    listed = (read_status(directory) or {}).get("files", [])
-    for name in listed if isinstance(listed, list) else ():
+    status = read_status(directory)
+    if status is None:
+        return
+    listed = status.get("files")
+    if not isinstance(listed, list):  # killed, before it could say
+        listed = sorted(results_in(directory) - set(status.get("foreign", ())))
+    for name in listed:
         path = directory / str(name)
-        if path.name != LOG and path.resolve().is_relative_to(directory.resolve()) and not path.is_dir():
+        if is_result(str(name)) and path.resolve().is_relative_to(directory.resolve()) and not path.is_dir():
             path.unlink(missing_ok=True)
     for folder in sorted((path for path in directory.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
-def files_in(directory: Path) -> set[str]:
-    """Every file below, as relative paths."""
-    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+def is_result(name: str) -> bool:
+    """Whether a run writes a file of that relative path."""
+    return any(fnmatch(name, pattern) for pattern in RESULTS)
+
+
+def results_in(directory: Path) -> set[str]:
+    """Every file below with the name of a result, as relative paths."""
+    files = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    return {name for name in files if is_result(name)}
+
+
+@contextmanager
+def held(directory: Path, option: str) -> Iterator[None]:
+    """The directory is this run's alone; raises UserError while another process has it.
+
+    The lock leaves no file, and goes with the process, however that ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{option}{directory}: another run is writing there; expected one of its own") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_writable(directory: Path, option: str) -> None:

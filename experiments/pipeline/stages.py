@@ -25,6 +25,7 @@ from libcore.graph import interaction_edges
 from libcore.statistics import LayerStatistics, chain_statistics
 from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
+from models.imported_sources import imported_sources
 from models.messages import one_line
 from models.room import Room
 from models.weights import ModelFile
@@ -102,6 +103,7 @@ def basis_stage(
         "statistics": statistics_key,
         "method": config.method.model_dump(exclude={"label"}),
         "files": {name: file_hash(path) for name, path in config.method.files.items()},
+        "source": imported_sources(config.method.module),
         "truncation": asdict(settings.truncation),
         "quadrature": asdict(settings.quadrature) if method.integrates(**options) else None,
         "seed": config.seed if method.seeded else None,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ from models.errors import UserError
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose `status.json` says it is finished."""
+    """A run whose `status.json` says it is finished.
+
+    Attributes:
+        options: ` (power=2)`, where a report holds runs of the same method that differ in it (`tell_apart`).
+    """
 
     directory: Path
     config: dict[str, Any]
     metrics: dict[str, float | int | None]
+    options: str = ""
 
     @property
     def model(self) -> str:
@@ -35,7 +40,7 @@ class FinishedRun:
     @property
     def method(self) -> str:
         """The method's name; a variant that is not the method's default is named with it, as a method of its own."""
-        return group_of(self.config["method"])
+        return group_of(self.config["method"]) + self.options
 
     @property
     def seed(self) -> int:
@@ -88,6 +93,22 @@ class UnfinishedRun:
 
     directory: Path
     reason: str
+
+
+def tell_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The same runs; those of one method's name whose options differ are named with what differs."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        if run.config["method"] not in (of_name := parts.setdefault(run.method, [])):
+            of_name.append(run.config["method"])
+    return [replace(run, options=differing(run.config["method"], parts[run.method])) for run in runs]
+
+
+def differing(part: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    """What of a method's options is not the same in all of these, as ` (power=2)`; empty for nothing."""
+    keys = dict.fromkeys(key for other in others for key in other if key != "label")
+    texts = [f"{key}={part.get(key)}" for key in keys if any(other.get(key) != part.get(key) for other in others)]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:

@@ -12,7 +12,7 @@ from experiments.figures.groups import group_label, group_order
 from experiments.figures.of_run import ablation_curves, model_label, shown_edges
 from experiments.pipeline.json_files import write_text
 from experiments.reporting.comparison import Comparison, compare, to_csv
-from experiments.reporting.finished_runs import FinishedRun, find_runs
+from experiments.reporting.finished_runs import FinishedRun, find_runs, tell_apart
 from experiments.reporting.report_text import score_of, setting_text
 from models.errors import UserError
 
@@ -52,7 +52,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Report:
 def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     """Runs that differ in method, seed and half of the data only, together; of equal runs, the latest."""
     latest: dict[tuple[str, str, str, str], FinishedRun] = {}
-    for run in sorted(runs, key=lambda run: run.directory.name):
+    for run in sorted(tell_apart(runs), key=lambda run: run.directory.name):
         latest[run.setting(), run.method, run.label, str(run.config["model"].get("checkpoint"))] = run
     groups: dict[str, list[FinishedRun]] = {}
     for run in latest.values():

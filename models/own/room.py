@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +17,8 @@ from libcore.ablation import EvaluationData
 from libcore.basis import Basis
 from libcore.chain import Chain
 from models.analysed import CONSTANT, AnalysedModel
-from models.content_hashes import file_hash
 from models.errors import UserError
+from models.imported_sources import imported_sources
 from models.own.factory import FactorySchema, error_and_place, imported_function
 from models.own.own_model import OwnModel
 from models.own.tensors import named_tensors, tensors_hash
@@ -102,15 +101,14 @@ class OwnRoom(Room[FactorySchema]):
 
     @cached_property
     def depends_on(self) -> dict[str, Any]:
-        """The function's source, its arguments, all tensors of what it returned, and what the model makes of them."""
-        source = getattr(sys.modules[self.model.factory.partition(":")[0]], "__file__", None)
+        """The function's source and what that imports, its arguments, all tensors returned, and what they compute."""
         chain = self.exact
         with self.user_errors(), torch.no_grad():
             activations = list(chain.activations(self.own.train.inputs[:N_COMPARED]))
             output = chain.output_from(activations[-1], len(chain.sections))
         computed = zip((*chain.node_layers, "output"), (*activations, output), strict=True)
         return self.model.model_dump(exclude={"checkpoint"}) | {
-            "source": file_hash(Path(source)) if source is not None else None,
+            "source": imported_sources(self.model.factory.partition(":")[0]),
             "tensors": tensors_hash(named_tensors(self.own).items()),
             "activations": tensors_hash(computed),
         }

@@ -23,7 +23,7 @@ from experiments.config import composition
 from experiments.config.composition import CONFIG_DIRECTORY, validated
 from experiments.config.schema import RunConfig
 from experiments.config.sweep import Sweep
-from experiments.pipeline import run_pipeline as pipeline_module
+from experiments.pipeline import recorded_run
 from experiments.pipeline.run_pipeline import run_pipeline
 from experiments.reporting.report_files import write_report
 
@@ -138,7 +138,7 @@ def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """Call the command in `folder`: it must refuse its arguments before any run starts. The one line that it says."""
     monkeypatch.chdir(folder)
     leave_no_account(folder, monkeypatch)
-    monkeypatch.setattr(pipeline_module, "run_pipeline", lambda *_: pytest.fail("a run was started"))
+    monkeypatch.setattr(recorded_run, "run_pipeline", lambda *_: pytest.fail("a run was started"))
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     before = files_below(folder)
     with pytest.raises(SystemExit) as ended:
@@ -155,7 +155,7 @@ def started_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str)
     """Call the command in `folder`; the configurations of the runs that it starts, which do nothing."""
     monkeypatch.chdir(folder)
     started: list[RunConfig] = []
-    monkeypatch.setattr(pipeline_module, "run_pipeline", lambda config, directory, sweep: started.append(config))
+    monkeypatch.setattr(recorded_run, "run_pipeline", lambda config, directory, sweep: started.append(config))
     monkeypatch.setattr("experiments.report.write_and_print", lambda directories, out: None)
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     with pytest.raises(SystemExit) as ended:

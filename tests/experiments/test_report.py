@@ -27,6 +27,29 @@ class TestReport:
         for method, seed, score in (("lib", 0, 0.5), ("lib", 1, 0.75), ("pca", 0, 0.25)):
             assert f"| `{tmp_path}/runs/{method}{seed}` | {method} | {seed} | {score:.4f} |" in text
 
+    @pytest.mark.parametrize(
+        ("parts", "columns"),
+        [
+            (
+                [{"name": "mine", "function": "my:fit", "label": "Mine", "power": power} for power in (1, 2)],
+                ["Mine (power=1)", "Mine (power=2)"],
+            ),
+            (
+                [{"name": "file", "path": path, "label": "SAE"} for path in ("a", "b")],
+                ["SAE (path=a)", "SAE (path=b)"],
+            ),
+            ([{"name": name, "label": "PCA"} for name in ("pca", "file")], ["PCA (name=pca)", "PCA (name=file)"]),
+            ([{"name": "pca"}, {"name": "pca"}], ["PCA"]),
+        ],
+    )
+    def test_one_method_s_options_are_told_apart(self, tmp_path, parts, columns):
+        for number, part in enumerate(parts):
+            write_run(tmp_path / "runs" / str(number), few_settings("lib", 0) | {"method": part})
+        text, _, _ = report_of(tmp_path)
+        heads = [line for line in text.splitlines() if line.startswith("| metric |")]
+        assert len(heads) == 1
+        assert {cell.strip() for cell in heads[0].split("|")[2:-1]} == {f"{column} (n = 1)" for column in columns}
+
     def test_a_model_that_is_chosen_by_name_is_called_by_it(self, tmp_path):
         for number, name in enumerate(("openai/gpt2", "../models/stories260k/")):
             write_run(tmp_path / "runs" / str(number), few_settings("lib", 0, kind="pretrained_transformer", name=name))

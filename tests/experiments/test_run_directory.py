@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from running import QUICK, assert_says, command, files_below, read_json, refusal, tensors_of
+from running import QUICK, assert_says, command, files_below, read_json, refusal, reused, tensors_of
 
 from experiments import run as run_module
+from experiments.config.run_directory import held
+from experiments.pipeline import recorded_run
 
 SMALL = (*QUICK, "analysis.stages=[basis]")
 
@@ -65,6 +68,64 @@ class TestForeignFiles:
         listed = set(read_json(run / "status.json")["files"])
         assert listed | {"figures", "figures/mine.png", "my_notes.md"} == files_below(run)
         assert not listed & {"figures/mine.png", "my_notes.md"}
+
+    def test_what_a_user_puts_there_while_a_run_goes_on_stays(self, carry_out, tmp_path, monkeypatch):
+        pipeline = recorded_run.run_pipeline
+
+        def disturbed(config, directory, sweep):
+            (directory / "my_notes.md").write_text("precious")
+            return pipeline(config, directory, sweep)
+
+        monkeypatch.setattr(recorded_run, "run_pipeline", disturbed)
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        assert carry_out(*SMALL, "hydra.run.dir=run", "seed=1") == 0
+        assert "my_notes.md" not in read_json(tmp_path / "run" / "status.json")["files"]
+        monkeypatch.setattr(recorded_run, "run_pipeline", pipeline)
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        assert (tmp_path / "run" / "my_notes.md").read_text() == "precious"
+
+    def test_the_cache_is_no_result_of_a_run_s(self, carry_out, tmp_path):
+        place = ("hydra.run.dir=all", "output_directory=all")
+        assert carry_out(*SMALL, *place) == 0
+        assert carry_out(*SMALL, *place) == 0
+        assert reused(tmp_path / "all") == {"model": True, "statistics": True, "basis": True}
+
+    def test_results_of_a_killed_run_are_not_taken_for_the_next_one_s(self, carry_out, tmp_path):
+        run = tmp_path / "run"
+        (run / "figures").mkdir(parents=True)
+        for name in ("ablations.json", "figures/importance_spectrum.png", "figures/mine.png"):
+            (run / name).write_text("{}")
+        status = {"status": "running", "started": "now", "foreign": ["figures/mine.png"]}
+        (run / "status.json").write_text(json.dumps(status))
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        assert not (run / "ablations.json").exists()
+        assert files_below(run) & {"figures/mine.png", "figures/importance_spectrum.png"} == {"figures/mine.png"}
+
+    def test_two_runs_at_once_in_one_directory(self, carry_out, tmp_path, capsys):
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+        with held(tmp_path / "run", ""):
+            assert carry_out(*SMALL, "hydra.run.dir=run") == 2
+        assert_says(capsys.readouterr().out, "hydra.run.dir=", "run: another run is writing there")
+        assert carry_out(*SMALL, "hydra.run.dir=run") == 0
+
+    def test_where_hydra_writes_its_own_configuration(self, carry_out, tmp_path):
+        assert carry_out(*SMALL, "hydra.run.dir=run", "hydra.output_subdir=.hydra") == 0
+        assert (tmp_path / "run" / ".hydra" / "overrides.yaml").is_file()
+        assert carry_out(*SMALL, "hydra.run.dir=run", "hydra.output_subdir=.hydra") == 0
+
+    def test_a_file_that_hydra_would_write_over_in_a_sweep_s_folder(self, carry_out, refused, tmp_path, capsys):
+        for _ in range(2):
+            assert carry_out("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=another") == 0
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / "multirun.yaml").write_text("precious")
+        capsys.readouterr()
+        line = refused("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+        assert_says(line, "hydra.sweep.dir=sweep", "multirun.yaml", "expected another directory")
+        assert (tmp_path / "sweep" / "multirun.yaml").read_text() == "precious"
+
+    def test_a_method_s_name_stays_within_the_outputs(self, refused):
+        function = "+method.function=libcore.methods.neuron:fit_neuron"
+        assert_says(refused(*SMALL, "method.name='../../x'", function), "method.name=../../x", "expected letters")
 
     def test_an_input_within_the_run_s_own_directory_is_refused(self, carry_out, refused, capsys):
         assert carry_out(*SMALL, "hydra.run.dir=run") == 0

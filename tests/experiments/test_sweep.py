@@ -28,16 +28,16 @@ def swept(base: Path) -> tuple[Path, CompletedProcess[str]]:
 FAIL_WITH_SEED_1 = """
 import sys
 
-import experiments.pipeline.run_pipeline
+import experiments.pipeline.recorded_run
 
-carry_out = experiments.pipeline.run_pipeline.run_pipeline
+carry_out = experiments.pipeline.recorded_run.run_pipeline
 
 def sometimes_fail(config, directory, sweep):
     if config.seed == 1:
         raise RuntimeError("no luck with this seed")
     return carry_out(config, directory, sweep)
 
-experiments.pipeline.run_pipeline.run_pipeline = sometimes_fail
+experiments.pipeline.recorded_run.run_pipeline = sometimes_fail
 from experiments.run import main
 
 try:
