@@ -13,10 +13,11 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException, MissingConfigException, SearchPathException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
+from yaml import MarkedYAMLError
 
 from models.errors import nearest
 
@@ -27,6 +28,7 @@ PATTERNS = {
     "model.kind": "expected letters, digits, _, - and . only",
 }
 """What the patterns of the schemas ask for, by key."""
+TOO_SHORT = {"string_too_short": "expected a text that is not empty", "too_short": "expected at least one"}
 ROOT = "config"
 """Name of the configuration that everything is composed into."""
 
@@ -41,6 +43,8 @@ def explain_composition(error: Exception, overrides: Sequence[str], *, multirun:
             return explain_grammar(text, grammar)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if not group:
+            return f"--config-name {option}: no such configuration{nearest(option, [ROOT])}; expected {ROOT}"
         options = sorted(error.options or ())
         return f"{group}={option}: no such option{nearest(option, options)}; expected one of {', '.join(options)}"
     known = known_keys()
@@ -49,6 +53,9 @@ def explain_composition(error: Exception, overrides: Sequence[str], *, multirun:
             return reason
     # OmegaConf says more of what is wrong with a value than Hydra, which only says where.
     reason = explain_value(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error, known)
+    # A folder or a file, whatever the overrides are.
+    if isinstance(error, MissingConfigException | SearchPathException | MarkedYAMLError):
+        return reason
     return f"{overrides[0]}: {reason}" if len(overrides) == 1 and overrides[0] not in reason else reason
 
 
@@ -69,9 +76,13 @@ def explain_value(error: BaseException, known: Sequence[str]) -> str:
     """A key that is not there, or has no value, or what else the error says."""
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         key = str(error.full_key or error.key)
+        if isinstance(siblings := error.parent_node, DictConfig) and "." in key:
+            known = [f"{key.rpartition('.')[0]}.{name}" for name in siblings]
         return f"unknown configuration key {key}{nearest(key, known)}; --help lists all"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key or error.key}=: has no value; expected one"
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark or error.context_mark) is not None:
+        return f"{mark.name}, line {mark.line + 1}: no YAML: {error.problem or error.context}"
     return first_line(error)
 
 
@@ -123,6 +134,7 @@ def explain_validation(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS.get(key, message)
+    message = TOO_SHORT.get(problem["type"], message)
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return f"{key}: {message}" if key else message
     suggestion = ""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Optional, get_type_hints
 from pydantic import Field, create_model
 
 from libcore.methods import METHODS, Method, UnknownMethod, method_at
-from models.errors import UserError
+from models.errors import UserError, nearest
 from models.schema import Strict
 
 Text = Annotated[str, Field(min_length=1)]
@@ -90,7 +90,14 @@ def validated_method(part: Any) -> MethodPart:
     if part.get("function") is not None and not part.get("label"):
         # Told in the run's own configuration, since a report may be made where the function is not to be found.
         part = {**part, "label": method.label}
-    return schema_of(method, tuple(key for key in OWN_KEYS[1:] if key in part)).model_validate(part)
+    schema = schema_of(method, tuple(key for key in OWN_KEYS[1:] if key in part))
+    for key in part:
+        if key not in schema.model_fields:
+            names = [f"method.{name}" for name in schema.model_fields]
+            raise UserError(
+                f"unknown configuration key method.{key}{nearest(f'method.{key}', names)}; --help lists all"
+            )
+    return schema.model_validate(part)
 
 
 @cache
