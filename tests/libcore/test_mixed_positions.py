@@ -42,6 +42,6 @@ def test_a_bias_reads_the_mean_of_the_constants(
     constants = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64).expand(2, 3).unsqueeze(-1)
     found = section(torch.cat([x, constants], dim=-1))
     with torch.no_grad():
-        module.linear.bias *= 1.5
+        module.linear.bias.mul_(1.5)
         expected = module(x)
     assert largest_difference(found.reshape(expected.shape), expected) < 1e-12
