@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.names import refuse_other
+
 TruncationRule = Literal["relative", "absolute"]
+TRUNCATION_RULES: tuple[str, ...] = get_args(TruncationRule)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Truncation:
 
     rule: TruncationRule = "relative"
     threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        refuse_other("rule", self.rule, TRUNCATION_RULES)
 
     def cut(self, largest: float, dtype: torch.dtype) -> float:
         """The eigenvalue at or below which a direction is dropped; never negative."""

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from libcore.chain import Chain
 from libcore.eigen import RELATIVE, Truncation
-from libcore.estimators import Estimator
+from libcore.estimators import ESTIMATORS, Estimator
 from libcore.estimators.stochastic import PROBES, Probes
+from libcore.names import refuse_other, refuse_other_type
 from libcore.quadrature import GRADIENT, Quadrature
 
 MEMORY_BUDGET = 512 * 2**20
@@ -30,6 +31,8 @@ class FitSettings:
         seed: of methods that draw random numbers.
         probes: what the `stochastic` estimator draws.
         on_error: called with node layer and estimated relative error of its Jacobian Gram where that is sampled.
+
+    Raises ValueError for an estimator that there is not, and for another type of truncation, rule or probes.
     """
 
     truncation: Truncation = RELATIVE
@@ -39,6 +42,12 @@ class FitSettings:
     seed: int = 0
     probes: Probes = PROBES
     on_error: Callable[[str, float], None] = lambda layer, relative_error: None
+
+    def __post_init__(self) -> None:
+        refuse_other("estimator", self.estimator, ESTIMATORS)
+        refuse_other_type("truncation", self.truncation, Truncation)
+        refuse_other_type("quadrature", self.quadrature, Quadrature)
+        refuse_other_type("probes", self.probes, Probes)
 
 
 def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:

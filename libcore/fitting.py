@@ -12,9 +12,10 @@ from libcore.chain import Chain
 from libcore.eigen import RELATIVE, Truncation
 from libcore.estimators import Estimator
 from libcore.estimators.stochastic import PROBES, Probes
+from libcore.first_pass import first_activations
 from libcore.fit_settings import MEMORY_BUDGET, FitSettings
 from libcore.graph import InteractionGraph, interaction_edges
-from libcore.methods import METHODS, Method
+from libcore.methods import Method, chosen_method
 from libcore.quadrature import IntegrationRule, Quadrature
 from libcore.statistics import chain_statistics
 
@@ -48,12 +49,14 @@ def fit(
         probes: what `estimator="stochastic"` draws.
         options: the method's own, such as `jacobian="path"` of LIB.
 
-    Raises ValueError for an unknown method, option or rule, and for a chain that is not what it claims to be.
+    Raises ValueError for an unknown method, option, rule or estimator, for inputs that the chain does not take, and for
+    a chain that is not what it claims to be.
     """
-    chosen = METHODS[method] if isinstance(method, str) else method
+    chosen = chosen_method(method)
     quadrature = Quadrature.of(integration, n_points)
     settings = FitSettings(truncation, quadrature, estimator, memory_budget, seed, probes)
     chosen.refuse(settings, options)
+    first_activations(chain, inputs)
     statistics = chain_statistics(chain, inputs, memory_budget)
     bases = chosen(chain, inputs, statistics, settings, **options)
     edges = interaction_edges(chain, inputs, bases, quadrature, estimator, memory_budget, probes)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -63,12 +63,23 @@ class InteractionGraph:
 
     @classmethod
     def load(cls, path: Path | str) -> InteractionGraph:
-        """Read a file that `save` wrote. Raises ValueError naming what is missing."""
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-        if "node_layers" not in metadata:
-            raise ValueError(f"{path}: no node layers in the header; expected a graph.safetensors of a run")
+        """Read a file that `save` wrote.
+
+        Raises ValueError naming what is missing, or for a file that is no safetensors; FileNotFoundError for none.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not readable as safetensors ({reason}); expected what save wrote") from error
+        for key in ("node_layers", "constant"):
+            if key not in metadata:
+                wanted = key.replace("_", " ")
+                raise ValueError(f"{path}: no {wanted} in the header; expected a graph.safetensors of a run")
         node_layers = tuple(json.loads(metadata.pop("node_layers")))
         constant = json.loads(metadata.pop("constant"))
         values = {key: json.loads(metadata.pop(key, "{}")) for key in ("count", "isolated")}

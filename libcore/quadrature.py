@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from libcore.names import nearest
+
 IntegrationRule = Literal["gradient", "trapezoidal", "gauss_legendre"]
 INTEGRATION_RULES: tuple[str, ...] = get_args(IntegrationRule)
 
@@ -41,7 +43,8 @@ class Quadrature:
         if rule == "gauss_legendre":
             roots, weights = np.polynomial.legendre.leggauss(n_points)
             return cls(tuple(((roots + 1) / 2).tolist()), tuple((weights / 2).tolist()))
-        raise ValueError(f"integration rule {rule!r}: expected one of {', '.join(INTEGRATION_RULES)}")
+        hint = nearest(rule, INTEGRATION_RULES)
+        raise ValueError(f"integration rule {rule!r}{hint}: expected one of {', '.join(INTEGRATION_RULES)}")
 
 
 GRADIENT = Quadrature(points=(1.0,), weights=(1.0,))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from libcore.chain import Chain
@@ -63,8 +62,24 @@ class EvaluationData:
         return total / n
 
 
-def accuracy(inputs: Tensor, labels: Int[Tensor, " example"]) -> EvaluationData:
-    """Scored by whether the largest logit at the last position is the label's."""
+def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
+    """Scored by whether the largest logit at the last position is the label's.
+
+    Args:
+        inputs: what the chain's `embed` takes, `[example, ...]`.
+        labels: number of each example's class, integers `[example]`.
+
+    Raises ValueError for labels of another shape or dtype, which would be broadcast or never right.
+    """
+    for name, given in (("inputs", inputs), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} are a {type(given).__name__}; expected a tensor")
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}; expected [example], one per input ({inputs.shape[:1].numel()})"
+        )
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels have dtype {labels.dtype}; expected integers, the number of each example's class")
 
     def correct(outputs: Tensor, start: int, stop: int) -> float:
         return float((outputs[:, -1].argmax(-1) == labels[start:stop]).sum())

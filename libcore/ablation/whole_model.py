@@ -17,6 +17,7 @@ from libcore.ablation.schedule import kept_schedule
 from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.first_pass import first_activations
 from libcore.fit_settings import MEMORY_BUDGET
 from libcore.graph import InteractionGraph
 
@@ -99,14 +100,22 @@ def ablate(
         tolerances: how much worse than the model's own score is as good; in the score's units.
         memory_budget: bytes that one chunk's working set may take.
 
-    Raises ValueError where the graph has other node layers than the chain.
+    Raises ValueError where the graph has other node layers than the chain, or of another width, and for inputs that the
+    chain does not take.
     """
     if graph.node_layers != chain.node_layers:
         raise ValueError(
             f"a graph of {', '.join(graph.node_layers)} and a chain of {', '.join(chain.node_layers)}; "
             "expected the same node layers"
         )
-    one = chain.activation(data.inputs[:1], 0)
+    activations = first_activations(chain, data.inputs)
+    for layer, activation in zip(chain.node_layers, activations, strict=True):
+        of_graph, of_chain = graph.bases[layer].d, activation.shape[-1]
+        if of_graph != of_chain:
+            raise ValueError(
+                f"{layer}: {of_graph} coordinates in the graph, {of_chain} in the chain; expected the graph's own chain"
+            )
+    one = activations[0]
     bases = {layer: basis.to(device=one.device, dtype=one.dtype) for layer, basis in graph.bases.items()}
     edges = {layer: strength.to(one.device) for layer, strength in graph.edges.items()}
     return carried_out(ablation_steps(chain, data, bases, edges, tolerances, memory_budget))

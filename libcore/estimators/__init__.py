@@ -16,6 +16,7 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.estimators.stochastic import PROBES, Probes, stochastic_edges, stochastic_jacobian_gram
+from libcore.names import refuse_other
 from libcore.quadrature import Quadrature
 from libcore.sections import ClosedForm, Section
 from libcore.streams import ActivationStream
@@ -73,6 +74,7 @@ def edges(
 
 def use_closed_form(section: Section, estimator: Estimator) -> bool:
     """Whether this section's closed form answers for this choice of estimator."""
+    refuse_other("estimator", estimator, ESTIMATORS)
     if estimator == "closed_form" and not isinstance(section, ClosedForm):
         raise ValueError(f"{type(section).__name__} has no closed form; expected auto or exact")
     return estimator in ("auto", "closed_form") and isinstance(section, ClosedForm)

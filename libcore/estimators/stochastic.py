@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.estimators.differentiation import JacobianRows
+from libcore.names import refuse_other
 from libcore.quadrature import Quadrature
 from libcore.sections import Section
 from libcore.streams import ActivationStream, float64_zeros
 
 ProbedOver = Literal["positions", "positions_and_features"]
+PROBED_OVER: tuple[str, ...] = get_args(ProbedOver)
 PHILOX_BITS = 256
 """What Philox draws per step of its counter."""
 
@@ -51,6 +53,7 @@ class Probes:
     name: str = ""
 
     def __post_init__(self) -> None:
+        refuse_other("over", self.over, PROBED_OVER)
         if self.n < 2:
             raise ValueError(f"n={self.n} probes: expected at least 2, whose two halves tell the sampling error")
 

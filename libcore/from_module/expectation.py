@@ -15,7 +15,8 @@ from libcore.from_module.refusal import NotRead
 def expected_activations(module: nn.Module, example: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
     """What the submodules of these names read, as activations without constant, and the module's output.
 
-    Names that are no submodules are left out. Raises NotRead where an example's output depends on the others.
+    Names that are no submodules are left out. Raises NotRead for an output that is not finite, and where
+    an example's depends on the others.
     """
     caught: dict[str, Tensor] = {}
     handles = []
@@ -33,6 +34,8 @@ def expected_activations(module: nn.Module, example: Tensor, layouts: Mapping[st
     finally:
         for handle in handles:
             handle.remove()
+    if not output.isfinite().all():
+        raise NotRead(f"{type(module).__name__}: NaN or infinity in the output on the example; expected finite numbers")
     with torch.no_grad():
         alone = module(example[:1].clone())
     scale = output.abs().max().clamp(min=1.0)

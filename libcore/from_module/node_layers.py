@@ -80,6 +80,9 @@ class NodeLayers:
 
     def chosen(self, names: Sequence[str]) -> tuple[fx.Node, ...]:
         """The nodes of these node layers. Raises NotRead for the first that cannot be one, or for another order."""
+        for name in names:
+            if not isinstance(name, str):
+                raise NotRead(f"node_layers {list(names)}: {name!r} is no string; expected submodules' names")
         if len(names) < 2:
             raise NotRead(f"node_layers {list(names)}; expected two or more, the last one {OUTPUT!r} by default")
         nodes = []

@@ -49,7 +49,13 @@ def read_module(
     module: nn.Module, example_inputs: Tensor, node_layers: Sequence[str] | None, dtype: torch.dtype | None
 ) -> Parts:
     """The parts of `Chain.from_module`, which says what they are and what is refused."""
+    if not isinstance(module, nn.Module):
+        raise NotRead(f"module is a {type(module).__name__}; expected a torch.nn.Module")
     check_example(example_inputs)
+    if isinstance(node_layers, str):
+        raise NotRead(f"node_layers={node_layers!r}: expected a list of submodules' names")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise NotRead(f"dtype={dtype}: expected a floating-point dtype, such as torch.float64")
     own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
     if dtype is None:
         dtype = own.dtype if own is not None else float_dtype(example_inputs)
@@ -98,11 +104,13 @@ def section_of(module: nn.Module, example: Tensor, *, constant_out: bool = True)
 
 
 def check_example(example: Tensor) -> None:
-    """One tensor with at least one example in it."""
+    """One tensor with at least one example in it, all of it finite."""
     if not isinstance(example, Tensor):
         raise NotRead(f"example_inputs is a {type(example).__name__}; expected a tensor [batch, ...]")
     if example.ndim < 2 or len(example) < 1:
         raise NotRead(f"example_inputs {list(example.shape)}; expected [batch, ...] with one example or more")
+    if not example.isfinite().all():
+        raise NotRead(f"example_inputs {list(example.shape)} hold NaN or infinity; expected finite numbers")
 
 
 def float_dtype(example: Tensor) -> torch.dtype:
@@ -165,11 +173,16 @@ def section_between(
 
 
 class Embedding:
-    """From inputs to the first node layer's activation `[batch, position, d + 1]`."""
+    """From inputs to the first node layer's activation `[batch, position, d + 1]`.
+
+    Attributes:
+        example_shape: of one input of the example that the module was read on.
+    """
 
     def __init__(self, traced: Traced, node: fx.Node, layout: Layout, device: torch.device, dtype: torch.dtype) -> None:
         self.program = None if node is traced.input else Program(part_of(traced, traced.input, node))
         self.layout = layout
+        self.example_shape = traced.shapes[traced.input][1:]
         self.device = device
         self.dtype = dtype
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +25,8 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
+from libcore.method_options import options_of, refuse_options, with_paths
+from libcore.names import nearest
 from libcore.statistics import LayerStatistics
 
 __all__ = ["METHODS", "FitSettings", "Method", "UnknownMethod", "method", "method_at", "never"]
@@ -89,22 +90,14 @@ class Method:
     ) -> dict[str, Basis]:
         """One basis per node layer of `chain`, fitted on `inputs`, whose moments are `statistics`."""
         self.refuse(settings, options)
-        bases = self.fit(chain, inputs, statistics, settings, **options)
+        bases = self.fit(chain, inputs, statistics, settings, **with_paths(self.fit, options))
         self.refuse_bases(bases, {layer: statistics[layer] for layer in chain.node_layers})
         return bases
 
     def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
         """Raises ValueError for options that the method has not, lacks, or cannot be carried out with."""
-        for name in options:
-            if name not in self.options:
-                close = get_close_matches(name, self.options, n=1, cutoff=0.5)
-                hint = f" (did you mean {close[0]}?)" if close else ""
-                expected = ", ".join(self.options) or "none"
-                raise ValueError(f"{name}: method {self.name} has no such option{hint}; expected {expected}")
-        for name, parameter in self.options.items():
-            if parameter.default is parameter.empty and name not in options:
-                raise ValueError(f"{name}: method {self.name} needs it; expected {name}=")
-        self.check(settings, **options)
+        refuse_options(self.name, self.fit, options)
+        self.check(settings, **with_paths(self.fit, options))
 
     def refuse_bases(self, bases: Any, statistics: Mapping[str, LayerStatistics]) -> None:
         """Raises ValueError for what is not a basis of every node layer's activation."""
@@ -121,8 +114,7 @@ class Method:
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """The function's keyword arguments: what may be chosen beside `settings`."""
-        parameters = inspect.signature(self.fit).parameters.values()
-        return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return options_of(self.fit)
 
 
 def method(
@@ -148,9 +140,7 @@ class Methods(Mapping[str, Method]):
             return only_method(import_module(f"{__name__}.{name}"), name)
         if (found := installed().get(name)) is not None:
             return as_method(loaded(found), name)
-        close = get_close_matches(name, self, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UnknownMethod(f"{name}: no such method{hint}; expected one of {', '.join(self)}")
+        raise UnknownMethod(f"{name}: no such method{nearest(name, self)}; expected one of {', '.join(self)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*built_in(), *installed()}))
@@ -198,6 +188,20 @@ def only_method(module: Any, name: str) -> Method:
     return found[0]
 
 
+def chosen_method(method: Any) -> Method:
+    """What `fit` was told: a name, or a decorated function; raises UnknownMethod."""
+    if isinstance(method, str):
+        return METHODS[method]
+    if isinstance(method, Method):
+        return method
+    if callable(method):
+        name = getattr(method, "__name__", type(method).__name__)
+        raise UnknownMethod(f"method={name}: a function that is no method; decorate it with @method(...)")
+    raise UnknownMethod(
+        f"method={method!r}: expected a name, one of {', '.join(METHODS)}, or a function decorated with @method(...)"
+    )
+
+
 def method_at(address: str, name: str) -> Method:
     """The method at `package.module:function`, decorated or not.
 
@@ -212,9 +216,7 @@ def method_at(address: str, name: str) -> Method:
         raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason_of(error)})") from error
     if not hasattr(module, function_name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        close = get_close_matches(function_name, functions, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UnknownMethod(f"{address}: {module_name} has no {function_name}{hint}")
+        raise UnknownMethod(f"{address}: {module_name} has no {function_name}{nearest(function_name, functions)}")
     return as_method(getattr(module, function_name), name)
 
 

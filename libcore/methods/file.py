@@ -15,21 +15,24 @@ methods do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from libcore import codec
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method, never
+from libcore.names import nearest
 from libcore.principal_components import centred_maps, variable_moments
 from libcore.statistics import LayerStatistics
 
@@ -58,10 +61,11 @@ def fit_file(
     tensors = read_tensors(path)
     last, bases = chain.node_layers[-1], {}
     for layer in chain.node_layers:
-        if layer == last and f"to_basis/{layer}" not in tensors:
+        if layer == last and not {f"to_basis/{layer}", f"from_basis/{layer}"} & set(tensors):
             bases[layer] = last_basis(chain, statistics, settings, working_dtype(chain, inputs))
         else:
             bases[layer] = basis_from(tensors, layer, statistics[layer], chain.has_constant(layer), path)
+    refuse_unknown(tensors, {*chain.node_layers, *layers_of_graph(path)}, path)
     return bases
 
 
@@ -72,9 +76,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"method.path={path}: no such file; expected safetensors with to_basis/<layer>, from_basis/<layer>"
         )
     try:
-        return {name: tensor.double() for name, tensor in load_file(path).items()}
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"method.path={path}: not readable as safetensors ({' '.join(str(error).split())})") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} has dtype {tensor.dtype}; expected real floating-point numbers")
+    return {name: tensor.double() for name, tensor in tensors.items()}
+
+
+def layers_of_graph(path: Path) -> list[str]:
+    """Node layers in the header of a saved graph, which may have more than a chain of some of them; else none."""
+    with safe_open(path, "pt") as file:
+        return json.loads((file.metadata() or {}).get("node_layers", "[]"))
+
+
+def refuse_unknown(tensors: Mapping[str, Tensor], layers: Iterable[str], path: Path) -> None:
+    """For an entry that nothing would read, with the nearest that something would; raises ValueError."""
+    known = [f"{kind}/{layer}" for kind in (*codec.OF_BASES, *codec.OF_STATISTICS, "edges") for layer in layers]
+    for name in tensors:
+        if name not in known:
+            raise ValueError(
+                f"{path}: {name} is no entry of a basis file{nearest(name, known)}; expected "
+                "to_basis, from_basis, importance and mean of the chain's node layers"
+            )
 
 
 def basis_from(

@@ -71,6 +71,20 @@ def test_a_saved_graph_gives_its_own_bases_and_edges_bit_for_bit(setting: Settin
         assert layer == "output" or torch.equal(found.edges[layer], expected.edges[layer])
 
 
+def test_a_saved_graph_of_more_node_layers_than_the_chain_has(setting: Setting, tmp_path: Path) -> None:
+    expected = setting.fitted("pca")
+    expected.save(tmp_path / "graph.safetensors")
+    fewer = setting.chain.restricted_to(("before", "output"))
+    found = fit(fewer, setting.inputs, "file", memory_budget=AMPLE, path=tmp_path / "graph.safetensors")
+    assert torch.equal(found.bases["before"].to_basis, expected.bases["before"].to_basis)
+
+
+def test_the_path_may_be_a_string(setting: Setting, rotations: Tensors) -> None:
+    expected = setting.graph(rotations)
+    found = fit(setting.chain, setting.inputs, "file", memory_budget=AMPLE, path=str(setting.path))
+    assert torch.equal(found.bases["middle"].to_basis, expected.bases["middle"].to_basis)
+
+
 def test_without_the_constant_the_features_are_those_of_the_module_s_own_activation(setting: Setting) -> None:
     """PCA as another tool writes it: directions of the activation without its constant, the mean beside them."""
     expected = setting.fitted("pca")
@@ -257,6 +271,28 @@ class TestRefusals:
     def test_a_file_of_other_tensors(self, setting: Setting) -> None:
         with pytest.raises(ValueError, match=r"to_basis/before is missing \(found weight\); expected to_basis"):
             setting.graph({"weight": torch.zeros(2)})
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            (
+                "importence/middle",
+                r"importence/middle is no entry .* \(did you mean importance/middle\?\); expected to_b",
+            ),
+            ("mean/midle", r"mean/midle is no entry of a basis file \(did you mean mean/middle\?\); expected to_b"),
+            ("to_basis/ouput", r"to_basis/ouput is no entry .* \(did you mean to_basis/output\?\); expected to_b"),
+            ("from_basis/output", r"to_basis/output is missing \(found from_basis/output\)"),
+        ],
+    )
+    def test_what_nothing_would_read(self, setting: Setting, rotations: Tensors, name: str, expected: str) -> None:
+        with pytest.raises(ValueError, match=expected) as raised:
+            setting.graph(rotations | {name: torch.ones(3)})
+        assert "\n" not in str(raised.value)
+
+    @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+    def test_numbers_that_are_not_real_and_floating(self, setting: Setting, rotations: Tensors, dtype) -> None:
+        with pytest.raises(ValueError, match=rf"to_basis/middle has dtype {dtype}; expected real floating-point numb"):
+            setting.graph(changed(rotations, to_basis=torch.eye(3, dtype=dtype)))
 
     def test_an_empty_file(self, setting: Setting) -> None:
         with pytest.raises(ValueError, match=r"to_basis/before is missing \(found no tensor\)"):

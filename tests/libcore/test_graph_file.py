@@ -78,6 +78,12 @@ def test_a_file_without_node_layers_is_refused(tmp_path: Path) -> None:
         InteractionGraph.load(tmp_path / "other.safetensors")
 
 
+def test_a_file_without_constant_layers_is_refused(tmp_path: Path) -> None:
+    save_file({"mean/a": torch.zeros(2)}, tmp_path / "half.safetensors", metadata={"node_layers": '["a"]'})
+    with pytest.raises(ValueError, match=r"half\.safetensors: no constant in the header"):
+        InteractionGraph.load(tmp_path / "half.safetensors")
+
+
 def test_a_file_that_misses_a_tensor_is_refused_by_its_name(tmp_path: Path) -> None:
     header = {"node_layers": '["a"]', "constant": "[]", "count": '{"a": 1}'}
     save_file({"mean/a": torch.zeros(2)}, tmp_path / "partial.safetensors", metadata=header)
