@@ -9,7 +9,7 @@ from typing import Any
 
 def nearest(name: Any, valid: Iterable[str]) -> str:
     """` (did you mean X?)`, or nothing where no valid name is near."""
-    close = get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    close = get_close_matches(str(name), [other for other in valid if other != name], n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

@@ -15,7 +15,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError, nearest
+from libcore.names import nearest
+from models.errors import UserError
 from models.messages import one_line
 from models.schema import ModelSchema
 

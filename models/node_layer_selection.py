@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from models.errors import nearest
+from libcore.names import nearest
 
 WILDCARDS = frozenset("*?[")
 NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})

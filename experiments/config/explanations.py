@@ -19,7 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from pydantic import ValidationError
 from yaml import MarkedYAMLError
 
-from models.errors import nearest
+from libcore.names import nearest
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 PATTERNS = {

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Optional, get_type_hints
 from pydantic import Field, create_model
 
 from libcore.methods import METHODS, Method, UnknownMethod, method_at
-from models.errors import UserError, nearest
+from libcore.names import nearest
+from models.errors import UserError
 from models.schema import Strict
 
 Text = Annotated[str, Field(min_length=1)]

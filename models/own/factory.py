@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from libcore.names import nearest
 from models.content_hashes import PROJECT
-from models.errors import UserError, nearest
+from models.errors import UserError
 from models.messages import one_line
 from models.schema import ModelSchema
 

@@ -68,7 +68,7 @@ class TestValues:
             ("analysis.memory_budget=lots", "such as 128MB"),
             ("analysis.memory_budget=1.5", "expected"),
             ("tracking.mode=ofline", "did you mean offline?"),
-            ("tracking.project=", "at least 1 character"),
+            ("tracking.project=", "expected a text"),
         ],
     )
     def test_key_value_and_what_would_be_right_are_named(self, refused, argument, expected):
