@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 # Tests run in this many processes, each with one thread.
 WORKERS ?= 2
-PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := python -m pytest -n $(WORKERS)
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
 
