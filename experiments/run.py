@@ -19,7 +19,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.config.callbacks import SWEEP
-from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition, first_line
+from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition
+from libcore.messages import first_line
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__

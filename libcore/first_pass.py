@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from libcore.chain import Chain
+from libcore.messages import first_line
 
 
 def first_activations(chain: Chain, inputs: Any) -> list[Tensor]:
@@ -34,9 +35,8 @@ def first_activations(chain: Chain, inputs: Any) -> list[Tensor]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"inputs have shape {shape} and dtype {inputs.dtype}, which the chain does not take ({reason}); "
+            f"inputs have shape {shape} and dtype {inputs.dtype}, which the chain does not take ({first_line(error)}); "
             f"expected {expected}"
         ) from error
     return activations

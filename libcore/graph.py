@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from libcore import codec
@@ -19,8 +18,10 @@ from libcore.chain import Chain
 from libcore.estimators import Estimator, edges
 from libcore.estimators.stochastic import PROBES, Probes
 from libcore.fit_settings import MEMORY_BUDGET, working_dtype
+from libcore.messages import one_line
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
+from libcore.tensor_files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class InteractionGraph:
             "node_layers": json.dumps(self.node_layers),
             "constant": json.dumps([layer for layer in self.node_layers if self.bases[layer].has_constant]),
         } | {key: json.dumps(value) for key, value in codec.values_of_statistics(self.statistics).items()}
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, path, metadata=self.metadata | header)
+        write_tensors(path, tensors, self.metadata | header)
 
     @classmethod
     def load(cls, path: Path | str) -> InteractionGraph:
@@ -68,14 +68,13 @@ class InteractionGraph:
         Raises ValueError naming what is missing, or for a file that is no safetensors; FileNotFoundError for none.
         """
         try:
-            with safe_open(path, "pt") as file:
-                metadata = dict(file.metadata() or {})
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            tensors, metadata = read_tensors(path)
         except FileNotFoundError:
             raise
         except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not readable as safetensors ({reason}); expected what save wrote") from error
+            raise ValueError(
+                f"{path}: not readable as safetensors ({one_line(error)}); expected what save wrote"
+            ) from error
         for key in ("node_layers", "constant"):
             if key not in metadata:
                 wanted = key.replace("_", " ")

@@ -15,9 +15,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from libcore.messages import one_line
 from libcore.names import nearest
 from models.errors import UserError
-from models.messages import one_line
 from models.schema import ModelSchema
 
 ENTRY_POINTS = "local_interaction_basis.models"

@@ -18,10 +18,17 @@ from models.content_hashes import file_hash
 
 PACKAGES = ("experiments", "libcore", "models")
 """This project's, whose source is hashed by their names."""
-LIBRARIES = tuple(
-    Path(folder).resolve()
-    for folder in (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"])
-)
+LIBRARIES = (*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"])
+"""Folders of Python's own modules and of installed packages."""
+
+
+def look_in_current_folder() -> None:
+    """Let modules in the folder that the user stands in be imported, as `python -m` does and a console script does not.
+
+    Last, so that nothing in it is taken for a library of that name.
+    """
+    if "" not in sys.path and (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
 
 
 def imported_sources(module: str) -> dict[str, str]:
@@ -69,7 +76,7 @@ def is_own(name: str, module: str) -> bool:
         return False
     places = [spec.origin] if spec.has_location else (spec.submodule_search_locations or ())
     files = [Path(place).resolve() for place in places if place is not None]
-    of_a_library = any(file.is_relative_to(library) for file in files for library in LIBRARIES)
+    of_a_library = any(file.is_relative_to(library.resolve()) for file in files for library in map(Path, LIBRARIES))
     return bool(files) and (package == module.partition(".")[0] or not of_a_library)
 
 

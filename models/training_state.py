@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from libcore.tensor_files import read_tensors, write_tensors
 from models.whole_files import written_whole
 
 Entry = TypeVar("Entry")
@@ -20,9 +20,8 @@ Entry = TypeVar("Entry")
 
 def write_training_state(path: Path, tensors: dict[str, Tensor], history: Sequence[Any]) -> None:
     """Keep tensors and a history of dataclasses; the file appears whole or not at all."""
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(contiguous, temporary, metadata={"history": json.dumps([asdict(entry) for entry in history])})
+        write_tensors(temporary, tensors, {"history": json.dumps([asdict(entry) for entry in history])})
 
 
 def read_training_state(
@@ -32,9 +31,8 @@ def read_training_state(
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            history = [entry(**values) for values in json.loads((file.metadata() or {})["history"])]
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        tensors, header = read_tensors(path)
+        history = [entry(**values) for values in json.loads(header["history"])]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-    return tensors, history
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, history

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from libcore.tensor_files import read_tensors, write_tensors
 from models.whole_files import written_whole
 
 UNREADABLE = (
@@ -41,42 +41,32 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> ModelFile:
-        """As `read_state_dict`, with the header that only a `.safetensors` file has; raises CheckpointError."""
-        tensors = read_state_dict(path)
-        if path.suffix != ".safetensors":
-            return cls(tensors)
-        with safe_open(path, "pt") as file:
-            return cls(tensors, file.metadata() or {})
+        """A `.safetensors` file, or a PyTorch state dict (read without unpickling code), which has no header.
+
+        Raises CheckpointError for a missing, damaged or unsafe file, or one that holds anything but named tensors.
+        """
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; expected a state dict (.pt) or a .safetensors file")
+        try:
+            if path.suffix == ".safetensors":
+                return cls(*read_tensors(path))
+            with warnings.catch_warnings(action="ignore"):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path}: not readable as named tensors; expected a state dict without code in it"
+            ) from error
+        if not isinstance(loaded, dict):
+            raise CheckpointError(f"{path}: holds {type(loaded).__name__}; expected named tensors")
+        for name, value in loaded.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise CheckpointError(f"{path}: {name!r} is {type(value).__name__}; expected named tensors")
+        return cls(loaded)
 
     def write(self, path: Path) -> None:
         """As `.safetensors`; the file appears whole or not at all."""
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         with written_whole(path) as temporary:
-            save_file(contiguous, temporary, metadata=self.header or None)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a `.safetensors` file or of a PyTorch state dict (read without unpickling code).
-
-    Raises CheckpointError for a missing, damaged or unsafe file, or one that holds anything but named tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a state dict (.pt) or a .safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"{path}: not readable as named tensors; expected a state dict without code in it"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds {type(loaded).__name__}; expected named tensors")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name!r} is {type(value).__name__}; expected named tensors")
-    return loaded
+            write_tensors(temporary, self.tensors, self.header)
 
 
 def check_shapes(

@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from pydantic import ValidationError
 from yaml import MarkedYAMLError
 
+from libcore.messages import first_line
 from libcore.names import nearest
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
@@ -147,9 +148,3 @@ def dotted(path: Sequence[int | str]) -> Iterator[str]:
     """`.analysis`, `.tolerances`, `[1]`."""
     for part in path:
         yield f"[{part}]" if isinstance(part, int) else f".{part}"
-
-
-def first_line(error: BaseException) -> str:
-    """An error's own first line, without trailing hints."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

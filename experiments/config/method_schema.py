@@ -7,7 +7,6 @@ and figures call it.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Annotated, Any, Optional, get_type_hints
 
 from pydantic import Field, create_model
 
+from libcore.method_options import with_paths
 from libcore.methods import METHODS, Method, UnknownMethod, method_at
 from libcore.names import nearest
 from models.errors import UserError
-from models.schema import Strict
+from models.imported_sources import look_in_current_folder
+from models.schema import Name, Strict
 
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-"""Part of a path, `output_directory/<model>/<method>/…`."""
 OWN_KEYS = ("name", "function", "label")
 """What is not an option of the method's function."""
 
@@ -46,7 +45,7 @@ class MethodPart(Strict):
     def options(self) -> dict[str, Any]:
         """The function's keyword arguments, paths as such."""
         given = {key: value for key, value in self.model_dump().items() if key not in OWN_KEYS}
-        return {key: Path(value) if key in paths_of(self.method) else value for key, value in given.items()}
+        return with_paths(self.method.fit, given)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -66,8 +65,7 @@ def method_of(name: str, function: str | None) -> Method:
             return METHODS[name]
     except UnknownMethod as error:
         raise UserError(f"method.name={error}") from error
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    look_in_current_folder()
     try:
         return method_at(function, name)
     except UnknownMethod as error:
@@ -107,13 +105,6 @@ def schema_of(method: Method, own_keys: tuple[str, ...]) -> type[MethodPart]:
     fields: dict[str, Any] = {key: (Optional[Text], ...) for key in own_keys}  # noqa: UP045
     hints = get_type_hints(method.fit, include_extras=True)
     for name, parameter in method.options.items():
-        hint = Text if name in paths_of(method) else hints.get(name, Any)
+        hint = Text if hints.get(name) is Path else hints.get(name, Any)
         fields[name] = (hint, ... if parameter.default is parameter.empty else parameter.default)
     return create_model(f"{method.name}Part", __base__=MethodPart, **fields)
-
-
-@cache
-def paths_of(method: Method) -> tuple[str, ...]:
-    """Options that name a file."""
-    hints = get_type_hints(method.fit)
-    return tuple(name for name in method.options if hints.get(name) is Path)

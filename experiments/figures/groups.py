@@ -9,10 +9,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.config.method_schema import OWN_KEYS
 from libcore.methods import METHODS, Method, UnknownMethod
-
-OWN_KEYS = ("name", "function", "label")
-"""Of a method's part of a configuration: what is not an option of its function."""
 
 
 def group_of(part: Mapping[str, Any]) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from experiments.pipeline.resources import Resources, measured
+from libcore.tensor_files import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,7 @@ class StageCache:
             return None
         try:
             values = json.loads((folder / "values.json").read_text(encoding="utf-8"))
-            with safe_open(folder / "tensors.safetensors", "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-                header = file.metadata() or {}
+            tensors, header = read_tensors(folder / "tensors.safetensors")
             return StageResult(tensors, values["values"], header), Resources(**values["resources"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("%s is damaged (%s) and is computed again", folder, error)
@@ -90,8 +88,7 @@ class StageCache:
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in result.tensors.items()}
-        save_file(tensors, temporary / "tensors.safetensors", result.header or None)
+        write_tensors(temporary / "tensors.safetensors", result.tensors, result.header)
         values = {"values": result.values, "resources": vars(resources)}
         (temporary / "values.json").write_text(json.dumps(values), encoding="utf-8")
         os.replace(temporary, folder)

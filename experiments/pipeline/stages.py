@@ -22,11 +22,11 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.completeness import chain_completeness
 from libcore.graph import interaction_edges
+from libcore.messages import one_line
 from libcore.statistics import LayerStatistics, chain_statistics
 from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
 from models.imported_sources import imported_sources
-from models.messages import one_line
 from models.room import Room
 from models.weights import ModelFile
 

@@ -12,8 +12,9 @@ from torch.func import functional_call
 from libcore.from_module.calls import Tracking
 from libcore.from_module.folding import FoldedBiases
 from libcore.from_module.layouts import Layout
-from libcore.from_module.refusal import NotRead, first_line
+from libcore.from_module.refusal import NotRead
 from libcore.from_module.tracing import Traced, descendants
+from libcore.messages import first_line
 from libcore.sections.base import Movable, Section
 
 
@@ -116,7 +117,7 @@ def check_folding(part: fx.GraphModule, value: Tensor, layout: Layout, constant_
             raise NotRead("the output does not depend on the activation that leads to it")
     except NotRead as error:  # the interpreter has added to its message
         raise NotRead(first_line(error)) from None
-    except Exception as error:
+    except Exception as error:  # the module's own code, on values that it was not written for
         where = f"{tracking.where}: " if tracking.where else ""
         raise NotRead(f"{where}does not run with its biases folded ({first_line(error)})") from None
     finally:

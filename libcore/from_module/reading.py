@@ -17,8 +17,9 @@ from libcore.from_module.layouts import Layout
 from libcore.from_module.node_layers import INPUT, OUTPUT, NodeLayers
 from libcore.from_module.patterns import form_between
 from libcore.from_module.programs import FoldedSection, Program, check_folding, part_of
-from libcore.from_module.refusal import NotRead, first_line
+from libcore.from_module.refusal import NotRead
 from libcore.from_module.tracing import Traced, trace, values_of
+from libcore.messages import first_line
 from libcore.sections import Section
 
 

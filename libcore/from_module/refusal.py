@@ -5,8 +5,3 @@ from __future__ import annotations
 
 class NotRead(ValueError):
     """A module, a node layer or an operation that cannot be read; the message says which, and what is expected."""
-
-
-def first_line(error: BaseException) -> str:
-    """An error of PyTorch's without its explanations."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

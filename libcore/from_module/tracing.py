@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from libcore.from_module.operations import is_elementwise
-from libcore.from_module.refusal import NotRead, first_line
+from libcore.from_module.refusal import NotRead
+from libcore.messages import first_line
 
 LEAVES = (nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
 
@@ -76,7 +77,7 @@ class Tracer(fx.Tracer):
             self.read_by.setdefault(name, []).append(first.node)
         try:
             return super().call_module(m, forward, args, kwargs)
-        except Exception:
+        except Exception:  # of any kind: noted, and raised again
             self.failed = self.failed or name
             raise
 
@@ -103,7 +104,7 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
             with unchecked_shapes():
                 graph = tracer.trace(module)
             break
-        except Exception as error:
+        except Exception as error:  # the module's own code, on values that hold no numbers
             if tracer.failed is None or tracer.failed in whole:
                 raise NotRead(
                     f"{type(module).__name__}.forward cannot be traced by torch.fx ({first_line(error)}); "
@@ -148,7 +149,7 @@ def values_of(module: nn.Module, graph: fx.Graph, inputs: Tensor) -> dict[fx.Nod
     evaluation = Evaluation(module, graph)
     try:
         evaluation.run(inputs.clone())
-    except Exception as error:
+    except Exception as error:  # whatever the module's own code raises
         raise NotRead(
             f"{type(module).__name__} on an example {tuple(inputs.shape)} of {inputs.dtype}: {first_line(error)}"
         ) from None

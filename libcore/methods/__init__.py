@@ -25,6 +25,7 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
+from libcore.messages import one_line
 from libcore.method_options import options_of, refuse_options, with_paths
 from libcore.names import nearest
 from libcore.statistics import LayerStatistics
@@ -177,7 +178,7 @@ def loaded(entry: EntryPoint) -> Any:
 
 def reason_of(error: Exception) -> str:
     """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def only_method(module: Any, name: str) -> Method:
@@ -212,7 +213,7 @@ def method_at(address: str, name: str) -> Method:
         raise UnknownMethod(f"{address}: expected package.module:function")
     try:
         module = import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # somebody else's module may raise anything
         raise UnknownMethod(f"{address}: {module_name} cannot be imported ({reason_of(error)})") from error
     if not hasattr(module, function_name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

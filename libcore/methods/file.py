@@ -22,8 +22,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from libcore import codec
@@ -31,10 +30,12 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.layer_by_layer import last_basis
+from libcore.messages import one_line
 from libcore.methods import method, never
 from libcore.names import nearest
 from libcore.principal_components import centred_maps, variable_moments
 from libcore.statistics import LayerStatistics
+from libcore.tensor_files import read_tensors
 
 CONSTANT_TOLERANCE = 1e-6
 """How much of the other coordinates the constant feature may hold, as a share of the constant coordinate's own."""
@@ -44,7 +45,7 @@ RESTORED_TOLERANCE = 1e-3
 
 def refuse_unreadable(settings: FitSettings, *, path: Path) -> None:
     """A missing or damaged file is told before anything is computed."""
-    read_tensors(path)
+    read_basis_file(path)
 
 
 @method("file", label="file", sorts_by="importance", check=refuse_unreadable, integrates=never)
@@ -58,37 +59,36 @@ def fit_file(
 
     Raises ValueError, in one line, for a layer that is missing and for tensors that do not suit it.
     """
-    tensors = read_tensors(path)
+    stored, node_layers = read_basis_file(path)
+    tensors = {name: tensor.double() for name, tensor in stored.items()}
     last, bases = chain.node_layers[-1], {}
     for layer in chain.node_layers:
         if layer == last and not {f"to_basis/{layer}", f"from_basis/{layer}"} & set(tensors):
             bases[layer] = last_basis(chain, statistics, settings, working_dtype(chain, inputs))
         else:
             bases[layer] = basis_from(tensors, layer, statistics[layer], chain.has_constant(layer), path)
-    refuse_unknown(tensors, {*chain.node_layers, *layers_of_graph(path)}, path)
+    refuse_unknown(tensors, {*chain.node_layers, *node_layers}, path)
     return bases
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file in float64; raises ValueError."""
+def read_basis_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """All tensors of a safetensors file as they are stored, and the node layers that its header lists.
+
+    A saved graph lists its own, which may be more than a chain of some of them has; other files list none. Raises
+    ValueError.
+    """
     if not path.is_file():
         raise ValueError(
             f"method.path={path}: no such file; expected safetensors with to_basis/<layer>, from_basis/<layer>"
         )
     try:
-        tensors = load_file(path)
+        tensors, header = read_tensors(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"method.path={path}: not readable as safetensors ({' '.join(str(error).split())})") from error
+        raise ValueError(f"method.path={path}: not readable as safetensors ({one_line(error)})") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{path}: {name} has dtype {tensor.dtype}; expected real floating-point numbers")
-    return {name: tensor.double() for name, tensor in tensors.items()}
-
-
-def layers_of_graph(path: Path) -> list[str]:
-    """Node layers in the header of a saved graph, which may have more than a chain of some of them; else none."""
-    with safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get("node_layers", "[]"))
+    return tensors, json.loads(header.get("node_layers", "[]"))
 
 
 def refuse_unknown(tensors: Mapping[str, Tensor], layers: Iterable[str], path: Path) -> None:

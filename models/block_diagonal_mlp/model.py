@@ -23,7 +23,7 @@ from libcore.methods.random import haar_rotation
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.analysed import CONSTANT, AnalysedModel
 from models.block_diagonal_mlp.data import combinations, isotropic_points
-from models.weights import check_shapes, read_state_dict
+from models.weights import ModelFile, check_shapes
 
 SMALLEST_VARIANCE = 1e-3
 """Of a block's activations, relative to the largest: well above what round-off makes of a direction that is none."""
@@ -135,7 +135,7 @@ def varies_in_all_directions(activation: Float[Tensor, "point width"]) -> bool:
 
 def load_weights(path: Path, architecture: Architecture) -> Weights:
     """Weights from a state dict or `.safetensors` file; raises CheckpointError with the first mismatch."""
-    return check_shapes(read_state_dict(path), weight_shapes(architecture), (), path)
+    return check_shapes(ModelFile.read(path).tensors, weight_shapes(architecture), (), path)
 
 
 def chain_of(weights: Weights, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Chain:

@@ -12,7 +12,7 @@ from models.analysed import AnalysedModel
 from models.modular_addition.data import split_pairs
 from models.modular_addition.fourier import fourier_labels
 from models.modular_addition.transformer import Architecture, Weights, chain_of
-from models.weights import check_shapes, read_state_dict
+from models.weights import ModelFile, check_shapes
 
 BUFFERS = (".mask", ".IGNORE")
 """Entries of classic TransformerLens checkpoints that are no weights."""
@@ -20,7 +20,7 @@ BUFFERS = (".mask", ".IGNORE")
 
 def load_weights(path: Path, architecture: Architecture) -> Weights:
     """Weights from a checkpoint in classic TransformerLens names; raises CheckpointError with the first mismatch."""
-    return check_shapes(read_state_dict(path), architecture.weight_shapes(), BUFFERS, path)
+    return check_shapes(ModelFile.read(path).tensors, architecture.weight_shapes(), BUFFERS, path)
 
 
 def analysed(

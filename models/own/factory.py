@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
-import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
+from libcore.messages import one_line
 from libcore.names import nearest
 from models.content_hashes import PROJECT
 from models.errors import UserError
-from models.messages import one_line
-from models.schema import ModelSchema
+from models.imported_sources import LIBRARIES, PACKAGES, look_in_current_folder
+from models.schema import ModelSchema, Name
 
-OTHERS = (
-    "<",
-    *(str(PROJECT / package) for package in ("libcore", "models", "experiments")),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-)
+OTHERS = ("<", *(str(PROJECT / package) for package in PACKAGES), *LIBRARIES)
 """How the names of files begin that are not the user's: code without a file, the project, Python and its libraries."""
 
 
@@ -33,7 +28,7 @@ class FactorySchema(ModelSchema):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     room: ClassVar[str] = "models.own.room:OwnRoom"
 
-    kind: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    kind: Name
     checkpoint: str | None = None
     factory: str
 
@@ -77,9 +72,7 @@ def imported_function(address: str) -> Callable[..., Any]:
     module_name, _, name = address.partition(":")
     if not (module_name and name):
         raise UserError(f"{option}: expected package.module:function")
-    # Last, so that nothing in it is taken for a library of that name.
-    if (folder := str(Path.cwd())) not in sys.path:
-        sys.path.append(folder)
+    look_in_current_folder()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module runs into

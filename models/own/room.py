@@ -157,14 +157,8 @@ def chain_of_module(
     module: nn.Module, inputs: Tensor, node_layers: Sequence[str] | None, dtype: torch.dtype, device: torch.device
 ) -> Chain:
     """A copy of the module in that dtype as a chain, whose `embed` takes inputs of any."""
-    module = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
-
-    def converted(examples: Tensor) -> Tensor:
-        """Whole numbers, such as tokens, stay what they are."""
-        return examples.to(device=device, dtype=dtype if examples.is_floating_point() else None)
-
-    chain = Chain.from_module(module, converted(inputs[:N_COMPARED]), node_layers)
-    return replace(chain, embed=lambda examples: chain.embed(converted(examples)))
+    examples = inputs[:N_COMPARED].to(device)
+    return Chain.from_module(copy.deepcopy(module).to(device), examples, node_layers, dtype=dtype)
 
 
 def on_device(data: EvaluationData, device: torch.device) -> EvaluationData:

@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.messages import one_line
+from libcore.messages import one_line
 from models.reachable import check_reachable
 from models.transformer.configuration import ConfigurationError, read_configuration
 

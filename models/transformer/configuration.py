@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.messages import one_line
+from libcore.messages import one_line
 
 CONTEXT_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 """Keys under which different kinds of models keep how many tokens they read."""

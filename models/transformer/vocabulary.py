@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from models.messages import one_line
+from libcore.messages import one_line
 from models.transformer.configuration import ConfigurationError, beginning_of_sequence
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from models.messages import one_line
+from libcore.messages import one_line
 from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 LAYOUTS = (

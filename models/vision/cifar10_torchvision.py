@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from numpy.exceptions import VisibleDeprecationWarning
 
-from models.messages import one_line
+from libcore.messages import one_line
 from models.reachable import check_reachable
 from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from models.messages import one_line
+from libcore.messages import one_line
 from models.vision.cifar10_parquet import LAYOUTS, ParquetFiles, find_parquet
 from models.vision.cifar10_torchvision import FOLDER, TorchvisionFolder, download, find_torchvision
 from models.vision.digits import read_digits

@@ -13,7 +13,7 @@ from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.vision.images import ImageDataset
 from models.vision.top_images import PicturedFeatures
-from models.weights import check_shapes, read_state_dict
+from models.weights import ModelFile, check_shapes
 
 Weights = dict[str, Tensor]
 
@@ -31,7 +31,7 @@ def weights_of(model: nn.Module) -> Weights:
 def load_weights(path: Path, model: nn.Module) -> Weights:
     """Weights from a checkpoint of this model; raises CheckpointError with the first mismatch."""
     expected = {name: tuple(tensor.shape) for name, tensor in weights_of(model).items()}
-    return check_shapes(read_state_dict(path), expected, STEP_COUNTS, path)
+    return check_shapes(ModelFile.read(path).tensors, expected, STEP_COUNTS, path)
 
 
 def analysed(

@@ -125,7 +125,11 @@ class TestForeignFiles:
 
     def test_a_method_s_name_stays_within_the_outputs(self, refused):
         function = "+method.function=libcore.methods.neuron:fit_neuron"
-        assert_says(refused(*SMALL, "method=neuron", "method.name='../../x'", function), "method.name=../../x", "expected letters")
+        assert_says(
+            refused(*SMALL, "method=neuron", "method.name='../../x'", function),
+            "method.name=../../x",
+            "expected letters",
+        )
 
     def test_an_input_within_the_run_s_own_directory_is_refused(self, carry_out, refused, capsys):
         assert carry_out(*SMALL, "hydra.run.dir=run") == 0
