@@ -1,4 +1,4 @@
-"""`python -m experiments.report DIR...`: finished runs side by side, as a table (Markdown, CSV) and figures."""
+"""`python -m experiments.report DIR...`: finished runs side by side, as a page, tables (Markdown, CSV) and figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from experiments.config.run_directory import check_writable
 from models.errors import UserError
@@ -14,46 +15,81 @@ from models.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
-    parser = argparse.ArgumentParser(prog="lib-report", description=__doc__)
-    parser.add_argument(
-        "folders", metavar="DIR", nargs="+", type=Path, help="a run's directory, or one with runs below it"
-    )
-    parser.add_argument("--out", type=Path, default=None, help="where to write (default: outputs/reports/<time>)")
-    parsed = parser.parse_args(arguments)
+    parsed = command_line().parse_args(arguments)
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
         check_writable(out, "--out")
-        write_and_print(parsed.folders, out)
+        # What reads graphs imports torch; --help does without.
+        from experiments.reporting.finished_runs import check_folders
+        from experiments.reporting.report_files import write_report
+
+        check_folders(parsed.folders)
+        report = write_report(parsed.folders, out, latex=parsed.latex)
+        if not report.models:
+            raise UserError(f"no finished run to report on: {'; '.join(report.unfinished)}")
+        print_report(report, out)
+        if parsed.wandb:
+            from experiments.reporting.report_tracking import log_report
+
+            log_report(report, out, parsed.wandb_project)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def command_line() -> argparse.ArgumentParser:
+    """What the command takes."""
+    parser = argparse.ArgumentParser(prog="lib-report", description=__doc__)
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", type=Path, help="a run's directory, or one with runs below it"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="where to write (default: outputs/reports/<time>)")
+    parser.add_argument(
+        "--latex", action="store_true", help="write report.tex too: tables with booktabs, to be \\input into a paper"
+    )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="log the comparison as one W&B run with tables, in the mode of WANDB_MODE, else offline below --out",
+    )
+    parser.add_argument(
+        "--wandb-project", metavar="NAME", default="local-interaction-basis", help="of --wandb (default: %(default)s)"
+    )
+    return parser
+
+
 def write_and_print(folders: Sequence[Path], out: Path) -> None:
-    """Write the report and say in a few lines what is in it and where it is."""
-    # What reads graphs imports torch; --help does without.
+    """Write the report on what there is of a sweep's runs, and say in a few lines what is in it and where it is."""
     from experiments.reporting.report_files import write_report
 
-    report = write_report(folders, out)
-    print_tables(report.tables)
+    print_report(write_report(folders, out), out)
+
+
+def print_report(report: Any, out: Path) -> None:
+    """Short tables, a line for every run without results, and where the report is: none where no run has finished."""
+    for model in report.models:
+        print_tables({title: table.texts() for title, table in model.short_tables().items()})
     for line in report.unfinished:
         print(line)
-    print(f"report: {out / 'report.md'}")
+    if report.models:
+        print(f"page: {out / 'report.html'}")
+        print(f"report: {out / 'report.md'}")
 
 
 def print_tables(tables: dict[str, list[list[str]]]) -> None:
     """Tables for a terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     # Piped into a file there is no width to fit into.
     console = Console(width=None if sys.stdout.isatty() else 120)
     for title, (head, *rows) in tables.items():
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         for index, name in enumerate(head):
-            table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(escape(name), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
 
 

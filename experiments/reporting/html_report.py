@@ -1,0 +1,55 @@
+"""The report as one page that needs nothing else: tables that sort, figures within, links to the runs' own pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from experiments.reporting.contents import Report
+from experiments.reporting.markdown_report import TITLE
+
+
+def to_html(report: Report, out: Path) -> str:
+    """The whole page; figures are read from below `out`. Colours and head are those of the runs' pages."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("experiments.reporting"), PackageLoader("experiments.pages")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"code_spans": code_spans, "embedded": lambda address: embedded(out / address)}
+    return environment.get_template("report.html").render(title=TITLE, report=report, summary=summary_of(report))
+
+
+def summary_of(report: Report) -> dict[str, str]:
+    """How much is compared."""
+    n_runs = sum(len(one.runs) for model in report.models for one in model.runs.settings)
+    counts = {
+        "models": ", ".join(model.title for model in report.models),
+        "settings": str(len(report.sections)),
+        "runs": str(n_runs),
+    }
+    return counts | ({"without results": str(len(report.unfinished))} if report.unfinished else {})
+
+
+def code_spans(note: str) -> Markup:
+    """What stands between backticks as code."""
+    parts = note.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
+
+
+def embedded(path: Path) -> str:
+    """A figure as the address of itself, in 256 colours: a quarter of the file's size (measured on graphs)."""
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        few_colours = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few_colours.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
