@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def write_and_print(folders: Sequence[Path], out: Path) -> None:
 def print_report(report: Any, out: Path) -> None:
     """Short tables, a line for every run without results, and where the report is: none where no run has finished."""
     for model in report.models:
-        print_tables({title: table.texts() for title, table in model.short_tables().items()})
+        print_tables(model.short_tables())
     for line in report.unfinished:
         print(line)
     if report.models:
@@ -76,18 +76,18 @@ def print_report(report: Any, out: Path) -> None:
         print(f"report: {out / 'report.md'}")
 
 
-def print_tables(tables: dict[str, list[list[str]]]) -> None:
-    """Tables for a terminal."""
+def print_tables(tables: Mapping[str, Any]) -> None:
+    """Tables for a terminal, by title."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     # Piped into a file there is no width to fit into.
     console = Console(width=None if sys.stdout.isatty() else 120)
-    for title, (head, *rows) in tables.items():
-        table = Table(title=escape(title), title_justify="left")
+    for title, content in tables.items():
+        table, (head, *rows) = Table(title=escape(title), title_justify="left"), content.texts()
         for index, name in enumerate(head):
-            table.add_column(escape(name), justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(escape(name), justify="left" if index < content.n_left else "right", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row))
         console.print(table)

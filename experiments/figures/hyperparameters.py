@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.transforms import offset_copy
 
 from experiments.figures.groups import group_label
 from experiments.figures.hyperparameter_values import ABSENT, Value, distinct, is_numeric, value_text
@@ -22,8 +24,8 @@ MOST_TICKS = 8
 LINE_STYLES = ("-", "--", ":")
 """Of combinations of the other keys, where there are no more than these."""
 MARK_SIZE = 4.0
-DODGE = 0.07
-"""Between methods on an axis of names, in steps of that axis."""
+DODGE = 3.0
+"""Points between methods at the same value: their bars would hide each other."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SweptRun:
 
     group: str
     values: Mapping[str, Value]
-    measures: Mapping[str, float]
+    measures: Mapping[str, float | int]
 
     def others(self, key: str) -> str:
         """The other keys' values: `analysis.integration=gradient`."""
@@ -46,7 +48,7 @@ class SweptRun:
 
 
 class ValueAxis:
-    """Where values of one key stand: numbers to scale, on a logarithmic axis if they span decades; else side by side."""
+    """Where values of one key stand: numbers to scale, logarithmically if they span decades; others side by side."""
 
     def __init__(self, values: Sequence[Value]) -> None:
         self.values = distinct(values)
@@ -119,20 +121,21 @@ def plot_measure(
     """One measure: a line per group and line style."""
     axes.set_title(name)
     axis.prepare(axes)
+    is_styled = len(others) <= len(LINE_STYLES)
     for number, (group, style) in enumerate(styles.items()):
         members = [run for run in runs if run.group == group]
-        shift = 0.0 if axis.is_numeric else DODGE * (number - (len(styles) - 1) / 2)
-        by_other = {other: [run for run in members if run.others(key) == other] for other in others}
-        if len(others) <= len(LINE_STYLES):
-            for (other, of_other), line in zip(by_other.items(), LINE_STYLES, strict=False):
-                look = {"color": style.colour, "linewidth": style.width, "linestyle": line}
-                plot_line(of_other, key, name, axis, shift, axes, marker=style.marker, label=f"{group} {other}", **look)
-        else:
-            for other, of_other in by_other.items():
-                plot_line(of_other, key, name, axis, shift, axes, bars=False, color=style.pale, linewidth=0.6,
-                          label=f"{group} {other}")
-            plot_line(members, key, name, axis, shift, axes, marker=style.marker, color=style.colour,
-                      linewidth=style.width, label=f"{group} mean", zorder=3)
+        points = DODGE * (number - (len(styles) - 1) / 2)
+        beside = {
+            "transform": offset_copy(axes.transData, axes.get_figure(root=True), x=points, units="points"),
+            "has_bars": is_styled,  # means over other keys vary with these, which the thin lines show
+        }
+        main = beside | {"color": style.colour, "linewidth": style.width, "marker": style.marker}
+        for index, other in enumerate(others):
+            of_other = [run for run in members if run.others(key) == other]
+            look = main | {"linestyle": LINE_STYLES[index]} if is_styled else beside | thin(style)
+            plot_line(of_other, key, name, axis, axes, label=f"{group} {other}", **look)
+        if not is_styled:
+            plot_line(members, key, name, axis, axes, label=f"{group} mean", zorder=3, **main)
     axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     if (low := min(run.measures[name] for run in runs)) == max(run.measures[name] for run in runs):
         margin = 0.05 * abs(low) or 0.05  # equal values: no axis of round-off
@@ -140,8 +143,13 @@ def plot_measure(
     return axes
 
 
+def thin(style: GroupStyle) -> dict[str, Any]:
+    """How a line looks that stands behind a mean."""
+    return {"color": style.pale, "linewidth": 0.6}
+
+
 def plot_line(
-    runs: Sequence[SweptRun], key: str, name: str, axis: ValueAxis, shift: float, axes: Axes, bars: bool = True, **look
+    runs: Sequence[SweptRun], key: str, name: str, axis: ValueAxis, axes: Axes, *, has_bars: bool, **look: Any
 ) -> None:
     """Means over runs at every value of the key, with standard deviations where there are several runs."""
     by_place: dict[float, list[float]] = {}
@@ -152,9 +160,8 @@ def plot_line(
     places = sorted(by_place)
     means = [float(np.mean(by_place[place])) for place in places]
     spreads = [float(np.std(by_place[place], ddof=1)) if len(by_place[place]) > 1 else 0.0 for place in places]
-    shifted = [place + shift for place in places]
-    errors = spreads if bars and any(spreads) else None
-    axes.errorbar(shifted, means, errors, markersize=MARK_SIZE, capsize=2, elinewidth=0.7, **look)
+    errors = spreads if has_bars and any(spreads) else None
+    axes.errorbar(places, means, errors, markersize=MARK_SIZE, capsize=2, elinewidth=0.7, **look)
 
 
 def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str]) -> list[Line2D]:
@@ -171,7 +178,9 @@ def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str]) -> list[L
         ]
     elif len(others) > 1:
         lines.append(Line2D([], [], color=lightened(NEUTRAL, 0.45), linewidth=0.6, label="other keys fixed"))
-        lines.append(Line2D([], [], color=NEUTRAL, linewidth=1.8, label=f"mean over {len(others)} values of the others"))
+        lines.append(
+            Line2D([], [], color=NEUTRAL, linewidth=1.8, label=f"mean over {len(others)} values of the others")
+        )
     return lines
 
 

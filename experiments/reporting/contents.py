@@ -116,7 +116,9 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
     comparison, score = compare(one.runs), score_of(one.runs)
     notes = notes_of(one.runs, comparison, score, stem)
     if not is_drawn:
-        notes += (f"No figures: only the first {MOST_DRAWN} settings of a report are drawn; report on these runs alone.",)
+        notes += (
+            f"No figures: only the first {MOST_DRAWN} settings of a report are drawn; report on these runs alone.",
+        )
     return Section(
         title=model.title_of(one.setting),
         stem=stem,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def check_header(path: Path) -> None:
     expect(isinstance(constant, list), GRAPH, "a list of layers with the constant in the header")
     for layer in layers:
         check_layer(shapes, layer)
-    for layer, following in zip(layers, layers[1:], strict=False):
+    for layer, following in pairwise(layers):
         edges = shapes.get(f"edges/{layer}")
         wanted = [shapes[f"to_basis/{following}"][1], shapes[f"to_basis/{layer}"][1]]
         expect(edges in (None, wanted), GRAPH, f"the shape {wanted} of edges/{layer}")

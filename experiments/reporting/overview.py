@@ -85,16 +85,16 @@ class MainMeasures:
         needed = (f"{kind} needed, {tolerance:g}" for kind, tolerance in self.tolerances.items())
         return (self.score, *needed, "modularity")
 
-    def measured(self, run: FinishedRun, setting: RunsOfSetting) -> dict[str, float]:
+    def measured(self, run: FinishedRun, setting: RunsOfSetting) -> dict[str, float | int]:
         """What this run has of them; counts are sums over all node layers that runs of its setting have."""
-        values: dict[str, float | None] = {self.score: run.metrics.get("score/test")}
+        values: dict[str, float | int | None] = {self.score: run.metrics.get("score/test")}
         for kind, tolerance in self.tolerances.items():
             values[f"{kind} needed, {tolerance:g}"] = total_needed(run, setting, kind, tolerance)
         values["modularity"] = run.metrics.get("graph/modularity")
         return {name: value for name, value in values.items() if value is not None}
 
 
-def total_needed(run: FinishedRun, setting: RunsOfSetting, kind: str, tolerance: float) -> float | None:
+def total_needed(run: FinishedRun, setting: RunsOfSetting, kind: str, tolerance: float) -> float | int | None:
     """The sum over node layers, else the total that the run itself gives; None where a layer was not counted."""
     names = {
         name: key.layer

@@ -52,12 +52,12 @@ def log_report(report: Report, out: Path, project: str = PROJECT) -> None:
         raise UserError(f"--wandb: {first_line(error)}; the report is in {out}") from error
 
 
-def logged(report: Report) -> dict[str, tuple[list[str], list[list[Any]]]]:
+def logged(report: Report) -> dict[str, tuple[list[Any], list[Any]]]:
     """Columns and rows by the table's name; a column has one type, as W&B asks."""
     models = [model.runs for model in report.models]
     first, last = len(OF_THE_RUN), -len(OF_THE_METRIC)
     rows = [[*row[:first], *map(text_of, row[first:last]), *map(floating, row[last:])] for row in long_rows(models)]
-    found: dict[str, tuple[list[str], list[list[Any]]]] = {"report/metrics": (long_columns(models), rows)}
+    found: dict[str, tuple[list[Any], list[Any]]] = {"report/metrics": (long_columns(models), rows)}
     for model in report.models:
         (table, *_) = model.short_tables().values()
         found[f"report/{model.title}"] = (list(table.head), [numbers_of(table, row) for row in table.rows])

@@ -32,7 +32,7 @@ class DamagedRunError(Exception):
 
 
 def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
-    """What `read` makes of a file; its errors become DamagedRunError. OmegaConf and YAML raise whatever they run into."""
+    """What `read` makes of a file; its errors become DamagedRunError, which name the file."""
     try:
         return read(path)
     except DamagedRunError:

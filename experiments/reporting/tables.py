@@ -27,7 +27,7 @@ class Entry:
     """
 
     text: str
-    value: float | None = None
+    value: float | int | None = None
     is_code: bool = False
     links: tuple[Link, ...] = ()
 
