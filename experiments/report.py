@@ -12,6 +12,9 @@ from typing import Any
 from experiments.config.run_directory import check_writable
 from models.errors import UserError
 
+MOST_KEY_COLUMNS = 3
+"""Of a table in a terminal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
@@ -85,12 +88,27 @@ def print_tables(tables: Mapping[str, Any]) -> None:
     # Piped into a file there is no width to fit into.
     console = Console(width=None if sys.stdout.isatty() else 120)
     for title, content in tables.items():
-        table, (head, *rows) = Table(title=escape(title), title_justify="left"), content.texts()
+        table, (head, *rows) = Table(title=escape(title), title_justify="left"), narrow(content)
+        n_left = len(head) - len(content.head) + content.n_left
         for index, name in enumerate(head):
-            table.add_column(escape(name), justify="left" if index < content.n_left else "right", overflow="fold")
+            table.add_column(escape(name), justify="left" if index < n_left else "right", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row))
         console.print(table)
+
+
+def narrow(table: Any) -> list[list[str]]:
+    """Head and rows as texts; columns of configuration keys take little width, and above three share one."""
+    texts, n_keys = table.texts(), table.n_left - 1
+    if n_keys <= MOST_KEY_COLUMNS:
+        head = [name.replace(".", ".\n") if index < n_keys else name for index, name in enumerate(texts[0])]
+        return [head, *texts[1:]]
+    keys = texts[0][:n_keys]
+    lines = ("\n".join(f"{key}={value}" for key, value in zip(keys, row, strict=False)) for row in texts[1:])
+    return [
+        ["setting", *texts[0][n_keys:]],
+        *([line, *row[n_keys:]] for line, row in zip(lines, texts[1:], strict=True)),
+    ]
 
 
 if __name__ == "__main__":

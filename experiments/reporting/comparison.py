@@ -76,7 +76,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
 
 def metrics_table(comparison: Comparison) -> Table:
     """All metrics."""
-    return table_of(comparison, list(comparison.rows), "all metrics")
+    return table_of(comparison, list(comparison.rows), "all metrics", "{} (n = {})")
 
 
 def short_table(comparison: Comparison) -> Table:
@@ -88,12 +88,12 @@ def short_table(comparison: Comparison) -> Table:
         for name in comparison.rows
         if name.startswith(("score/", "graph/", "edges/hoyer/")) or (name in needed and needed[name] == tightest)
     ]
-    return table_of(comparison, names, "at the tightest tolerance" if needed else "main metrics")
+    return table_of(comparison, names, "at the tightest tolerance" if needed else "main metrics", "{} (n={})")
 
 
-def table_of(comparison: Comparison, names: Sequence[str], caption: str) -> Table:
-    """These metrics, a column for each method."""
-    head = (f"{group_label(method)} (n = {comparison.runs[method]})" for method in comparison.methods)
+def table_of(comparison: Comparison, names: Sequence[str], caption: str, column: str) -> Table:
+    """These metrics, a column for each method; `column` says how its label and number of runs are written."""
+    head = (column.format(group_label(method), comparison.runs[method]) for method in comparison.methods)
     rows = tuple(
         (Entry(name, is_code=True), *(entry_of(comparison.rows[name][method]) for method in comparison.methods))
         for name in names

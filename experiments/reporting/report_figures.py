@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
+
 from experiments.config.scores import ACCURACY
 from experiments.figures.groups import group_label
 from experiments.figures.of_run import ablation_curves, shown_edges
@@ -17,6 +19,11 @@ Figures = dict[str, str]
 """Addresses relative to the report, by caption."""
 
 
+NAMES_AS_THEY_ARE = {"text.parse_math": False}
+"""A method's or a model's name may hold a `$`."""
+
+
+@matplotlib.rc_context(NAMES_AS_THEY_ARE)
 def draw_setting(runs: Sequence[FinishedRun], out: Path, stem: str) -> Figures:
     """Graphs of the first run of each method, curves and spectra of all runs."""
     from experiments.figures.importance_spectrum import Spectrum, importance_figure, spectra_of
@@ -84,6 +91,7 @@ def draw_ablations(runs: Sequence[FinishedRun], out: Path, stem: str) -> Figures
     return drawn
 
 
+@matplotlib.rc_context(NAMES_AS_THEY_ARE)
 def draw_swept_keys(model: RunsOfModel, main: MainMeasures, out: Path, stem: str) -> Figures:
     """One figure for each key that differs between a model's settings."""
     from experiments.figures.hyperparameters import hyperparameter_figure
