@@ -162,6 +162,15 @@ def plot_line(
     spreads = [float(np.std(by_place[place], ddof=1)) if len(by_place[place]) > 1 else 0.0 for place in places]
     errors = spreads if has_bars and any(spreads) else None
     axes.errorbar(places, means, errors, markersize=MARK_SIZE, capsize=2, elinewidth=0.7, **look)
+    # matplotlib leaves what stands beside its place out of the limits.
+    reach = errors or [0.0] * len(means)
+    ends = [
+        (place, mean + sign * spread)
+        for place, mean, spread in zip(places, means, reach, strict=True)
+        for sign in (-1, 1)
+    ]
+    axes.update_datalim(ends)
+    axes.autoscale_view()
 
 
 def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str]) -> list[Line2D]:

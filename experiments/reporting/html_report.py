@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -23,7 +25,11 @@ def to_html(report: Report, out: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"code_spans": code_spans, "embedded": lambda address: embedded(out / address)}
+    environment.filters |= {
+        "code_spans": code_spans,
+        "breakable": breakable,
+        "embedded": lambda address: embedded(out / address),
+    }
     return environment.get_template("report.html").render(title=TITLE, report=report, summary=summary_of(report))
 
 
@@ -46,10 +52,25 @@ def code_spans(note: str) -> Markup:
     )
 
 
-def embedded(path: Path) -> str:
-    """A figure as the address of itself, in 256 colours: a quarter of the file's size (measured on graphs)."""
+def breakable(name: str) -> Markup:
+    """A dotted key that may go on in the next line."""
+    return Markup(".<wbr>").join(re.split(r"\.(?=[A-Za-z_])", name))
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """A figure as the address of itself, and its size in pixels, so that the page does not move while it loads."""
+
+    address: str
+    width: int
+    height: int
+
+
+def embedded(path: Path) -> EmbeddedImage:
+    """A PNG in 256 colours: a quarter of the file's size (measured on graphs)."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         few_colours = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         few_colours.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return EmbeddedImage(f"data:image/png;base64,{encoded}", *image.size)

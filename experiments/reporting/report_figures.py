@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,7 +20,7 @@ Figures = dict[str, str]
 """Addresses relative to the report, by caption."""
 
 
-NAMES_AS_THEY_ARE = {"text.parse_math": False}
+NAMES_AS_THEY_ARE: dict[Any, Any] = {"text.parse_math": False}
 """A method's or a model's name may hold a `$`."""
 
 
