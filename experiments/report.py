@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if parsed.wandb:
             from experiments.reporting.report_tracking import log_report
 
-            log_report(report, out, parsed.wandb_project)
+            if (folder := log_report(report, out, parsed.wandb_project)) is not None:
+                print(f"W&B: {folder}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -61,7 +61,7 @@ class ModelPart:
 
     def short_tables(self) -> dict[str, Table]:
         """What is enough for a terminal, by title."""
-        if self.overview is not None:
+        if self.overview is not None and len(self.sections) > 1:
             return {self.title: self.overview}
         return {section.title: section.short for section in self.sections}
 
@@ -134,8 +134,8 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
 
 
 def model_part(model: RunsOfModel, sections: tuple[Section, ...], out: Path, stem: str) -> ModelPart:
-    """One model; settings are compared where there are several."""
-    if len(sections) == 1:
+    """One model; settings, and variants of a method, are compared where there are several."""
+    if len(sections) == 1 and not model.option_keys:
         return ModelPart(model, None, {}, sections)
     runs = [run for one in model.settings for run in one.runs]
     main = MainMeasures.of(runs, score_of(runs))

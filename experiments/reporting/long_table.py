@@ -18,7 +18,7 @@ OF_THE_METRIC = ("metric", "kind", "tolerance", "layer", "value", "directory")
 
 def long_columns(models: Sequence[RunsOfModel]) -> list[str]:
     """Keys that differ between any model's settings stand between what a run is and what was measured."""
-    keys = dict.fromkeys(key for model in models for key in model.keys)
+    keys = dict.fromkeys(key for model in models for key in (*model.keys, *model.option_keys))
     return [*OF_THE_RUN, *keys, *OF_THE_METRIC]
 
 
@@ -27,12 +27,13 @@ def long_rows(models: Sequence[RunsOfModel]) -> Iterator[list[Any]]:
     keys = long_columns(models)[len(OF_THE_RUN) : -len(OF_THE_METRIC)]
     for model in models:
         for one in model.settings:
-            settings = [plain(one.setting.get(key)) for key in keys]
             for run in one.runs:
+                values = one.setting | model.values_of(run, one.setting)
+                of_keys = [plain(values.get(key)) for key in keys]
                 for name, value in run.metrics.items():
                     key = parse_metric(name)
                     of_metric = [name, key.kind, key.tolerance, key.layer, value, shown_path(run.directory)]
-                    yield [model.title, run.method, run.seed, run.half, *settings, *of_metric]
+                    yield [model.title, run.method, run.seed, run.half, *of_keys, *of_metric]
 
 
 def plain(value: Any) -> Any:

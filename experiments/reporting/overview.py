@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.config.method_schema import OWN_KEYS
 from experiments.config.scores import ACCURACY, Score
 from experiments.figures.groups import group_label, group_order
-from experiments.figures.hyperparameter_values import ABSENT, is_numeric, value_order, value_text
+from experiments.figures.hyperparameter_values import ABSENT, Value, is_numeric, value_order, value_text
 from experiments.figures.hyperparameters import SweptRun
 from experiments.reporting.comparison import Cell, entry_of
 from experiments.reporting.finished_runs import FinishedRun
@@ -33,11 +34,23 @@ class RunsOfModel:
         title: what the model is called.
         keys: dotted, of which its settings differ.
         settings: in the order of the keys' values.
+        options: by the name of a method, its own options of which its runs differ.
     """
 
     title: str
     keys: tuple[str, ...]
     settings: tuple[RunsOfSetting, ...]
+    options: dict[str, tuple[str, ...]]
+
+    @property
+    def option_keys(self) -> tuple[str, ...]:
+        """Options of any method, dotted."""
+        return tuple(dict.fromkeys(f"method.{option}" for options in self.options.values() for option in options))
+
+    def values_of(self, run: FinishedRun, setting: Setting) -> dict[str, Value]:
+        """Of all keys that differ and that this run's method has."""
+        options = {f"method.{name}": run.config["method"].get(name, ABSENT) for name in self.options[method_of(run)]}
+        return {key: setting.get(key, ABSENT) for key in self.keys} | options
 
     def title_of(self, setting: Setting) -> str:
         """The model and the setting's values of the keys that differ."""
@@ -53,8 +66,24 @@ def by_model(groups: Sequence[Sequence[FinishedRun]]) -> list[RunsOfModel]:
     for title, settings in sorted(of_model.items()):
         keys = differing_keys([one.setting for one in settings])
         ordered = sorted(settings, key=lambda one: [value_order(one.setting.get(key, ABSENT)) for key in keys])
-        models.append(RunsOfModel(title, keys, tuple(ordered)))
+        options = swept_options([run for one in settings for run in one.runs])
+        models.append(RunsOfModel(title, keys, tuple(ordered), options))
     return models
+
+
+def method_of(run: FinishedRun) -> str:
+    """What variants of one method have in common: its label, where it was given one, else its name."""
+    part = run.config["method"]
+    return part.get("label") or part["name"]
+
+
+def swept_options(runs: Sequence[FinishedRun]) -> dict[str, tuple[str, ...]]:
+    """By method, the options of which its runs differ."""
+    parts: dict[str, list[Setting]] = {}
+    for run in runs:
+        part = {key: value for key, value in run.config["method"].items() if key not in OWN_KEYS}
+        parts.setdefault(method_of(run), []).append(part)
+    return {method: differing_keys(of_method) for method, of_method in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,7 @@ def total_needed(run: FinishedRun, setting: RunsOfSetting, kind: str, tolerance:
 
 
 def swept_runs(model: RunsOfModel, main: MainMeasures) -> list[SweptRun]:
-    """Every run with the values of the keys that differ."""
+    """Every run with the values of the settings' keys; a variant of a method is a method of its own."""
     return [
         SweptRun(run.method, {key: one.setting.get(key, ABSENT) for key in model.keys}, main.measured(run, one))
         for one in model.settings
@@ -117,21 +146,33 @@ def swept_runs(model: RunsOfModel, main: MainMeasures) -> list[SweptRun]:
     ]
 
 
+def runs_by_option(model: RunsOfModel, main: MainMeasures, key: str) -> list[SweptRun]:
+    """Runs of the methods that have this option, variants of one method together."""
+    return [
+        SweptRun(method_of(run), values, main.measured(run, one))
+        for one in model.settings
+        for run in one.runs
+        if key in (values := model.values_of(run, one.setting))
+    ]
+
+
 def overview_table(model: RunsOfModel, main: MainMeasures) -> Table:
     """A row for each setting and method: the keys that differ, how many runs, and their mean measures."""
+    keys = (*model.keys, *model.option_keys)
     rows: list[tuple[Entry, ...]] = []
     for one in model.settings:
-        values = [one.setting.get(key, ABSENT) for key in model.keys]
-        entries = [Entry(value_text(value), float(value) if is_numeric(value) else None) for value in values]
         for method in sorted({run.method for run in one.runs}, key=group_order):
-            measured = [main.measured(run, one) for run in one.runs if run.method == method]
-            cells = [
-                Cell(tuple(of_run[name] for of_run in measured if name in of_run))
-                if any(name in of_run for of_run in measured)
-                else None
-                for name in main.names()
-            ]
-            n = Entry(str(len(measured)), float(len(measured)))
-            rows.append((*entries, Entry(group_label(method)), n, *map(entry_of, cells)))
-    head = (*model.keys, "method", "n", *main.names())
-    return Table("settings side by side", head, tuple(rows), n_left=len(model.keys) + 1)
+            members = [run for run in one.runs if run.method == method]
+            found = model.values_of(members[0], one.setting)
+            values = [found.get(key, ABSENT) for key in keys]
+            entries = [Entry(value_text(value), float(value) if is_numeric(value) else None) for value in values]
+            measured = [main.measured(run, one) for run in members]
+            means = [mean_entry([of_run[name] for of_run in measured if name in of_run]) for name in main.names()]
+            rows.append((*entries, Entry(group_label(method)), Entry(str(len(members)), len(members)), *means))
+    head = (*keys, "method", "n", *main.names())
+    return Table("settings side by side", head, tuple(rows), n_left=len(keys) + 1)
+
+
+def mean_entry(values: Sequence[float | int]) -> Entry:
+    """Mean and spread of these values; a dash for none."""
+    return entry_of(Cell(tuple(values)) if values else None)

@@ -17,11 +17,12 @@ from models.errors import UserError
 PROJECT = "local-interaction-basis"
 
 
-def log_report(report: Report, out: Path, project: str = PROJECT) -> None:
+def log_report(report: Report, out: Path, project: str = PROJECT) -> Path | None:
     """One run below `out`, in the mode of WANDB_MODE, else offline: `wandb sync` uploads it later.
 
     Logged are `report/metrics`, every metric of every run; `report/<model>`, settings and methods side by side with
-    numbers as numbers; figures; the page. Raises UserError where W&B refuses; the report's files are complete by then.
+    numbers as numbers; figures; the page. Returns the run's folder, None where W&B is disabled. Raises UserError where
+    W&B refuses; the report's files are complete by then.
     """
     import wandb
 
@@ -37,6 +38,7 @@ def log_report(report: Report, out: Path, project: str = PROJECT) -> None:
             reinit="finish_previous",
             settings=settings,
         )
+        folder = None if run.disabled else Path(run.dir).parent
         try:
             tables = {name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in logged(report).items()}
             figures = {
@@ -50,6 +52,7 @@ def log_report(report: Report, out: Path, project: str = PROJECT) -> None:
             run.finish()
     except Exception as error:  # whatever the service does, the report's own files are complete and stay so
         raise UserError(f"--wandb: {first_line(error)}; the report is in {out}") from error
+    return folder
 
 
 def logged(report: Report) -> dict[str, tuple[list[Any], list[Any]]]:

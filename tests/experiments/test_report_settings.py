@@ -11,6 +11,7 @@ from running import FEW_METRICS, MID, PRE, config_of, few_settings, files_below,
 
 from experiments.config.schema import RunConfig
 from experiments.figures.hyperparameter_values import distinct, is_numeric, value_text
+from experiments.figures.hyperparameters import hyperparameter_figure
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.metric_keys import MetricKey, parse_metric
 from experiments.reporting.report_files import write_report
@@ -192,6 +193,56 @@ class TestTitles:
         write_report([tmp_path / "runs"], tmp_path / "report")
         text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
         assert text.count("No figures: only the first 2 settings") == 2
+
+
+class TestOptionsOfAMethod:
+    def report(self, tmp_path: Path):
+        """A method with an option at two values in two settings, beside one without."""
+        for number in (1, 2):
+            for power in (1, 8):
+                part = {"name": "mine", "function": "my:fit", "label": "Mine", "power": power, "rule": "a"}
+                config = few_settings("lib", 0) | {"analysis": {"n_examples": number}, "method": part}
+                write_run(tmp_path / "runs" / f"mine{number}{power}", config, FEW_METRICS | {"score/test": power / 8})
+            config = few_settings("pca", 0) | {"analysis": {"n_examples": number}}
+            write_run(tmp_path / "runs" / f"pca{number}", config)
+        return write_report([tmp_path / "runs"], tmp_path / "report")
+
+    def test_what_differs_is_a_column(self, tmp_path):
+        (model,) = self.report(tmp_path).models
+        assert model.overview is not None
+        head, *rows = model.overview.texts()
+        assert head[:4] == ["analysis.n_examples", "method.power", "method", "n"]
+        assert [row[:3] for row in rows[:3]] == [
+            ["1", "–", "PCA"],
+            ["1", "1", "Mine (power=1)"],
+            ["1", "8", "Mine (power=8)"],
+        ]
+
+    def test_and_has_a_plot_of_the_methods_that_have_it(self, tmp_path, monkeypatch):
+        drawn = {}
+
+        def figure(runs, key, measures):
+            drawn[key] = runs
+            return hyperparameter_figure(runs, key, measures)
+
+        monkeypatch.setattr("experiments.figures.hyperparameters.hyperparameter_figure", figure)
+        self.report(tmp_path)
+        assert list(drawn) == ["analysis.n_examples", "method.power"]
+        assert {run.group for run in drawn["method.power"]} == {"Mine"}
+        found = {(run.values["method.power"], run.measures["test score"]) for run in drawn["method.power"]}
+        assert found == {(1, 0.125), (8, 1.0)}
+        assert {run.group for run in drawn["analysis.n_examples"]} == {"pca", "Mine (power=1)", "Mine (power=8)"}
+        assert (tmp_path / "report" / "figures" / "sweep_method.power.png").is_file()
+
+    def test_and_is_in_the_long_table(self, tmp_path):
+        self.report(tmp_path)
+        text = (tmp_path / "report" / "metrics.csv").read_text(encoding="utf-8")
+        rows = list(csv.DictReader(text.splitlines()))
+        assert {(row["method"], row["method.power"]) for row in rows} == {
+            ("pca", ""),
+            ("Mine (power=1)", "1"),
+            ("Mine (power=8)", "8"),
+        }
 
 
 class TestLongTable:
