@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from experiments.pipeline.feature_table import FeatureTable
-from experiments.reporting.run_files import DamagedRunError, expect, read_file
+from experiments.reporting.run_files import DamagedRunError, expect, is_mapping, read_file
 from libcore.graph import InteractionGraph
 
 GRAPH = "graph.safetensors"
@@ -24,6 +24,7 @@ def read_graph(directory: Path) -> InteractionGraph | None:
     path = directory / GRAPH
     if not path.exists():
         return None
+    expect(not path.is_dir(), GRAPH, "a file, not a directory")
     read_file(path, check_header)
     graph = read_file(path, InteractionGraph.load)
     for layer, basis in graph.bases.items():
@@ -49,8 +50,12 @@ def check_header(path: Path) -> None:
     expect(is_list and len(layers) == len(set(layers)) > 0, GRAPH, "a list of node layers in the header")
     constant = json.loads(header.get("constant", "null"))
     expect(isinstance(constant, list), GRAPH, "a list of layers with the constant in the header")
+    counts, isolated = (json.loads(header.get(key, "null")) for key in ("count", "isolated"))
+    expect(is_mapping(counts), GRAPH, "an object as count in the header")
+    expect(isolated is None or is_mapping(isolated), GRAPH, "an object as isolated in the header")
     for layer in layers:
         check_layer(shapes, layer)
+        expect(layer in counts, GRAPH, f"the count of {layer} in the header")
     for layer, following in pairwise(layers):
         edges = shapes.get(f"edges/{layer}")
         wanted = [shapes[f"to_basis/{following}"][1], shapes[f"to_basis/{layer}"][1]]

@@ -41,8 +41,10 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
         raise DamagedRunError(f"{path.name} {MISSING}") from error
     except OSError as error:
         raise DamagedRunError(f"{path.name}: {(error.strerror or one_line(error)).lower()}") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DamagedRunError(f"{path.name}: not a text in UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DamagedRunError(f"{path.name}: no whole JSON ({first_line(error)})") from error
     except RecursionError as error:
         raise DamagedRunError(f"{path.name}: nested too deeply") from error
     except (ValueError, TypeError, KeyError, AttributeError, YAMLError, OmegaConfBaseException) as error:
