@@ -28,6 +28,7 @@ def to_html(report: Report, out: Path) -> str:
     environment.filters |= {
         "code_spans": code_spans,
         "breakable": breakable,
+        "unbroken": unbroken,
         "embedded": lambda address: embedded(out / address),
     }
     return environment.get_template("report.html").render(title=TITLE, report=report, summary=summary_of(report))
@@ -55,6 +56,12 @@ def code_spans(note: str) -> Markup:
 def breakable(name: str) -> Markup:
     """A dotted key that may go on in the next line."""
     return Markup(".<wbr>").join(re.split(r"\.(?=[A-Za-z_])", name))
+
+
+def unbroken(title: str) -> Markup:
+    """A title whose parts stay on one line where they fit: `1e-15` is not broken at its sign."""
+    part = Markup('<span class="part">{}</span>')
+    return Markup(" ").join(part.format(text) for text in re.split(r"(?<=[,:]) ", title))
 
 
 @dataclass(frozen=True)

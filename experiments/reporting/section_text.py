@@ -65,15 +65,16 @@ def runs_table(runs: Sequence[FinishedRun], score: Score | None, out: Path) -> T
     halved = any(run.half is not None for run in runs)
     pages = {id(run): links_of(run, out) for run in runs}
     linked = any(pages.values())
-    head = ["run", "method", "seed", *(["half"] if halved else []), f"test {score.title if score else 'score'}"]
+    head = ["run", *(["pages"] if linked else []), "method", "seed", *(["half"] if halved else [])]
     rows: list[tuple[Entry, ...]] = []
     for run in runs:
         value = run.metrics.get("score/test")
-        row = [Entry(shown_path(run.directory), is_code=True), Entry(run.method), Entry(str(run.seed), run.seed)]
+        row = [Entry(shown_path(run.directory), is_code=True)]
+        row += [Entry("", links=pages[id(run)])] if linked else []
+        row += [Entry(run.method), Entry(str(run.seed), run.seed)]
         row += [Entry(run.half or NOTHING.text)] if halved else []
-        row.append(NOTHING if value is None else Entry(f"{value:.4f}", value))
-        rows.append((*row, *([Entry("", links=pages[id(run)])] if linked else [])))
-    return Table("runs", (*head, *(["pages"] if linked else [])), tuple(rows), n_left=2)
+        rows.append((*row, NOTHING if value is None else Entry(f"{value:.4f}", value)))
+    return Table("runs", (*head, f"test {score.title if score else 'score'}"), tuple(rows), n_left=3 if linked else 2)
 
 
 def links_of(run: FinishedRun, out: Path) -> tuple[Link, ...]:
