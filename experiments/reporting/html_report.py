@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -17,9 +17,9 @@ from experiments.reporting.markdown_report import TITLE
 
 
 def to_html(report: Report, out: Path) -> str:
-    """The whole page; figures are read from below `out`. Colours and head are those of the runs' pages."""
+    """The whole page; figures are read from below `out`."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("experiments.reporting"), PackageLoader("experiments.pages")]),
+        loader=PackageLoader("experiments.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
