@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 from matplotlib.transforms import offset_copy
 
 from experiments.figures.groups import group_label
-from experiments.figures.hyperparameter_values import ABSENT, Value, distinct, is_numeric, value_text
+from experiments.figures.hyperparameter_values import ABSENT, Value, value_text
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, new_figure, styled
+from experiments.figures.value_axis import ValueAxis
 
-LOGARITHMIC_FROM = 20.0
-"""Largest over smallest value from which a linear axis would crowd the small ones."""
-MOST_TICKS = 8
+Manner = Literal["styles", "mean", "marks"]
 LINE_STYLES = ("-", "--", ":")
 """Of combinations of the other keys, where there are no more than these."""
 MARK_SIZE = 4.0
@@ -47,46 +46,13 @@ class SweptRun:
         return ", ".join(f"{name}={value_text(value)}" for name, value in self.values.items() if name != key)
 
 
-class ValueAxis:
-    """Where values of one key stand: numbers to scale, logarithmically if they span decades; others side by side."""
-
-    def __init__(self, values: Sequence[Value]) -> None:
-        self.values = distinct(values)
-        self.is_numeric = all(map(is_numeric, self.values))
-        self.is_logarithmic = (
-            self.is_numeric and self.values[0] > 0 and self.values[-1] / self.values[0] >= LOGARITHMIC_FROM
-        )
-        self._places = {value_text(value): index for index, value in enumerate(self.values)}
-
-    def place(self, value: Value) -> float:
-        """On the axis."""
-        return float(value) if self.is_numeric else float(self._places[value_text(value)])
-
-    def prepare(self, axes: Axes) -> None:
-        """Scale and ticks."""
-        if self.is_logarithmic:
-            axes.set_xscale("log")
-        if not self.is_numeric or len(self.values) <= MOST_TICKS:
-            texts = {self.place(value): value_text(value) for value in self.values}
-            axes.xaxis.set_major_locator(FixedLocator(list(texts)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: texts.get(place, "")))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        if not self.is_numeric:
-            axes.set_xlim(-0.5, len(self.values) - 0.5)
-            longest = max(len(value_text(value)) for value in self.values)
-            if longest * len(self.values) > 40:  # characters side by side in half a page
-                axes.tick_params(axis="x", rotation=30)
-                for label in axes.get_xticklabels():
-                    label.set_horizontalalignment("right")
-
-
 @styled
 def hyperparameter_figure(runs: Sequence[SweptRun], key: str, measures: Sequence[str]) -> Figure:
     """One Axes per measure against `key`, at most two in a row; marks are means over runs, bars standard deviations.
 
     Where other keys vary as well, each of few combinations of them has its line style; of many, each is a thin line and
-    their mean a thick one. Raises ValueError where no run has any of the measures.
+    their mean a thick one; where none was run at two values of `key`, as in a random search, there are marks alone.
+    Raises ValueError where no run has any of the measures.
     """
     drawn = [name for name in measures if any(name in run.measures for run in runs)]
     if not drawn:
@@ -94,6 +60,7 @@ def hyperparameter_figure(runs: Sequence[SweptRun], key: str, measures: Sequence
     axis = ValueAxis([run.values.get(key, ABSENT) for run in runs])
     styles = group_styles([run.group for run in runs])
     others = list(dict.fromkeys(run.others(key) for run in runs))
+    manner = manner_of(runs, key, others)
     n_columns = min(2, len(drawn))
     n_rows = math.ceil(len(drawn) / n_columns)
     figure = new_figure(1.9 * n_rows + 0.6, layout="constrained")
@@ -102,11 +69,21 @@ def hyperparameter_figure(runs: Sequence[SweptRun], key: str, measures: Sequence
         unused.remove()
     for axes, name in zip(grid, drawn, strict=False):
         measured = [run for run in runs if name in run.measures]
-        plot_measure(measured, key, name, axis, styles, others, axes)
+        plot_measure(measured, key, name, axis, styles, others, manner, axes)
     figure.supxlabel(key, fontsize=TEXT_SIZE)
-    key_lines = legend_of(styles, others)
+    key_lines = legend_of(styles, others, manner)
     figure.legend(handles=key_lines, loc="outside upper center", ncols=legend_columns(key_lines))
     return figure
+
+
+def manner_of(runs: Sequence[SweptRun], key: str, others: Sequence[str]) -> Manner:
+    """How combinations of the other keys are drawn."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        values.setdefault(run.others(key), set()).add(value_text(run.values.get(key, ABSENT)))
+    if len(others) > 1 and max(map(len, values.values())) == 1:
+        return "marks"
+    return "styles" if len(others) <= len(LINE_STYLES) else "mean"
 
 
 def plot_measure(
@@ -116,36 +93,34 @@ def plot_measure(
     axis: ValueAxis,
     styles: Mapping[str, GroupStyle],
     others: Sequence[str],
+    manner: Manner,
     axes: Axes,
 ) -> Axes:
     """One measure: a line per group and line style."""
     axes.set_title(name)
     axis.prepare(axes)
-    is_styled = len(others) <= len(LINE_STYLES)
     for number, (group, style) in enumerate(styles.items()):
         members = [run for run in runs if run.group == group]
         points = DODGE * (number - (len(styles) - 1) / 2)
-        beside = {
+        beside: dict[str, Any] = {
             "transform": offset_copy(axes.transData, axes.get_figure(root=True), x=points, units="points"),
-            "has_bars": is_styled,  # means over other keys vary with these, which the thin lines show
+            "has_bars": manner != "mean",  # means over other keys vary with these, which the thin lines show
         }
         main = beside | {"color": style.colour, "linewidth": style.width, "marker": style.marker}
         for index, other in enumerate(others):
             of_other = [run for run in members if run.others(key) == other]
-            look = main | {"linestyle": LINE_STYLES[index]} if is_styled else beside | thin(style)
+            if manner == "mean":
+                look = beside | {"color": style.pale, "linewidth": 0.6}
+            else:
+                look = main | {"linestyle": LINE_STYLES[index] if manner == "styles" else "none"}
             plot_line(of_other, key, name, axis, axes, label=f"{group} {other}", **look)
-        if not is_styled:
+        if manner == "mean":
             plot_line(members, key, name, axis, axes, label=f"{group} mean", zorder=3, **main)
     axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     if (low := min(run.measures[name] for run in runs)) == max(run.measures[name] for run in runs):
         margin = 0.05 * abs(low) or 0.05  # equal values: no axis of round-off
         axes.set_ylim(low - margin, low + margin)
     return axes
-
-
-def thin(style: GroupStyle) -> dict[str, Any]:
-    """How a line looks that stands behind a mean."""
-    return {"color": style.pale, "linewidth": 0.6}
 
 
 def plot_line(
@@ -173,19 +148,19 @@ def plot_line(
     axes.autoscale_view()
 
 
-def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str]) -> list[Line2D]:
+def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str], manner: Manner) -> list[Line2D]:
     """A line for each group, then what the line styles mean."""
     lines = [
         Line2D([], [], color=style.colour, linewidth=style.width, marker=style.marker, markersize=MARK_SIZE,
                label=group_label(group))
         for group, style in styles.items()
     ]  # fmt: skip
-    if 1 < len(others) <= len(LINE_STYLES):
+    if manner == "styles" and len(others) > 1:
         lines += [
             Line2D([], [], color=NEUTRAL, linewidth=1.2, linestyle=line, label=other)
             for other, line in zip(others, LINE_STYLES, strict=False)
         ]
-    elif len(others) > 1:
+    elif manner == "mean":
         lines.append(Line2D([], [], color=lightened(NEUTRAL, 0.45), linewidth=0.6, label="other keys fixed"))
         lines.append(
             Line2D([], [], color=NEUTRAL, linewidth=1.8, label=f"mean over {len(others)} values of the others")

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
-from experiments.figures.hyperparameters import SweptRun, ValueAxis, hyperparameter_figure
+from experiments.figures.hyperparameters import SweptRun, hyperparameter_figure
 from experiments.figures.style import group_styles
+from experiments.figures.value_axis import ValueAxis, shortened
 
 KEY, OTHER, MEASURE = "analysis.truncation", "analysis.integration", "edges needed"
 
@@ -92,6 +93,15 @@ class TestLines:
         assert lines["lib mean"] == ([1.0, 2.0], [2.0, 12.0])
         assert bars_of(axes) == []
 
+    def test_a_random_search_is_marks_alone(self):
+        runs = [run for n in range(5) for run in runs_of({n: (float(n), n + 2.0)}, other=f"rule{n}")]
+        figure = hyperparameter_figure(runs, KEY, [MEASURE])
+        lines = [container.lines[0] for container in figure.axes[0].containers]  # pyright: ignore
+        assert [line.get_linestyle() for line in lines] == ["None"] * 5
+        assert [float(line.get_ydata()[0]) for line in lines] == [n + 1.0 for n in range(5)]
+        assert len(bars_of(figure.axes[0])) == 5
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["LIB"]
+
     def test_a_run_without_the_measure_is_left_out(self):
         runs = runs_of({1: (4.0,), 2: (5.0,)})
         axes = drawn([*runs, SweptRun("lib", {KEY: 3, OTHER: "gradient"}, {})])
@@ -142,3 +152,13 @@ class TestAxis:
         axes = drawn(runs_of({"gradient": (1.0,), "gauss_legendre": (2.0,)}))
         assert ticks_of(axes) == ["gauss_legendre", "gradient"]
         assert lines_of(axes)[f"lib {OTHER}=gradient"] == ([0.0, 1.0], [2.0, 1.0])
+
+    def test_long_names_leave_room_for_the_plot(self):
+        names = ["blocks.*.hook_resid_pre", "[blocks.0.hook_resid_mid, blocks.1.hook_resid_mid, output]", "a", "b", "c"]
+        axes = drawn(runs_of({name: (1.0,) for name in names}))
+        assert ticks_of(axes) == ["[blocks…output]", "a", "b", "blocks.*…resid_pre", "c"]
+        assert axes.get_position().height > 0.4
+
+    def test_a_name_is_shortened_in_its_middle(self):
+        assert shortened("gauss_legendre") == "gauss_legendre"
+        assert shortened("abcdefghijklmnopqrstuvwxyz") == "abcdefgh…rstuvwxyz"
