@@ -109,6 +109,7 @@ def plot_measure(
         main = beside | {"color": style.colour, "linewidth": style.width, "marker": style.marker}
         for index, other in enumerate(others):
             of_other = [run for run in members if run.others(key) == other]
+            look: dict[str, Any]
             if manner == "mean":
                 look = beside | {"color": style.pale, "linewidth": 0.6}
             else:
