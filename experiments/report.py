@@ -15,6 +15,8 @@ from models.errors import UserError
 
 MOST_KEY_COLUMNS = 3
 """Of a table in a terminal."""
+SETTING = "setting"
+"""Head of the one column in place of more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,7 +97,8 @@ def print_tables(tables: Mapping[str, Any]) -> None:
         table, (head, *rows) = Table(title=escape(title), title_justify="left"), narrow(content)
         n_left = len(head) - len(content.head) + content.n_left
         for index, name in enumerate(head):
-            table.add_column(escape(name), justify="left" if index < n_left else "right", overflow="fold")
+            justify = "left" if index < n_left else "right"
+            table.add_column(escape(name), justify=justify, overflow="fold", no_wrap=name == SETTING)
         for row in rows:
             table.add_row(*map(escape, row))
         console.print(table)
@@ -107,12 +110,9 @@ def narrow(table: Any) -> list[list[str]]:
     if n_keys <= MOST_KEY_COLUMNS:
         head = [name.replace(".", ".\n") if index < n_keys else name for index, name in enumerate(texts[0])]
         return [head, *texts[1:]]
-    keys = texts[0][:n_keys]
+    keys = [key.rpartition(".")[2] for key in texts[0][:n_keys]]
     lines = ("\n".join(f"{key}={value}" for key, value in zip(keys, row, strict=False)) for row in texts[1:])
-    return [
-        ["setting", *texts[0][n_keys:]],
-        *([line, *row[n_keys:]] for line, row in zip(lines, texts[1:], strict=True)),
-    ]
+    return [[SETTING, *texts[0][n_keys:]], *([line, *row[n_keys:]] for line, row in zip(lines, texts[1:], strict=True))]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from matplotlib.transforms import offset_copy
 
 from experiments.figures.groups import group_label
 from experiments.figures.hyperparameter_values import ABSENT, Value, value_text
+from experiments.figures.legends import legend_above
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, new_figure, styled
 from experiments.figures.value_axis import ValueAxis
 
@@ -71,8 +72,7 @@ def hyperparameter_figure(runs: Sequence[SweptRun], key: str, measures: Sequence
         measured = [run for run in runs if name in run.measures]
         plot_measure(measured, key, name, axis, styles, others, manner, axes)
     figure.supxlabel(key, fontsize=TEXT_SIZE)
-    key_lines = legend_of(styles, others, manner)
-    figure.legend(handles=key_lines, loc="outside upper center", ncols=legend_columns(key_lines))
+    legend_above(figure, legend_of(styles, others, manner))
     return figure
 
 
@@ -167,9 +167,3 @@ def legend_of(styles: Mapping[str, GroupStyle], others: Sequence[str], manner: M
             Line2D([], [], color=NEUTRAL, linewidth=1.8, label=f"mean over {len(others)} values of the others")
         )
     return lines
-
-
-def legend_columns(lines: Sequence[Line2D]) -> int:
-    """As many as fit beside each other on a page."""
-    longest = max(len(str(line.get_label())) for line in lines)
-    return max(1, min(len(lines), 110 // (longest + 6)))

@@ -144,7 +144,7 @@ def read_run(directory: Path) -> FinishedRun | UnfinishedRun:
         status = read_status(directory)
         if status["status"] in ("failed", "interrupted"):
             reason = one_line(status.get("reason") or "no reason given")
-            return UnfinishedRun(directory, f"{status['status']}: {reason}")
+            return UnfinishedRun(directory, reason if reason == "interrupted" else f"{status['status']}: {reason}")
         if status["status"] != "finished":
             return UnfinishedRun(directory, "running, or stopped without a word")
         run = FinishedRun(directory, read_config(directory), read_metrics(directory))

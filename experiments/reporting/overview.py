@@ -146,6 +146,18 @@ def swept_runs(model: RunsOfModel, main: MainMeasures) -> list[SweptRun]:
     ]
 
 
+def keys_together(model: RunsOfModel) -> dict[str, tuple[str, ...]]:
+    """The settings' keys; by the first of those that tell the same settings apart, the others."""
+    first: dict[tuple[int, ...], str] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for key in model.keys:
+        texts = [value_text(one.setting.get(key, ABSENT)) for one in model.settings]
+        parts = tuple(texts.index(text) for text in texts)
+        key_of_parts = first.setdefault(parts, key)
+        found[key_of_parts] = (*found[key_of_parts], key) if key_of_parts in found else ()
+    return found
+
+
 def runs_by_option(model: RunsOfModel, main: MainMeasures, key: str) -> list[SweptRun]:
     """Runs of the methods that have this option, variants of one method together."""
     return [

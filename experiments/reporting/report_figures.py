@@ -13,7 +13,7 @@ from experiments.config.scores import ACCURACY
 from experiments.figures.groups import group_label
 from experiments.figures.of_run import ablation_curves, shown_edges
 from experiments.reporting.finished_runs import FinishedRun
-from experiments.reporting.overview import MainMeasures, RunsOfModel, runs_by_option, swept_runs
+from experiments.reporting.overview import MainMeasures, RunsOfModel, keys_together, runs_by_option, swept_runs
 from experiments.reporting.section_text import score_of
 
 Figures = dict[str, str]
@@ -94,16 +94,21 @@ def draw_ablations(runs: Sequence[FinishedRun], out: Path, stem: str) -> Figures
 
 @matplotlib.rc_context(NAMES_AS_THEY_ARE)
 def draw_swept_keys(model: RunsOfModel, main: MainMeasures, out: Path, stem: str) -> Figures:
-    """One figure for each key that differs between a model's settings, and for each option between a method's runs."""
+    """One figure for each key that differs between a model's settings, and for each option between a method's runs.
+
+    Keys that took their values together, as where runs of two experiments meet, share the figure of the first.
+    """
     from experiments.figures.hyperparameters import hyperparameter_figure
 
-    by_key = dict.fromkeys(model.keys, swept_runs(model, main))
+    together = keys_together(model)
+    by_key = dict.fromkeys(together, swept_runs(model, main))
     by_key |= {key: runs_by_option(model, main, key) for key in model.option_keys}
     drawn: Figures = {}
     for key, runs in by_key.items():
         if any(run.measures for run in runs):
             name = f"sweep_{re.sub(r'[^A-Za-z0-9_.-]', '_', key)}{stem}"
-            drawn[f"Against {key}"] = keep(hyperparameter_figure(runs, key, main.names()), out, name)
+            also = f", and with it {', '.join(together[key])}" if together.get(key) else ""
+            drawn[f"Against {key}{also}"] = keep(hyperparameter_figure(runs, key, main.names()), out, name)
     return drawn
 
 

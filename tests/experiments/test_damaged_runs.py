@@ -251,6 +251,7 @@ def test_a_healthy_run_with_keys_of_a_newer_version_is_read(healthy):
         ({"status": "failed"}, "failed: no reason given"),
         ({"status": "failed", "reason": ["a"]}, "failed: ['a']"),
         ({"status": "interrupted", "reason": "Ctrl-C"}, "interrupted: Ctrl-C"),
+        ({"status": "interrupted", "reason": "interrupted"}, "interrupted"),
         ({"status": "running"}, "running, or stopped without a word"),
     ],
 )

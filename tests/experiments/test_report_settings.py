@@ -12,6 +12,7 @@ from running import FEW_METRICS, MID, PRE, config_of, few_settings, files_below,
 from experiments.config.schema import RunConfig
 from experiments.figures.hyperparameter_values import distinct, is_numeric, value_text
 from experiments.figures.hyperparameters import hyperparameter_figure
+from experiments.report import write_and_print
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.metric_keys import MetricKey, parse_metric
 from experiments.reporting.report_files import write_report
@@ -186,6 +187,29 @@ class TestTitles:
         column = model.overview.head.index("features needed, 0.001")
         assert [row[column].text for row in model.overview.rows] == ["15", "15"]
         assert [row[2].text for row in model.overview.rows] == ["1", "2"]
+
+    def test_keys_that_took_their_values_together_share_a_plot(self, tmp_path):
+        for number, (modulus, width) in enumerate(((59, 64), (113, 128))):
+            for n_examples in (10, 20):
+                config = few_settings("lib", 0, modulus=modulus, d_model=width)
+                write_run(
+                    tmp_path / "runs" / f"{number}_{n_examples}", config | {"analysis": {"n_examples": n_examples}}
+                )
+        (model,) = write_report([tmp_path / "runs"], tmp_path / "report").models
+        assert list(model.figures) == [
+            "Against analysis.n_examples",
+            "Against model.modulus, and with it model.d_model",
+        ]
+
+    def test_a_terminal_s_table_of_many_keys_has_one_column_for_them(self, tmp_path, capsys):
+        for number, change in enumerate(({}, {"modulus": 59, "d_model": 64, "n_heads": 2, "d_mlp": 256})):
+            write_run(tmp_path / "runs" / str(number), few_settings("lib", 0, **change))
+        write_and_print([tmp_path / "runs"], tmp_path / "report")
+        lines = [line.strip("│┃ \n") for line in capsys.readouterr().out.splitlines()]
+        (head,) = (line for line in lines if line.startswith("setting"))
+        assert [part.strip() for part in head.split("┃")][:3] == ["setting", "method", "n"]
+        found = {line.split("│")[0].strip() for line in lines}
+        assert {"modulus=59", "d_model=64", "n_heads=2", "d_mlp=256", "modulus=113", "d_model=128"} <= found
 
     def test_figures_of_very_many_settings_are_left_out_and_it_is_said(self, tmp_path, monkeypatch):
         monkeypatch.setattr("experiments.reporting.contents.MOST_DRAWN", 2)
