@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
@@ -11,7 +13,8 @@ from experiments.figures.hyperparameter_values import Value, distinct, is_numeri
 
 LOGARITHMIC_FROM = 20.0
 """Largest over smallest value from which a linear axis would crowd the small ones."""
-MOST_TICKS = 8
+CHARACTER = 0.02
+"""Width of a character, as a share of an Axes of half a page."""
 LONGEST_NAME = 18
 """Characters below an axis; of a longer name both ends are written."""
 JOINTS = " .,_"
@@ -35,12 +38,18 @@ class ValueAxis:
         """On the axis."""
         return float(value) if self.is_numeric else float(self._places[value_text(value)])
 
+    def has_room(self) -> bool:
+        """Whether numbers can be written at their places without running into each other."""
+        places = [math.log(value) if self.is_logarithmic else float(value) for value in self.values]
+        needed = CHARACTER * (1 + max(len(value_text(value)) for value in self.values)) * (places[-1] - places[0])
+        return all(following - place >= needed for place, following in pairwise(places))
+
     def prepare(self, axes: Axes) -> None:
         """Scale and ticks."""
         if self.is_logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # exponents are set too small
-        if not self.is_numeric or len(self.values) <= MOST_TICKS:
+        if not self.is_numeric or self.has_room():
             texts = {self.place(value): shortened(value_text(value)) for value in self.values}
             axes.xaxis.set_major_locator(FixedLocator(list(texts)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: texts.get(place, "")))

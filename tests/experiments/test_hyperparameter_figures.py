@@ -138,6 +138,21 @@ class TestAxis:
         assert axes.get_xscale() == "linear"
         assert ticks_of(axes) == ["5", "10", "39"]
 
+    @pytest.mark.parametrize(
+        ("values", "has_room"),
+        [
+            ([1e-15, 1e-12, 1e-9], True),
+            ([5, 10, 20, 39], True),
+            ([7], True),
+            ([0.0, 0.2102857904154225, 0.37897720147015124, 0.42221092576252406], False),
+            ([1, 2, 100], True),
+            ([1, 2, 3, 2000], False),
+            (list(range(30)), False),
+        ],
+    )
+    def test_numbers_are_written_at_their_places_where_there_is_room(self, values, has_room):
+        assert ValueAxis(values).has_room() is has_room
+
     def test_zero_has_a_place(self):
         axis = ValueAxis([0, 1e-15, 1e-3])
         assert (axis.is_numeric, axis.is_logarithmic) == (True, False)
