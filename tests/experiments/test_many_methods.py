@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures.ablation_curves import Curve, ablation_figure
 from experiments.figures.importance_spectrum import Spectrum, importance_figure
+from experiments.figures.legends import width_in
 
 FEW = ["lib", "pca"]
 MANY = [f"method {number}" for number in range(9)]
@@ -59,3 +60,15 @@ def test_legends_are_within_the_figure_and_leave_room(draw, groups):
         assert box.y1 <= figure.bbox.height
     position = figure.axes[0].get_position()
     assert position.height * figure.get_figheight() > 1.0
+
+
+def test_columns_of_a_legend_are_as_wide_as_their_own_entries():
+    widths = [5, 40, 7, 9]
+    assert [width_in(widths, n) for n in (1, 2, 3, 4)] == [40, 40 + 9, 40 + 7 + 9, 61]
+
+
+def test_what_fits_into_one_row_stands_in_one():
+    figure = ablations_of(FEW)
+    figure.canvas.draw()
+    rows = {round(text.get_window_extent().y0) for text in figure.legends[0].get_texts()}
+    assert len(rows) == 1
