@@ -172,6 +172,15 @@ class TestPage:
             assert browser.run(last) == "–"
 
     @needs_chromium
+    def test_on_a_phone_figures_fit_and_can_be_enlarged(self, report, browser: Page):
+        browser.open(report / "report.html", 400)
+        box = "document.querySelector('.paper')"
+        assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth")
+        browser.run("document.querySelector('.enlarge').click()")
+        assert browser.run(f"{box}.scrollWidth > 1.5 * {box}.clientWidth")
+        assert browser.run("document.documentElement.scrollWidth") == 400
+
+    @needs_chromium
     def test_figures_can_be_enlarged(self, report, browser: Page):
         browser.open(report / "report.html", 1400)
         width = "document.querySelector('figure img').getBoundingClientRect().width"
