@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.config.run_directory import check_writable
 from models.errors import UserError
 
 MOST_KEY_COLUMNS = 3
@@ -24,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = command_line().parse_args(arguments)
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
-        check_writable(out, "--out")
-        # What reads graphs imports torch; --help does without.
+        # What knows methods or reads graphs imports torch; --help does without.
+        from experiments.config.run_directory import check_writable
         from experiments.reporting.finished_runs import check_folders
         from experiments.reporting.report_files import write_report
 
+        check_writable(out, "--out")
         check_folders(parsed.folders)
         report = write_report(parsed.folders, out, latex=parsed.latex)
         if not report.models:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from running import FEW_METRICS, MID, PRE, few_settings, files_below, report_of, write_run
+from running import FEW_METRICS, MID, PRE, command, few_settings, files_below, report_of, write_run
 
 from experiments.pipeline.json_files import write_json
 from experiments.report import main
@@ -212,6 +212,12 @@ class TestVerdicts:
 
 
 class TestCommand:
+    def test_help_does_without_torch(self, tmp_path):
+        code = "import sys; from experiments.report import command_line; print(command_line().format_help())"
+        done = command(tmp_path, "-c", f"{code}; sys.exit('torch' in sys.modules)", program=())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "--latex" in done.stdout
+
     def refused(self, arguments: list[str], capsys) -> str:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
