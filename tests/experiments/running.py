@@ -252,6 +252,6 @@ def report_of(tmp_path: Path) -> tuple[str, list[dict[str, dict[str, str]]], lis
     report = write_report([tmp_path / "runs"], tmp_path / "report")
     tables = [
         {row["metric"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
-        for path in sorted((tmp_path / "report").glob("*.csv"))
+        for path in sorted((tmp_path / "report").glob("report*.csv"))
     ]
     return (tmp_path / "report" / "report.md").read_text(encoding="utf-8"), tables, report.unfinished
