@@ -11,9 +11,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from experiments.figures.community_colours import SMALLER, CommunityLook, community_looks, community_sizes
 from experiments.figures.graph_columns import text_width
 from experiments.figures.layers import short_layer_names
-from experiments.figures.community_colours import SMALLER, CommunityLook, community_looks, community_sizes
 from experiments.figures.style import GREY_TEXT, NEUTRAL, PAGE_WIDTH, lightened, new_figure, styled
 from experiments.pipeline.feature_table import FeatureTable
 from libcore.graph import InteractionGraph

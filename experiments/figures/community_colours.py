@@ -12,8 +12,8 @@ COMMUNITY_COLOURS = (
     "#873c2d", "#5ad2d2", "#c3b469", "#ff3ca5", "#008700", "#b496ff", "#5a5a00", "#ffa587",
     "#1e69ff", "#a5004b", "#00d200", "#a53cf0", "#ff005a", "#ff0fe1", "#3c00ff", "#ff0000",
 )  # fmt: skip
-"""Okabe and Ito's without black and yellow, then such as lie furthest from all before them in CIELAB and are neither too
-light for a white page nor too dark for a black one: any two are 26 apart (a difference of 2 can be seen side by side)."""
+"""Okabe and Ito's without black and yellow, then such as lie furthest from all before them in CIELAB and stand out on a
+white page and on a black one: any two are 26 apart (a difference of 2 can be seen side by side)."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 
-from experiments.figures.graph_columns import DOT_SIZE, ROW_HEIGHT, Column
 from experiments.figures.community_colours import CommunityLook
+from experiments.figures.graph_columns import DOT_SIZE, ROW_HEIGHT, Column
 from experiments.figures.graph_layout import DrawnEdges
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, lightened
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
