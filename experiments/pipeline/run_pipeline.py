@@ -14,6 +14,7 @@ import torch
 from experiments.config.model_checks import resolve_device
 from experiments.config.schema import RunConfig
 from experiments.config.scores import with_tolerances
+from experiments.config.settings import quadrature_of
 from experiments.figures.of_run import draw_figures
 from experiments.pipeline.ablations import Ablations, ablation_stage, ablations_to_json
 from experiments.pipeline.cache import FinishedStage, StageCache
@@ -39,6 +40,7 @@ from experiments.pipeline.stages import (
 from experiments.pipeline.tracking import track, tracked_run
 from libcore.ablation import EvaluationData, smallest_kept_edge, unablated_score
 from libcore.chain import Chain
+from libcore.estimators.signed import SignedEdges, chain_signed_edges
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
 from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
@@ -59,6 +61,7 @@ class RunResults:
     table: FeatureTable | None = None
     pictures: dict[str, list[FeaturePicture]] | None = None
     contexts: TokenContexts | None = None
+    signed: dict[str, SignedEdges] | None = None
     metrics: Metrics = field(default_factory=dict)
 
 
@@ -105,6 +108,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None) -> Metri
                 results.pictures,
                 results.contexts,
                 room.score_name,
+                results.signed,
             )
     results.metrics |= resource_metrics(stages, others)
     write_json(directory / "timings.json", timings(stages, others))
@@ -151,6 +155,8 @@ def analyse(
         results.pictures = model.picture_features(chain, bases)
     if "figures" in wanted and model.token_contexts is not None:
         results.contexts = model.token_contexts(chain, bases)
+    if "figures" in wanted and edges:
+        results.signed = chain_signed_edges(chain, inputs, bases, quadrature_of(config), config.analysis.memory_bytes)
     return results
 
 

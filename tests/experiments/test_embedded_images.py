@@ -9,10 +9,10 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from experiments.pages.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
 from PIL import Image
 
-from experiments.pages.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
 from models.analysed import ExampleImage, FeaturePicture
 
 
