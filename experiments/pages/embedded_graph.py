@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.figures.community_colours import SMALLER, community_looks, community_sizes
+from experiments.figures.layers import short_layer_names
 from experiments.pages.embedded_images import Embedded
 from experiments.pipeline.feature_table import FeatureTable
 from libcore.estimators.signed import SignedEdges
@@ -29,6 +30,7 @@ def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> 
     refuse_non_finite(importance, f"importance/{layer}")
     return {
         "name": layer,
+        "short": short_layer_names(graph.node_layers)[layer].replace("\n", " "),
         "constant": basis.has_constant,
         "labels": labels,
         "communities": communities,

@@ -62,9 +62,9 @@ function foldedSection({id, title, open, body}) {
 }
 
 // `buttons`: beside the name; `before`: elements between facts and examples.
-function featureCard(run, node, {buttons = [], before = []}) {
+function featureCard(run, node, {prefix = "", buttons = [], before = []}) {
   const card = named(element("article", {className: "feature-card"}, [
-    element("div", {className: "feature-head"}, [element("h2", {textContent: node.label}), ...buttons]),
+    element("div", {className: "feature-head"}, [element("h2", {textContent: prefix + node.label}), ...buttons]),
     element("div", {className: "summary-row"}, [factList(run, node), ...directionImage(node)]),
     ...before, ...exampleSections(run, node).map(foldedSection)]), `${node.layerName} ${node.index}: ${node.label}`);
   Object.assign(card.dataset, {layer: node.layerName, feature: node.index});

@@ -125,7 +125,7 @@ function listen() {
   });
   byId("other-page")?.addEventListener("click", (event) => { event.target.href = event.target.dataset.page + store.flush(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.refresh());
-  matchMedia("(max-width: 700px)").addEventListener("change", () => showPanelBox(store.view));
+  matchMedia("(max-width: {{ narrow }}px)").addEventListener("change", () => showPanelBox(store.view));
 }
 
 byId("communities").append(communityLegend(view, run));

@@ -4,8 +4,9 @@ const SLICE = 14; // milliseconds of drawing at a stretch: many edges come frame
 
 class GraphView {
   // `on`: {pin(node), point(node), count(pairIndex, count)}: what the reader does; the page answers through `show`.
-  constructor(host, run, on) {
+  constructor(host, run, on, {short = false} = {}) {
     this.run = run;
+    this.short = short;
     this.on = on;
     this.settings = {order: "importance", connected: run.pairs.some((pair) => pair.shown), constant: false, fit: true,
                      links: "both", colour: "community"};
@@ -14,6 +15,7 @@ class GraphView {
     this.matches = new Set();
     this.isSearching = false;
     this.pointed = null;
+    this.linked = new Set(); // features lit because of something chosen elsewhere, such as in another graph
     this.marked = null; // features lit for as long as something outside the graph is pointed at
     this.lit = [];
     this.size = {width: 0, height: 0};
@@ -102,6 +104,13 @@ class GraphView {
     this.refresh();
   }
 
+  link(nodes) {
+    for (const node of this.linked) node.group.classList.remove("linked");
+    this.linked = new Set(nodes);
+    for (const node of nodes) node.group.classList.add("linked");
+    this.refresh();
+  }
+
   mark(nodes) { this.marked = nodes; this.lightUp(); }
 
   drawnEdges(pair, count) {
@@ -119,10 +128,12 @@ class GraphView {
       for (const edge of pair.drawn) { edge.source.degree += 1; edge.target.degree += 1; }
     });
     for (const node of run.nodes) {
-      const chosen = this.pins.has(node) || this.matches.has(node);
-      node.visible = node.constant ? settings.constant || this.pins.has(node) : !settings.connected || node.degree > 0 || chosen;
+      const chosen = this.pins.has(node) || this.linked.has(node) || this.matches.has(node);
+      node.visible = node.constant ? settings.constant || this.pins.has(node) || this.linked.has(node) : !settings.connected || node.degree > 0 || chosen;
     }
-    this.size = layOut(run.layers, settings, this.scroll.clientWidth, this.scroll.clientHeight);
+    const short = this.short || isNarrow();
+    for (const layer of run.layers) layer.head.firstChild.textContent = headOf(layer, short);
+    this.size = layOut(run.layers, {...settings, short}, this.scroll.clientWidth, this.scroll.clientHeight);
     this.place();
     this.requestDraw();
     this.lightUp();
@@ -136,7 +147,8 @@ class GraphView {
       this.placeHeads(layer, index);
     });
     run.pairs.forEach((pair, index) => {
-      pair.text.textContent = `${grouped(this.counts[index])} / ${grouped(pair.edges.length)} edges`;
+      const short = this.short || isNarrow();
+      pair.text.textContent = `${grouped(this.counts[index])} / ${grouped(pair.edges.length)}${short ? "" : " edges"}`;
       pair.head.dataset.drawn = this.counts[index];
       // Written only where it says something else, or small steps of the keyboard would be rounded away.
       if (this.countAt(pair) !== this.counts[index])
@@ -250,7 +262,7 @@ class GraphView {
   lightUp() {
     const {pins, pointed, settings} = this;
     const chosen = new Set(pointed ? [...pins, pointed] : pins);
-    const core = this.marked ? new Set(this.marked) : chosen.size ? chosen : this.matches;
+    const core = this.marked ? new Set(this.marked) : chosen.size || this.linked.size ? new Set([...chosen, ...this.linked]) : this.matches;
     for (const node of this.lit) node.group.classList.remove("lit", "core");
     const isBright = (edge) => (settings.links !== "in" && core.has(edge.source)) || (settings.links !== "out" && core.has(edge.target));
     const brightEdges = core.size ? this.run.pairs.map((pair) => pair.drawn.filter(isBright)) : [];
@@ -258,7 +270,7 @@ class GraphView {
     for (const edges of brightEdges) for (const edge of edges) bright.add(edge.source).add(edge.target);
     this.lit = [...bright];
     for (const node of this.lit) node.group.classList.add("lit");
-    for (const node of [...chosen, ...this.matches]) if (!node.text) this.labelOf(node);
+    for (const node of [...chosen, ...this.linked, ...this.matches]) if (!node.text) this.labelOf(node);
     for (const node of chosen) node.group.classList.add("core", "lit");
     this.lit.push(...chosen);
     this.graph.classList.toggle("focused", core.size > 0 || this.isSearching);

@@ -14,7 +14,7 @@ const actionButton = (text, name, act, className = "") => {
 const digits = (number, n = 4) => String(Number(number.toPrecision(n)));
 const grouped = (number) => number.toLocaleString("en");
 const percent = (share) => `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} %`;
-const isNarrow = () => matchMedia("(max-width: 700px)").matches;
+const isNarrow = () => matchMedia("(max-width: {{ narrow }}px)").matches;
 
 // A variable of the theme as a colour that a canvas understands, whatever the scheme.
 const themeColour = (() => {

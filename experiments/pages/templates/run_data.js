@@ -13,7 +13,7 @@ function readRun(data) {
       examples: layer.examples[index - layer.first] ?? null, degree: 0, visible: true,
       size: Math.min(1, Math.max(0, 1 + Math.log10(layer.importance[index] / largest) / 6)) || 0,
     }));
-    return {name: layer.name, index: layerIndex, nodes, constant: layer.constant,
+    return {name: layer.name, short: layer.short, index: layerIndex, nodes, constant: layer.constant,
             described: nodes.filter((node) => node.examples)};
   });
   const pairs = data.pairs.map((pair, index) => {
