@@ -110,7 +110,7 @@ function showPanelBox({panel, pins}) {
 
 /* ---- the view ---- */
 
-function showView(shown, changed) {
+function showView(shown, changed, isFromAddress) {
   for (const key of ["links", "order", "colour", "least"]) byId(key).value = shown[key];
   byId("least-text").value = shown.least.toFixed(2);
   byId("multiple").value = shown.edges;
@@ -131,6 +131,7 @@ function showView(shown, changed) {
   byId("match-count").value = shown.find.trim() ? `${grouped(found)} found` : "";
   linkSides(null);
   showPanel(null);
+  if (isFromAddress && shown.pins.length) nodeAt(shown.pins[0]).side.view.reveal(nodeAt(shown.pins[0]));
 }
 
 function listen() {

@@ -84,7 +84,7 @@ function showTotals() {
   byId("edge-total").dataset.drawn = drawn;
 }
 
-function showView(shown, changed) {
+function showView(shown, changed, isFromAddress) {
   const ids = {links: "links", order: "order", colour: "colour"};
   for (const [key, id] of Object.entries(ids)) byId(id).value = shown[key];
   for (const [key, id] of [["connected", "only-connected"], ["constant", "show-constant"], ["fit", "fit-height"]])
@@ -101,6 +101,7 @@ function showView(shown, changed) {
   showTotals();
   showPanel();
   if (changed.has("groups") || changed.has("pins") || !byId("groups").childElementCount) showGroups();
+  if (isFromAddress && shown.pins.length) view.reveal(pinnedNodes()[0]);
 }
 
 function listen() {

@@ -6,7 +6,7 @@ class GraphView {
   // `on`: {pin(node), point(node), count(pairIndex, count)}: what the reader does; the page answers through `show`.
   constructor(host, run, on, {short = false} = {}) {
     this.run = run;
-    this.short = short;
+    this.prefersShort = short;
     this.on = on;
     this.settings = {order: "importance", connected: run.pairs.some((pair) => pair.shown), constant: false, fit: true,
                      links: "both", colour: "community"};
@@ -82,6 +82,9 @@ class GraphView {
     node.text.setAttribute("text-anchor", leftwards ? "end" : "start");
   }
 
+  // Whether there is little room, so that names are short and columns close.
+  isShort() { return this.prefersShort || this.scroll.clientWidth < 620; }
+
   isTight(node) { return (node.constant ? PITCH : this.run.layers[node.layer].pitch) < LEGIBLE_PITCH; }
 
   /* ---- what is shown ---- */
@@ -131,7 +134,7 @@ class GraphView {
       const chosen = this.pins.has(node) || this.linked.has(node) || this.matches.has(node);
       node.visible = node.constant ? settings.constant || this.pins.has(node) || this.linked.has(node) : !settings.connected || node.degree > 0 || chosen;
     }
-    const short = this.short || isNarrow();
+    const short = this.isShort();
     for (const layer of run.layers) layer.head.firstChild.textContent = headOf(layer, short);
     this.size = layOut(run.layers, {...settings, short}, this.scroll.clientWidth, this.scroll.clientHeight);
     this.place();
@@ -147,7 +150,7 @@ class GraphView {
       this.placeHeads(layer, index);
     });
     run.pairs.forEach((pair, index) => {
-      const short = this.short || isNarrow();
+      const short = this.isShort();
       pair.text.textContent = `${grouped(this.counts[index])} / ${grouped(pair.edges.length)}${short ? "" : " edges"}`;
       pair.head.dataset.drawn = this.counts[index];
       // Written only where it says something else, or small steps of the keyboard would be rounded away.

@@ -31,7 +31,7 @@ const groupList = (run) => ({start: [], problem: (value) => {
 const addressOf = (node) => [node.layerName, node.index];
 const KIND = "view of a local-interaction-basis page";
 
-// `apply(view, changed)` shows a view, `changed` being the keys that differ from before; `say(text, isProblem)` tells the reader.
+// `apply(view, changed, isFromAddress)` shows a view, `changed` being the keys that differ from before; `say(text, isProblem)` tells the reader.
 function viewStore(title, specification, apply, say) {
   const keys = Object.keys(specification);
   const start = Object.fromEntries(keys.map((key) => [key, specification[key].start]));
@@ -77,7 +77,7 @@ function viewStore(title, specification, apply, say) {
   function show(next, isFromAddress = false) {
     const changed = new Set(keys.filter((key) => text(next[key]) !== text(view[key])));
     view = next;
-    apply(view, changed);
+    apply(view, changed, isFromAddress);
     // Browsers refuse a page that writes its address too often, as a slider would.
     if (!isFromAddress && waiting === null) waiting = setTimeout(writeAddress, 120);
   }
