@@ -88,10 +88,10 @@ def data_of(run: FinishedRun, graph: InteractionGraph) -> Embedded:
     return run_data(RunContent(run.method, {}, graph, table, shown_edges(graph, run.ablations())))
 
 
-def matched(correlation: Float[Tensor, "feature other"]) -> list[list[list[float]]]:
+def matched(correlation: Float[Tensor, "feature other"]) -> list[list[tuple[int, float]]]:
     """Of every feature, the others that it correlates with most: number and correlation, the strongest first."""
     order = correlation.abs().topk(min(MATCHES, correlation.shape[1]), dim=1).indices
     return [
-        [[index, round(row[index].item(), 3)] for index in of_row if abs(row[index].item()) >= LEAST_CORRELATION]
+        [(index, round(row[index].item(), 3)) for index in of_row if abs(row[index].item()) >= LEAST_CORRELATION]
         for row, of_row in zip(correlation, order.tolist(), strict=True)
     ]

@@ -34,7 +34,8 @@ function commonTexts(features) {
   const line = (sequence, which) => element("p", {className: "shaded"}, [
     element("span", {className: "who", textContent: `${features[which].name} ${features[which].node.index} `}),
     ...shades[which][sequence].flatMap((shade, position) => [shadedToken(run, sequences[sequence][position], shade,
-      Number((shade * scale[which]).toPrecision(3))), element("wbr")])]);
+      Number((shade * scale[which]).toPrecision(3))), element("wbr")]),
+    ...(shades[which][sequence].length < sequences[sequence].length ? ["…"] : [])]);
   return element("div", {}, shades[0].map((_, sequence) =>
     element("div", {className: "common-text"}, features.map((_, which) => line(sequence, which)))));
 }

@@ -1,6 +1,6 @@
 /* Where features stand: a column for every node layer, most important on top. */
 
-const RADIUS = 6, PITCH = 14, WIDEST_PITCH = 44, LEGIBLE_PITCH = 9, LEAST_PITCH = 4;
+const RADIUS = 6, PITCH = 14, WIDEST_PITCH = 44, LEGIBLE_PITCH = 10, LEAST_PITCH = 4;
 const TOP = 34, BOTTOM = 16, MARGIN = 14, LABEL_START = 2 * RADIUS + 3, WIDEST_NAME = 220;
 const TALLEST = 16000; // browsers refuse canvases of more than 32767 device pixels
 
