@@ -4,7 +4,8 @@ A strength (eq. 8) has no sign. Two signed numbers go with it: the mean attribut
 to the target's mean change, and the slope, the mean derivative weighted by the source's square. Where a section is
 affine and the source is centred the mean attribution is zero, whatever the interaction; the slope is not.
 
-Cost: one backward pass per output feature over the examples (per integration point), output positions summed first.
+Cost, but for affine sections: one backward pass per output feature over the examples (per integration point), output
+positions summed first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.differentiation import JacobianRows
 from libcore.quadrature import Quadrature
-from libcore.sections import Section
+from libcore.sections import AffineSection, Section
 from libcore.streams import ActivationStream, float64_zeros
 
 MOST_WORK = 2**18
@@ -53,7 +54,31 @@ class SignedEdges:
 def signed_edges(
     section: Section, stream: ActivationStream, basis: Basis, next_basis: Basis, quadrature: Quadrature
 ) -> SignedEdges:
-    """Mean attributions and slopes of one section on a stream of activations, by differentiation."""
+    """Mean attributions and slopes of one section on a stream of activations: of affine ones in closed form."""
+    if isinstance(section, AffineSection):
+        return affine_signed_edges(section, stream, basis, next_basis)
+    return differentiated_signed_edges(section, stream, basis, next_basis, quadrature)
+
+
+def affine_signed_edges(
+    section: AffineSection, stream: ActivationStream, basis: Basis, next_basis: Basis
+) -> SignedEdges:
+    """The derivative is the same everywhere: slopes are it, and means are it times the sources' means."""
+    slope = (basis.from_basis @ section.weight @ next_basis.to_basis).double().T
+    total, squares = (float64_zeros(basis.n_features, like=basis.to_basis) for _ in range(2))
+    positions = 0
+    for activation in stream.chunks(2 * stream.example().numel() + basis.n_features):
+        features = basis.features(activation).double().flatten(0, 1)
+        total += features.sum(0)
+        squares += features.square().sum(0)
+        positions += len(features)
+    return SignedEdges(slope * (total / positions), torch.where(squares > 0, slope, 0.0), stream.n_examples)
+
+
+def differentiated_signed_edges(
+    section: Section, stream: ActivationStream, basis: Basis, next_basis: Basis, quadrature: Quadrature
+) -> SignedEdges:
+    """Mean attributions and slopes of any section."""
     example = basis.features(stream.example())
     with torch.no_grad():
         positions_out = next_basis.features(section(basis.activation(example))).shape[1]
@@ -84,17 +109,19 @@ def chain_signed_edges(
     quadrature: Quadrature,
     memory_budget: int,
 ) -> dict[str, SignedEdges]:
-    """`signed_edges` of every section, by the node layer it starts from, on as many examples as `examples_within` says.
+    """`signed_edges` of every section, by the node layer it starts from; tensors are in main memory.
 
-    Tensors are in main memory.
+    Of affine sections on all examples, of others on as many as `examples_within` says.
     """
     found: dict[str, SignedEdges] = {}
     streams = [chain.stream(inputs, index, memory_budget) for index in range(len(chain.sections))]
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         dtype = streams[index].example().dtype
         basis, next_basis = bases[layer].to(dtype=dtype), bases[next_layer].to(dtype=dtype)
-        few = first_of(streams[index], examples_within(streams[index], next_basis))
-        signed = signed_edges(chain.sections[index], few, basis, next_basis, quadrature)
+        section, stream = chain.sections[index], streams[index]
+        if not isinstance(section, AffineSection):
+            stream = first_of(stream, examples_within(stream, next_basis))
+        signed = signed_edges(section, stream, basis, next_basis, quadrature)
         found[layer] = SignedEdges(signed.mean.cpu(), signed.slope.cpu(), signed.n_examples)
     return found
 

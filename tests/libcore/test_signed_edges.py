@@ -12,6 +12,7 @@ from libcore.basis import Basis
 from libcore.estimators import signed as signed_module
 from libcore.estimators.signed import SignedEdges, chain_signed_edges, signed_edges
 from libcore.quadrature import GRADIENT, Quadrature
+from libcore.sections import AffineSection
 
 
 def found_in(case: Case, quadrature: Quadrature, memory_budget: int = AMPLE) -> SignedEdges:
@@ -52,6 +53,17 @@ def test_an_affine_section_s_slopes_are_its_weights_between_features(generator: 
     found = found_in(case, GRADIENT)
     assert largest_difference(found.slope, weights.T) < 1e-12
     assert found.mean[:, 1:].abs().max() < 1e-12 < found.mean[:, 0].abs().max(), "sources are centred: no mean"
+
+
+def test_an_affine_section_s_closed_form_is_differentiation(generator: torch.Generator) -> None:
+    case = case_of(SECTIONS["affine"](generator), generator, positions=3)
+    assert isinstance(case.section, AffineSection)
+    arguments = stream_of(case.activation, 1), case.basis, case.next_basis
+    closed = signed_module.affine_signed_edges(case.section, *arguments)
+    expected = signed_module.differentiated_signed_edges(case.section, *arguments, GRADIENT)
+    assert largest_difference(closed.slope, expected.slope) < 1e-12
+    assert largest_difference(closed.mean, expected.mean) < 1e-12
+    assert closed.n_examples == expected.n_examples
 
 
 def test_chunks_do_not_matter(generator: torch.Generator) -> None:
