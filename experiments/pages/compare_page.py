@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxtyping import Float
-from torch import Tensor
-
 from experiments.figures.groups import group_label
 from experiments.figures.of_run import GRAPH_PAGE, model_label, shown_edges
-from experiments.pages.correlations import check_same_activations, feature_correlations
+from experiments.pages.correlations import check_same_activations, feature_correlations, strongest_matches
 from experiments.pages.embedded_images import Embedded
 from experiments.pages.html_page import read_page_data, write_html_page
 from experiments.pages.run_data import FORMAT, RunContent, run_data
@@ -22,8 +19,6 @@ from libcore.graph import InteractionGraph
 
 MATCHES = 5
 """Features of the other method listed for each, the most correlated first."""
-LEAST_CORRELATION = 0.1
-"""In magnitude; weaker ones are not listed."""
 
 
 def write_compare_page(path: Path, left: FinishedRun, right: FinishedRun) -> None:
@@ -50,7 +45,10 @@ def write_compare_page(path: Path, left: FinishedRun, right: FinishedRun) -> Non
                 names,
                 (left, right),
                 graphs,
-                ([matched(one) for one in correlations], [matched(one.T) for one in correlations]),
+                (
+                    [strongest_matches(one, MATCHES) for one in correlations],
+                    [strongest_matches(one.T, MATCHES) for one in correlations],
+                ),
                 strict=True,
             )
         ]
@@ -86,12 +84,3 @@ def data_of(run: FinishedRun, graph: InteractionGraph) -> Embedded:
     table = run.table()
     assert table is not None, "graph_of looked"
     return run_data(RunContent(run.method, {}, graph, table, shown_edges(graph, run.ablations())))
-
-
-def matched(correlation: Float[Tensor, "feature other"]) -> list[list[tuple[int, float]]]:
-    """Of every feature, the others that it correlates with most: number and correlation, the strongest first."""
-    order = correlation.abs().topk(min(MATCHES, correlation.shape[1]), dim=1).indices
-    return [
-        [(index, round(row[index].item(), 3)) for index in of_row if abs(row[index].item()) >= LEAST_CORRELATION]
-        for row, of_row in zip(correlation, order.tolist(), strict=True)
-    ]

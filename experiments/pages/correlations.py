@@ -10,6 +10,8 @@ from libcore.basis import Basis
 from libcore.graph import InteractionGraph
 from libcore.statistics import LayerStatistics
 
+LEAST_CORRELATION = 0.1
+"""In magnitude; weaker ones are not listed."""
 STATISTICS_TOLERANCE = 1e-6
 """Relative: the moments of one model on the same data differ by round-off only."""
 
@@ -40,6 +42,15 @@ def feature_correlations(
     varies = (deviations[0] > least[0])[:, None] & (deviations[1] > least[1])
     correlation = (one.T @ covariance @ other) / product.clamp(min=torch.finfo(torch.float64).tiny)
     return torch.where(varies, correlation, 0.0).clamp(-1, 1)
+
+
+def strongest_matches(correlation: Float[Tensor, "feature other"], n: int) -> list[list[tuple[int, float]]]:
+    """Of every feature, the `n` others that it correlates with most: number and correlation, the strongest first."""
+    order = correlation.abs().topk(min(n, correlation.shape[1]), dim=1).indices
+    return [
+        [(index, round(row[index].item(), 3)) for index in of_row if abs(row[index].item()) >= LEAST_CORRELATION]
+        for row, of_row in zip(correlation, order.tolist(), strict=True)
+    ]
 
 
 def check_same_activations(left: InteractionGraph, right: InteractionGraph) -> None:

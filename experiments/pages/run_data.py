@@ -6,16 +6,21 @@ from dataclasses import dataclass, field
 
 import torch
 
+from experiments.pages.correlations import feature_correlations, strongest_matches
 from experiments.pages.embedded_contexts import embedded_contexts
 from experiments.pages.embedded_graph import embedded_communities, embedded_layer, embedded_pair
 from experiments.pages.embedded_images import Embedded, embedded_pictures
 from experiments.pipeline.feature_table import FeatureTable
+from libcore.eigen import RELATIVE
 from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
+from libcore.layer_by_layer import principal_basis
 from models.analysed import QUANTILES, FeaturePicture, TokenContexts
 
 FORMAT = 1
 """Of the embedded data; a comparison reads pages of its own format only."""
+PRINCIPAL_MATCHES = 3
+"""Principal components named for a feature."""
 LISTED_EDGES = 12
 """Strongest edges on either side of a feature that is described, in a page without a graph."""
 
@@ -63,7 +68,10 @@ def run_data(content: RunContent) -> Embedded:
         "format": FORMAT,
         "title": content.title,
         "layers": [
-            embedded_layer(graph, content.table, layer) | described.get(layer, nothing) for layer in graph.node_layers
+            embedded_layer(graph, content.table, layer)
+            | described.get(layer, nothing)
+            | {"principal": principal_matches(graph, layer)}
+            for layer in graph.node_layers
         ],
         "pairs": [
             embedded_pair(graph, layer, content.shown_edges, content.signed.get(layer))
@@ -75,6 +83,19 @@ def run_data(content: RunContent) -> Embedded:
         "tokens": tokens,
         "images": images,
     }
+
+
+def principal_matches(graph: InteractionGraph, layer: str) -> list[list[tuple[int, float]]]:
+    """Which features of a PCA of the same activations each feature correlates with; empty where that says nothing.
+
+    Numbered as in a PCA run, whose features these are; it needs the run's own Gram alone.
+    """
+    basis = graph.bases[layer]
+    if layer not in graph.statistics or not basis.has_constant or graph.metadata.get("method") == "pca":
+        return []
+    statistics = graph.statistics[layer]
+    components = principal_basis(statistics, basis.has_constant, RELATIVE, torch.float64)
+    return strongest_matches(feature_correlations(statistics, basis, components), PRINCIPAL_MATCHES)
 
 
 def listed_edges_only(content: RunContent) -> dict[str, torch.Tensor]:

@@ -10,8 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from experiments.pages.correlations import check_same_activations, feature_correlations
+from experiments.pages.run_data import principal_matches
 from libcore.basis import Basis
+from libcore.eigen import RELATIVE
 from libcore.graph import InteractionGraph
+from libcore.layer_by_layer import principal_basis
 from libcore.statistics import statistics_of
 
 D, N = 5, 400
@@ -75,3 +78,16 @@ def test_graphs_of_other_layers_or_activations_are_refused_in_one_line() -> None
     narrower = replace(graph, statistics=graph.statistics | {"b": statistics_of(data[:, :3], False)})
     with pytest.raises(ValueError, match="b: 5 and 3 coordinates"):
         check_same_activations(graph, narrower)
+
+
+def test_a_page_names_the_principal_components_that_a_feature_is_made_of() -> None:
+    data = activations(True)
+    statistics = statistics_of(data, True)
+    components = principal_basis(statistics, True, RELATIVE, torch.float64)
+    mixed = components.to_basis[:, [0, 3, 1, 2]].clone()
+    deviation = (data @ components.to_basis).std(0, correction=0)
+    mixed[:, 3] = 3 * components.to_basis[:, 2] / deviation[2] - 4 * components.to_basis[:, 4] / deviation[4]
+    basis = Basis(mixed, torch.linalg.pinv(mixed), torch.ones(4), True)
+    graph = InteractionGraph(("a",), {"a": statistics}, {"a": basis}, {}, {"method": "lib"})
+    assert principal_matches(graph, "a") == [[], [(3, 1.0)], [(1, 1.0)], [(4, -0.8), (2, 0.6)]]
+    assert principal_matches(replace(graph, metadata={"method": "pca"}), "a") == []

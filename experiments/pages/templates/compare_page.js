@@ -131,6 +131,8 @@ function showView(shown, changed, isFromAddress) {
   byId("match-count").value = shown.find.trim() ? `${grouped(found)} found` : "";
   linkSides(null);
   showPanel(null);
+  if (changed.has("pins"))
+    byId("spoken").textContent = `Pinned: ${shown.pins.map(nodeAt).map((node) => `${node.side.name} ${node.label}`).join(", ") || "none"}`;
   if (isFromAddress && shown.pins.length) nodeAt(shown.pins[0]).side.view.reveal(nodeAt(shown.pins[0]));
 }
 

@@ -2,6 +2,10 @@
 
 const LISTED = 7;
 
+// The principal components that a feature is made of: their numbers in a PCA run, and correlations.
+const principalText = (node) => element("span", {title: "Correlation with principal components of this node layer",
+  textContent: node.principal.map(([index, correlation]) => `no. ${index}: ${digits(correlation, 2)}`).join(", ")});
+
 function factList(run, node) {
   const found = node.examples, first = run.layers[node.layer].constant ? 1 : 0;
   const community = node.look.number === undefined ? ["none"] : [swatch(node), String(node.look.number)];
@@ -9,6 +13,7 @@ function factList(run, node) {
     ["importance", [`${digits(node.importance)}`]],
     ...(node.constant ? [] : [["rank", [`${node.index - first + 1} of ${run.layers[node.layer].nodes.length - first}`]]]),
     ["community", community],
+    ...(node.principal.length ? [["PCA", [principalText(node)]]] : []),
     ...(found?.mean === undefined ? [] : [["mean", [digits(found.mean)]], ["deviation", [digits(found.deviation)]]])];
   return element("dl", {className: "facts"}, entries.flatMap(([name, value]) =>
     [element("dt", {textContent: name}), element("dd", {className: `fact-${name}`}, value)]));

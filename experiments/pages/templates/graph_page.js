@@ -101,6 +101,7 @@ function showView(shown, changed, isFromAddress) {
   showTotals();
   showPanel();
   if (changed.has("groups") || changed.has("pins") || !byId("groups").childElementCount) showGroups();
+  if (changed.has("pins")) byId("spoken").textContent = `Pinned: ${pinnedNodes().map((node) => node.label).join(", ") || "none"}`;
   if (isFromAddress && shown.pins.length) view.reveal(pinnedNodes()[0]);
 }
 

@@ -78,6 +78,7 @@ class GraphView {
     const layer = this.run.layers[node.layer], tight = this.isTight(node);
     const leftwards = tight && node.layer === this.run.layers.length - 1;
     node.text.textContent = shortened(node, tight ? 110 : layer.labelRoom);
+    node.text.style.fontSize = tight ? "" : `${Math.min(10, layer.pitch - 1.4)}px`; // rows that are close have smaller letters
     node.text.setAttribute("x", leftwards ? -5 : LABEL_START);
     node.text.setAttribute("text-anchor", leftwards ? "end" : "start");
   }

@@ -45,7 +45,7 @@ function groupsSection(run, groups, {nodes, change, go, pin, mark}) {
     change([...groups, {name: text, features: addresses}]);
   };
   name.addEventListener("keydown", (event) => { if (event.key === "Enter") make(); });
-  const create = actionButton(found.length ? `Group the ${found.length} pinned` : "New group", "Make a group of the pinned features", make, "tool");
+  const create = actionButton(found.length ? `Group pinned (${found.length})` : "New group", "Make a group of the pinned features", make, "tool");
   return [element("h3", {textContent: "Groups"}), ...groups.map(card),
     element("div", {id: "new-group"}, [name, create])];
 }
