@@ -6,7 +6,13 @@ alone. Examples are those that the runs' own `figures/graph.html` hold.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jaxtyping import Float
+from torch import Tensor
 
 from experiments.figures.groups import group_label
 from experiments.figures.of_run import GRAPH_PAGE, model_label, shown_edges
@@ -16,6 +22,7 @@ from experiments.pages.html_page import read_page_data, write_html_page
 from experiments.pages.run_data import FORMAT, RunContent, run_data
 from experiments.reporting.finished_runs import FinishedRun
 from libcore.graph import InteractionGraph
+from libcore.messages import one_line
 
 MATCHES = 5
 """Features of the other method listed for each, the most correlated first."""
@@ -38,33 +45,39 @@ def write_compare_page(path: Path, left: FinishedRun, right: FinishedRun) -> Non
         for layer in graphs[0].node_layers
     ]
     names = side_names(left, right)
-    data = {
-        "sides": [
-            {"name": name, "run": data_of(run, graph), "matches": matches}
-            for name, run, graph, matches in zip(
-                names,
-                (left, right),
-                graphs,
-                (
-                    [strongest_matches(one, MATCHES) for one in correlations],
-                    [strongest_matches(one.T, MATCHES) for one in correlations],
-                ),
-                strict=True,
-            )
-        ]
-    }
+    sides = [
+        embedded_side(path, names[0], left, graphs[0], correlations),
+        embedded_side(path, names[1], right, graphs[1], [one.T for one in correlations]),
+    ]
     title = f"{model_label(left.config['model'])}: {names[0]} beside {names[1]}"
-    write_html_page(path, "compare.html", data, title=title, summary={}, other_page="")
+    write_html_page(path, "compare.html", {"sides": sides}, title=title, summary={}, other_page="")
 
 
 def graph_of(run: FinishedRun) -> InteractionGraph:
-    """The run's graph. Raises ValueError for a run without bases or feature names."""
-    graph = run.graph()
+    """The run's graph. Raises ValueError, in one line, for a run without bases or feature names, or a damaged one."""
+    try:
+        graph, table = run.graph(), run.table()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{run.directory}: not readable: {one_line(error)}") from error
     if graph is None or not graph.bases:
         raise ValueError(f"{run.directory}: no bases; expected a run whose stages have them")
-    if run.table() is None:
+    if table is None:
         raise ValueError(f"{run.directory}: no features.json; expected a run whose stages have bases")
     return graph
+
+
+def embedded_side(
+    path: Path,
+    name: str,
+    run: FinishedRun,
+    graph: InteractionGraph,
+    correlations: list[Float[Tensor, "_ _"]],
+) -> Embedded:
+    """One run, with each feature's counterparts on the other side and the address of its own page, where it has one."""
+    page = run.directory / "figures" / GRAPH_PAGE
+    address = quote(os.path.relpath(page.resolve(), path.resolve().parent)) if page.is_file() else None
+    matches = [strongest_matches(correlation, MATCHES) for correlation in correlations]
+    return {"name": name, "run": data_of(run, graph), "matches": matches, "page": address}
 
 
 def side_names(left: FinishedRun, right: FinishedRun) -> tuple[str, str]:
@@ -79,8 +92,15 @@ def data_of(run: FinishedRun, graph: InteractionGraph) -> Embedded:
         found = read_page_data(run.directory / "figures" / GRAPH_PAGE)
     except (OSError, ValueError):
         found = {}
-    if found.get("format") == FORMAT:
+    if found.get("format") == FORMAT and sizes_of(found) == {
+        layer: graph.bases[layer].n_features for layer in graph.node_layers
+    }:
         return found
     table = run.table()
     assert table is not None, "graph_of looked"
     return run_data(RunContent(run.method, {}, graph, table, shown_edges(graph, run.ablations())))
+
+
+def sizes_of(data: dict[str, Any]) -> dict[str, int]:
+    """How many features a page's data has, by node layer."""
+    return {layer["name"]: len(layer["labels"]) for layer in data["layers"]}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_embeds_both_runs_with_their_examples_and_matches_by_correlation(
     left, right = (InteractionGraph.load(run.directory / "graph.safetensors") for run in runs)
     for run, side in zip(runs, sides, strict=True):
         assert side["run"] == embedded(run.directory / "figures" / "graph.html")
+        assert (tmp_path / unquote(side["page"])).samefile(run.directory / "figures" / "graph.html")
         assert any(layer["examples"] for layer in side["run"]["layers"])
     for index, layer in enumerate(LAYERS):
         expected = feature_correlations(left.statistics[layer], left.bases[layer], right.bases[layer])
@@ -76,6 +78,7 @@ def test_a_run_without_its_page_is_shown_without_examples(
     write_compare_page(tmp_path / "compare.html", replace(runs[0], directory=bare), runs[1])
     layers = embedded(tmp_path / "compare.html")["sides"][0]["run"]["layers"]
     assert [layer["examples"] for layer in layers] == [[]] * 4
+    assert embedded(tmp_path / "compare.html")["sides"][0]["page"] is None
     assert layers[3]["labels"] == read_json(bare / "features.json")["labels"]["output"]
 
 
@@ -98,6 +101,9 @@ def test_runs_that_do_not_fit_are_refused_in_one_line(runs: tuple[FinishedRun, F
     with pytest.raises(ValueError, match=r"layers.1: means of the activations .*expected one model") as raised:
         write_compare_page(tmp_path / "compare.html", left, replace(left, directory=other))
     assert len(str(raised.value).splitlines()) == 1
+    (other / "features.json").write_text("[]")
+    with pytest.raises(ValueError, match="not readable"):
+        write_compare_page(tmp_path / "compare.html", left, replace(left, directory=other))
     (other / "features.json").unlink()
     with pytest.raises(ValueError, match=r"no features.json"):
         write_compare_page(tmp_path / "compare.html", left, replace(left, directory=other))

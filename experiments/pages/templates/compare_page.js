@@ -2,8 +2,8 @@
 
 const SHOWN_BESIDE = 2; // counterparts whose activations stand beside a feature's on the same examples
 
-const sides = JSON.parse(byId("page-data").textContent).sides.map(({name, run, matches}, index) =>
-  ({name, run: readRun(run), matches, index}));
+const sides = JSON.parse(byId("page-data").textContent).sides.map(({name, run, matches, page}, index) =>
+  ({name, run: readRun(run), matches, page, index}));
 for (const side of sides) for (const node of side.run.nodes) node.side = side;
 const otherOf = (side) => sides[1 - side.index];
 
@@ -32,7 +32,8 @@ const pin = (node) => store.set({pins: [placeOf(node), ...store.view.pins.filter
 const release = (node) => store.set({pins: store.view.pins.filter((place) => !isSame(place, node))});
 
 for (const side of sides) {
-  const host = named(element("section", {className: "graph-view"}, [element("h2", {textContent: side.name})]), side.name);
+  const host = named(element("section", {className: "graph-view"}, [element("h2", {}, [side.page
+    ? element("a", {href: side.page, textContent: side.name, title: "This run's own graph"}) : side.name])]), side.name);
   host.dataset.side = side.index;
   byId("sides").append(host);
   side.view = new GraphView(host, side.run, {
