@@ -326,6 +326,17 @@ def test_search_finds_features_of_all_node_layers(page: Page) -> None:
 
 
 @needs_chromium
+def test_features_without_edges_signs_or_graph_are_shown_too(browser: Page, tmp_path: Path) -> None:
+    graph = replace(described()[0], edges={})
+    write_features_page(tmp_path / "features.html", content(graph=graph))
+    browser.open(tmp_path / "features.html", 1400, 900)
+    assert shown(browser) == (f"{LAYERS[0]}, feature 1", "1")
+    assert texts(browser, ".edge-list") == texts(browser, "#other-page") == []
+    assert len(texts(browser, "ol.top .context")) == 10
+    assert browser.errors == []
+
+
+@needs_chromium
 def test_pins_go_along_to_the_graph(page: Page) -> None:
     go_to(page, LAYERS[1], 3)
     page.run("document.querySelector('#pin').click()")

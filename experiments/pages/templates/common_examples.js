@@ -9,7 +9,7 @@ function commonExamples(features) {
 
 function commonImages(features) {
   const [{run, node}] = features;
-  const largest = features.map((one) => Math.max(...one.node.examples.common.map(Math.abs), Number.MIN_VALUE));
+  const largest = features.map((one) => largestOf(one.node.examples.common.map(Math.abs)));
   const order = node.examples.common.map((_, i) => i).sort((a, b) => node.examples.common[b] - node.examples.common[a]);
   const cell = (value, scale) => {
     const bar = element("span", {className: "activation"});

@@ -32,7 +32,7 @@ function showList() {
   byId("group").value = group;
   byId("match-count").value = `${grouped(nodes.length)} ${isMixed ? "found" : "described"}`;
   const largest = new Map(run.layers.map((layer) =>
-    [layer, Math.max(...layer.nodes.filter((node) => !node.constant).map((node) => node.importance), Number.MIN_VALUE)]));
+    [layer, largestOf(layer.nodes.filter((node) => !node.constant).map((node) => node.importance))]));
   byId("features").replaceChildren(...nodes.map((node) => {
     const bar = element("span", {className: "bar", title: `importance ${digits(node.importance)}`});
     const share = 1 + Math.log10(node.importance / largest.get(run.layers[node.layer])) / 6;

@@ -6,7 +6,7 @@ function readRun(data) {
   const none = {colour: "var(--none)", hollow: false, rank: Infinity};
   const layers = data.layers.map((layer, layerIndex) => {
     const isConstant = (index) => layer.constant && index === 0;
-    const largest = Math.max(...layer.importance.filter((_, index) => !isConstant(index)), Number.MIN_VALUE);
+    const largest = largestOf(layer.importance.filter((_, index) => !isConstant(index)));
     const nodes = layer.labels.map((label, index) => ({
       layer: layerIndex, layerName: layer.name, index, label: label || String(index), importance: layer.importance[index],
       community: layer.communities[index], look: looks.get(layer.communities[index]) ?? none, constant: isConstant(index),
