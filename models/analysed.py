@@ -55,6 +55,7 @@ class FeaturePicture:
         direction: the feature itself drawn as an image, at layers whose coordinates are pixels.
         quantiles: by `QUANTILES`, inputs whose activation lies there.
         common: the model's first inputs, whatever the feature: the same for all features of all methods.
+        map: the activation on every input, where these are pairs of numbers: the first down, the second across.
     """
 
     highest: tuple[ExampleImage, ...]
@@ -62,6 +63,7 @@ class FeaturePicture:
     direction: UInt8[Tensor, "height width 3"] | None
     quantiles: tuple[tuple[ExampleImage, ...], ...] = ()
     common: tuple[ExampleImage, ...] = ()
+    map: UInt8[Tensor, "height width 3"] | None = None
 
 
 PictureFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[FeaturePicture]]]
@@ -158,7 +160,7 @@ class AnalysedModel:
         train: what bases and edges are fitted on (its `inputs`), and the score on it.
         test: held-out inputs for scores and ablations.
         label_features: a name for every kept feature of every node layer.
-        picture_features: pictures of each node layer's first features, for models whose inputs are images.
+        picture_features: pictures of each node layer's first features, where inputs are images or pairs of numbers.
         token_contexts: where each node layer's first features are strongest, for models whose inputs are texts.
     """
 

@@ -86,7 +86,9 @@ def pages_of(
 ) -> set[str]:
     """The pages that there is something to show on."""
     found = {GRAPH_PAGE} if graph.edges else set()
-    pictured = any(picture.highest for of_layer in (pictures or {}).values() for picture in of_layer)
+    pictured = any(
+        picture.highest or picture.map is not None for of_layer in (pictures or {}).values() for picture in of_layer
+    )
     return found | ({FEATURES_PAGE} if pictured or contexts is not None else set())
 
 

@@ -78,7 +78,7 @@ def embedded_pictures(
             )
         common = common or next((list(picture.common) for picture in of_layer if picture.common), [])
         shown = [
-            embedded_picture(picture, sheet) if picture.highest or picture.direction is not None else None
+            embedded_picture(picture, sheet) if picture.highest or has_own_image(picture) else None
             for picture in of_layer
         ]
         by_layer[layer] = {"first": 0, "examples": shown}
@@ -87,10 +87,16 @@ def embedded_pictures(
     return by_layer, None if embedded is None else embedded | {"common": first}
 
 
+def has_own_image(picture: FeaturePicture) -> bool:
+    """Whether there is something to see of the feature beside examples."""
+    return picture.direction is not None or picture.map is not None
+
+
 def embedded_picture(picture: FeaturePicture, sheet: ImageSheet) -> Embedded:
     """What the page needs to show one feature's contact sheet.
 
     Returns:
+        `map`: of the activation on all inputs, null for none;
         `strip`: the thumbnails side by side, the highest, then the lowest, then the direction; `aspect`: width of a
         thumbnail by its height; `highest`, `lowest`: what is known of each; `direction`: whether there is one;
         `quantiles`: likewise with the image's `number` on the sheet; `common`: activations on the common images.
@@ -104,11 +110,12 @@ def embedded_picture(picture: FeaturePicture, sheet: ImageSheet) -> Embedded:
         raise ValueError(f"images of {sizes} rows and columns on one contact sheet; expected all of one size")
     if picture.direction is not None:
         images.append(picture.direction)
-    if not images:
+    if not images and picture.map is None:
         raise ValueError("a contact sheet without images; expected at least one, or the feature itself")
-    rows, columns = images[0].shape[:2]
+    rows, columns = images[0].shape[:2] if images else (1, 1)
     return {
-        "strip": strip_of(images, thumbnail_size(rows, columns)),
+        "map": map_uri(picture.map) if picture.map is not None else None,
+        "strip": strip_of(images, thumbnail_size(rows, columns)) if images else None,
         "aspect": columns / rows,
         "highest": [embedded_example(example) for example in picture.highest],
         "lowest": [embedded_example(example) for example in picture.lowest],
@@ -152,6 +159,11 @@ def thumbnails(images: list[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int], colu
         method = Image.Resampling.NEAREST if thumbnail.width <= size[0] else Image.Resampling.LANCZOS
         strip.paste(thumbnail.resize(size, method), (size[0] * index, 0))
     return strip
+
+
+def map_uri(image: UInt8[Tensor, "_ _ 3"]) -> str:
+    """The image, of few colours, pixel by pixel."""
+    return data_uri(Image.fromarray(np.ascontiguousarray(image.cpu())).quantize(), largest_png=2**20)
 
 
 def data_uri(image: Image.Image, largest_png: int) -> str:

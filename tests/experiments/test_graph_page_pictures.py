@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from chromium import Page
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
 from graph_page_case import SIZES, embedded, needs_chromium, next_frame, node, small_content, text
@@ -144,3 +145,26 @@ def test_the_legend_explains_pictures_only_where_there_are_some(page: Page, tmp_
     show(page, "layers.0", 2)
     assert text(page, ".fact-layer") == "layers.0"
     assert count(page, "#panel .picture") == 0
+
+
+@needs_chromium
+def test_a_map_of_all_inputs_is_shown_pixel_by_pixel(browser: Page, tmp_path: Path) -> None:
+    image = torch.randint(0, 2, (5, 5, 1)).expand(-1, -1, 3).mul(255).to(torch.uint8)
+    write(tmp_path / "graph.html", {"layers.0": [CONSTANT_PICTURE, replace(CONSTANT_PICTURE, map=image)]})
+    browser.open(tmp_path / "graph.html", 1280, 900)
+    browser.run("document.querySelector('#only-connected').click()")
+    show(browser, "layers.0", 1)
+    browser.run("document.querySelector('#panel .map').scrollIntoView()")
+    browser.run("document.querySelector('#panel .map').decode()")
+    next_frame(browser)
+    ((left, top, width, height),) = bounds(browser, "#panel .map")
+    assert width == pytest.approx(height)
+    browser.screenshot(tmp_path / "page.png")
+    screen = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
+    for row in range(5):
+        for column in range(5):
+            y, x = int(top + (row + 0.5) * height / 5), int(left + (column + 0.5) * width / 5)
+            assert abs(screen[y, x] - image[row, column].numpy()).max() <= 2
+    show(browser, "layers.0", 2)
+    assert count(browser, "#panel .map") == 0
+    assert browser.errors == []

@@ -2,10 +2,14 @@
 
 // `features`: [{run, node, name}], the first one leads: images are in falling order of its activation.
 function commonExamples(features) {
+  if (features[0].node.examples?.map) return commonMaps(features.filter(({node}) => node.examples?.map));
   const known = features.filter(({node}) => node.examples?.common?.length);
   if (!known.length || known[0] !== features[0]) return null;
   return known[0].node.examples.strip !== undefined ? commonImages(known) : commonTexts(known);
 }
+
+const commonMaps = (features) => element("div", {className: "maps"}, features.map(({node, name}) => element("figure", {}, [
+  mapOf(node), element("figcaption", {textContent: `${name} ${node.index}`, title: node.label})])));
 
 function commonImages(features) {
   const [{run, node}] = features;

@@ -3,6 +3,7 @@
 function exampleSections(run, node) {
   const found = node.examples;
   if (!found) return [];
+  if (found.map) return [mapSection(node)];
   return found.strip !== undefined ? imageSections(run, found) : tokenSections(run, found);
 }
 
@@ -42,6 +43,11 @@ function fromSheet({sheet, columns, rows, aspect}, number, title) {
     backgroundSize: `${THUMBNAIL * columns}px ${height * rows}px`,
     backgroundPosition: `${-THUMBNAIL * (number % columns)}px ${-height * Math.floor(number / columns)}px`});
 }
+
+const mapOf = (node) => element("img", {className: "map", src: node.examples.map, alt: `Map of the activation of ${node.label} on all pairs`});
+
+const mapSection = (node) => ({id: "map", title: "Activation on all pairs", open: true, body: element("div", {}, [mapOf(node),
+  element("p", {className: "quiet", textContent: "First number down, second across, at the position where the feature varies most; orange above zero, blue below."})])});
 
 function imageSections(run, picture) {
   const end = (name, first) => element("div", {className: "pictures"}, picture[name].map(({caption, value, box}, index) =>

@@ -1,7 +1,7 @@
 // The parts of the help that speak of what this run has.
 function showHelp(run) {
   const {tokens} = run.data;
-  for (const part of document.querySelectorAll(".of-images")) part.hidden = !run.nodes.some((node) => node.examples) || !!tokens;
+  for (const part of document.querySelectorAll(".of-images")) part.hidden = !run.nodes.some((node) => node.examples?.strip);
   for (const part of document.querySelectorAll(".of-tokens")) part.hidden = !tokens;
   if (byId("searched") && tokens)
     byId("searched").textContent = `${grouped(tokens.sequences.length)} sequences of ${grouped(tokens.sequences[0].length)} tokens`;
