@@ -12,67 +12,80 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.config.callbacks import SWEEP
+from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
 from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition
+from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
+from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
+from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
 from libcore.messages import first_line
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
 
-OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-EXIT_STATUS = {"finished": OK, "failed": FAILED, "refused": USER_ERROR}
-
 
 @hydra.main(config_path=str(CONFIG_DIRECTORY), config_name="config", version_base="1.3")
-def run(composed: DictConfig) -> None:
-    """One job: its directory says whether it is running, finished or failed, and why."""
-    from experiments.config.composition import parse_config
-    from experiments.config.run_directory import held, refuse_foreign, refuse_inputs_within
-    from experiments.pipeline.recorded_run import carry_out
+def run(composed: DictConfig) -> float | None:
+    """One job: its directory says whether it is running, finished or failed, and why. What `objective` asks for."""
+    hydra_config, folder = HydraConfig.get(), os.environ.get(SWEEP)
+    directory, overrides = Path(hydra_config.runtime.output_dir), tuple(hydra_config.overrides.task)
+    if folder is None:
+        job = carried_out(composed, Job(0, overrides, str(directory), STARTED), None)
+        single_runs.append(job)
+        return job.objective
+    job, record = Job(hydra_config.job.num, overrides, str(directory), STARTED), SweepRecord(Path(folder))
+    if (earlier := record.finished(overrides)) is not None:
+        log.info("finished before: %s", earlier.directory)
+        forget_skipped(directory)
+        record.note(replace(earlier, number=job.number))
+        return earlier.objective
+    with slot(record.folder):
+        return carried_out(composed, job, record).objective
 
-    job, sweep = HydraConfig.get(), os.environ.get(SWEEP)
-    directory = Path(job.runtime.output_dir)
-    entry: dict[str, object] = {"directory": str(directory), "status": "failed"}
+
+def carried_out(composed: DictConfig, job: Job, record: SweepRecord | None) -> Job:
+    """The run itself, and how it came out; a sweep's record is told when it begins and ends."""
+    from experiments.config.composition import parse_config
+    from experiments.config.run_directory import held, refuse_foreign, refuse_inputs_within, refuse_second_run
+    from experiments.pipeline.recorded_run import carry_out, objective_of
+
+    # A cluster's way to interrupt; a launcher's process does not know it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hydra_config, directory, ended = HydraConfig.get(), Path(job.directory), replace(job, status="failed")
+    option = "hydra.run.dir=" if record is None else "hydra.sweep.subdir: "
     try:
         # Relative paths mean the folder that the user stands in, also where Hydra changes into the run's directory.
-        with contextlib.chdir(job.runtime.cwd):
-            config, option = parse_config(composed), "hydra.sweep.subdir: " if sweep else "hydra.run.dir="
+        with contextlib.chdir(hydra_config.runtime.cwd):
+            config = parse_config(composed)
             with held(directory, option):
-                refuse_foreign(directory, option, job.output_subdir)
+                refuse_foreign(directory, option, hydra_config.output_subdir)
                 refuse_inputs_within(config, directory)
-                refuse_second_run(directory, sweep)
-                entry["status"] = carry_out(config, directory, sweep)
+                if record is not None:
+                    refuse_second_run(directory, str(record.folder), job.number)
+                    record.note(job)
+                sweep = None if record is None else (str(record.folder), job.number)
+                status = carry_out(config, directory, sweep, " ".join(job.overrides))
+                ended = replace(job, status=status, objective=objective_of(directory, config.objective))
     except UserError as error:  # before anything was written: the directory is somebody else's
         log.error("%s", error)
-        entry |= {"status": "refused", "reason": str(error)}
-    note_outcome(entry, sweep)
+        ended = replace(job, status="refused", reason=str(error))
+    except KeyboardInterrupt:
+        ended = replace(job, status="interrupted")
+        raise
+    finally:
+        if record is not None:
+            record.note(ended)
+    return ended
 
 
-def refuse_second_run(directory: Path, sweep: str | None) -> None:
-    """Raises UserError where another job of the same sweep has the same directory."""
-    from experiments.config.run_directory import read_status
-
-    if sweep is not None and (read_status(directory) or {}).get("sweep") == sweep:
-        raise UserError(f"hydra.sweep.subdir: two runs of the sweep have the directory {directory}; expected one each")
-
-
-outcomes: list[dict[str, object]] = []
-"""Of the runs of this process: directory, status, and the reason where there is no `status.json` to hold it."""
-
-
-def note_outcome(entry: dict[str, object], sweep: str | None) -> None:
-    """Keep it for the exit status and the report, which are made by the process that the command began in."""
-    from experiments.config.sweep_outcomes import append_outcome
-
-    outcomes.append(entry)
-    if sweep is not None:
-        append_outcome(Path(sweep), entry)
+single_runs: list[Job] = []
+"""Of this process, where there is no sweep."""
 
 
 def main() -> None:
@@ -82,18 +95,21 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is of no use here, and may not be installed
     os.environ.pop(SWEEP, None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to interrupt
-    outcomes.clear()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    single_runs.clear()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
+        resume_sweep()
         run()
-        sys.exit(finish(os.environ.get(SWEEP)))
+        sys.exit(end_sweep(SweepRecord(Path(os.environ[SWEEP]))) if SWEEP in os.environ else exit_status(single_runs))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
+        if SWEEP in os.environ:
+            print(f"lib-run --resume {os.environ[SWEEP]} finishes what has not", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,35 +118,41 @@ def main() -> None:
     except Exception as error:
         if wants_traceback:
             raise
-        sweep = os.environ.get(SWEEP)
-        if sweep is not None:  # the sweeper's or launcher's own: what has finished until then is reported on
-            finish(sweep)
-            print(f"error: {first_line(error)}", file=sys.stderr)
-        else:
-            overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-            print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        sys.exit(explain(error))
     finally:
         if not wants_traceback:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def finish(sweep: str | None) -> int:
-    """The exit status; a sweep is reported on first."""
-    entries = outcomes
-    if sweep is not None:
-        from experiments.config.sweep_outcomes import read_outcomes
-        from experiments.report import write_and_print
+def explain(error: Exception) -> int:
+    """Say why a command could not be carried out, or not to its end. The exit status."""
+    if SWEEP not in os.environ:
+        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+        print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
+        return USER_ERROR
+    # The sweeper's or launcher's own: what has finished until then is reported on.
+    print(f"error: {first_line(error)}", file=sys.stderr)
+    record = SweepRecord(Path(os.environ[SWEEP]))
+    return max(FAILED, end_sweep(record)) if record.jobs() or jobs_wait_for_slots() else USER_ERROR
 
-        entries = read_outcomes(Path(sweep))
-        for entry in entries:
-            if "reason" in entry:
-                print(f"{entry['directory']}: {entry['reason']}")
-        directories = [Path(str(entry["directory"])) for entry in entries if "reason" not in entry]
-        if directories:
-            write_and_print(list(dict.fromkeys(directories)), Path(sweep))
-    return max((EXIT_STATUS[str(entry["status"])] for entry in entries), default=OK)
+
+def resume_sweep() -> None:
+    """`--resume DIR [overrides]`: the arguments of the sweep in DIR take the place of the command's; UserError."""
+    if "--resume" not in sys.argv[1:]:
+        return
+    at = sys.argv.index("--resume")
+    if at + 1 >= len(sys.argv):
+        raise UserError("--resume: expected the folder of a sweep's report behind it")
+    record, others = resumed(Path(sys.argv[at + 1])), [*sys.argv[1:at], *sys.argv[at + 2 :]]
+    if strange := [argument for argument in others if not argument.startswith("hydra")]:
+        raise UserError(
+            f"{strange[0]}: a sweep is resumed as it was begun; expected --resume DIR, and hydra's own keys"
+        )
+    sys.argv[1:] = [*record.content()["arguments"], *others]
+    os.environ[SWEEP] = str(record.folder)
 
 
 if __name__ == "__main__":
-    main()
+    from experiments.run import main as main_of_module  # by its own name a job can be sent to another process
+
+    main_of_module()

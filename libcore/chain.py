@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice, pairwise
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from libcore.from_module import read_module
 from libcore.sections import Section, compose
-from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held
+from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held, unwatched
 
 CONSTANT_TOLERANCE = 1e-3
 """How far the constant coordinate may be off by round-off, in float32 and after poolings."""
@@ -31,6 +32,7 @@ class Chain:
         tail: maps the last node layer's activation to the model's output; None where the last layer is the output.
         isolated: by node layer, coordinates that stay features of their own (a normalisation's scale).
         before: sections between `embed` and the first node layer, of layers that were left out.
+        on_chunk: `(node layer, examples done, examples in all)`, called after every chunk of a pass over data.
     """
 
     node_layers: tuple[str, ...]
@@ -40,6 +42,7 @@ class Chain:
     tail: Section | None = None
     before: tuple[Section, ...] = ()
     isolated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    on_chunk: Callable[[str, int, int], None] = unwatched
 
     def __post_init__(self) -> None:
         if len(self.sections) != len(self.node_layers) - 1:
@@ -130,7 +133,8 @@ class Chain:
             with torch.no_grad():
                 return self.activation(inputs[start:stop], index)
 
-        return ActivationStream(produce, len(inputs), memory_budget, self.values_to_produce(inputs, index))
+        values, on_chunk = self.values_to_produce(inputs, index), partial(self.on_chunk, self.node_layers[index])
+        return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
 
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
         """Every node layer's activations on `inputs`.
@@ -149,7 +153,10 @@ class Chain:
             for start in range(0, len(inputs), chunk):
                 for whole, activation in zip(held, self.activations(inputs[start : start + chunk]), strict=True):
                     whole[start : start + chunk] = activation
-        return [stream_of_held(activations, memory_budget - held_bytes) for activations in held]
+        return [
+            stream_of_held(activations, memory_budget - held_bytes, partial(self.on_chunk, layer))
+            for layer, activations in zip(self.node_layers, held, strict=True)
+        ]
 
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same activations, first node layer to last, each looked at before the next is computed from it.

@@ -8,6 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+OnChunk = Callable[[int, int], None]
+"""`(examples done, examples in all)`, called after every chunk, by whatever thread used it."""
+
+
+def unwatched(*_: object) -> None:
+    """Where nobody asks how far a pass over data has come."""
+
 
 @dataclass(frozen=True)
 class ActivationStream:
@@ -16,12 +23,14 @@ class ActivationStream:
     `produce(start, stop)` returns the activations `[stop - start, position, d]` of those examples.
     `memory_budget` is in bytes and bounds the working set that one chunk may bring with it. `values_to_produce` counts
     the numbers alive per example while `produce` runs: an early, wide layer costs memory for a late, narrow one too.
+    `on_chunk` is told how far each pass has come.
     """
 
     produce: Callable[[int, int], Tensor]
     n_examples: int
     memory_budget: int
     values_to_produce: int = 0
+    on_chunk: OnChunk = unwatched
 
     def chunks(self, values_per_example: int, first: int = 0, every: int = 1) -> Iterator[Tensor]:
         """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used.
@@ -30,7 +39,9 @@ class ActivationStream:
         """
         size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
         for start in range(first * size, self.n_examples, every * size):
-            yield self.produce(start, min(start + size, self.n_examples))
+            stop = min(start + size, self.n_examples)
+            yield self.produce(start, stop)
+            self.on_chunk(stop, self.n_examples)
 
     def within(self, memory_budget: int) -> ActivationStream:
         """The same activations in chunks of another budget."""
@@ -41,9 +52,11 @@ class ActivationStream:
         return self.produce(0, 1)
 
 
-def stream_of_held(activations: Tensor, memory_budget: int) -> ActivationStream:
+def stream_of_held(activations: Tensor, memory_budget: int, on_chunk: OnChunk = unwatched) -> ActivationStream:
     """Activations `[example, position, d]` that are in memory already."""
-    return ActivationStream(lambda start, stop: activations[start:stop], len(activations), memory_budget)
+    return ActivationStream(
+        lambda start, stop: activations[start:stop], len(activations), memory_budget, on_chunk=on_chunk
+    )
 
 
 def rows_per_chunk(values_per_row: int, memory_budget: int) -> int:

@@ -19,17 +19,19 @@ from models.content_hashes import files_hash
 from models.errors import UserError
 from models.node_layer_selection import select_names
 from models.schema import ModelSettings, SchemaT
+from models.training_state import TrainingEvaluation
 from models.weights import CheckpointError, ModelFile
 
-Progress = Callable[[int, int, str], None]
-"""`(steps done, steps in all, how training stands)`, called after every step."""
+Progress = Callable[[int, int, TrainingEvaluation | None], None]
+"""`(steps done, steps in all, the last evaluation)`, called after every step or only after evaluations."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained model, and what is worth recording of the training, as JSON.
 
-    `record` has at least `summary`, one line for the log, and `reached_target`, whether training met its criterion.
+    `record` has at least `summary`, one line for the log, and `reached_target`, whether training met its criterion;
+    `history` has every evaluation's attributes (`TrainingEvaluation`), where there were any.
     """
 
     file: ModelFile
@@ -44,11 +46,13 @@ class Room(ABC, Generic[SchemaT]):
             lie in the same folder as the room's own.
         seeded: whether weights that no checkpoint gives depend on the run's seed.
         score_name: what the model's outputs are scored by.
+        lower_score_is_better: whether a model that is harmed scores more.
     """
 
     shared_code: ClassVar[tuple[str, ...]] = ()
     seeded: bool = True
     score_name: str = "accuracy"
+    lower_score_is_better: bool = False
 
     def __init__(self, settings: ModelSettings[SchemaT]) -> None:
         self.settings = settings

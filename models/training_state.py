@@ -1,12 +1,11 @@
-"""The file of an interrupted training: tensors by name, and what was measured so far."""
+"""How training stands, and the file of an interrupted one: tensors by name, and what was measured so far."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -15,24 +14,41 @@ from torch import Tensor
 from libcore.tensor_files import read_tensors, write_tensors
 from models.whole_files import written_whole
 
-Entry = TypeVar("Entry")
+
+@dataclass(frozen=True)
+class TrainingEvaluation:
+    """How training stands.
+
+    Attributes:
+        step: optimiser steps done.
+        loss: on the training split, in nats; where steps take batches, the mean since the evaluation before.
+        score: on the test split, what the model is scored by.
+        learning_rate: of the step.
+    """
+
+    step: int
+    loss: float
+    score: float
+    learning_rate: float
 
 
-def write_training_state(path: Path, tensors: dict[str, Tensor], history: Sequence[Any]) -> None:
-    """Keep tensors and a history of dataclasses; the file appears whole or not at all."""
+OnStep = Callable[[int, TrainingEvaluation | None], None]
+"""Called after every step with the number of steps done and the last evaluation."""
+
+
+def write_training_state(path: Path, tensors: dict[str, Tensor], history: Sequence[TrainingEvaluation]) -> None:
+    """Keep tensors and evaluations; the file appears whole or not at all."""
     with written_whole(path) as temporary:
         write_tensors(temporary, tensors, {"history": json.dumps([asdict(entry) for entry in history])})
 
 
-def read_training_state(
-    path: Path, entry: type[Entry], device: torch.device
-) -> tuple[dict[str, Tensor], list[Entry]] | None:
-    """Tensors and history, the latter as dataclasses of type `entry`; None where there is no readable state."""
+def read_training_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], list[TrainingEvaluation]] | None:
+    """Tensors and evaluations; None where there is no readable state."""
     if not path.is_file():
         return None
     try:
         tensors, header = read_tensors(path)
-        history = [entry(**values) for values in json.loads(header["history"])]
+        history = [TrainingEvaluation(**values) for values in json.loads(header["history"])]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
     return {name: tensor.to(device) for name, tensor in tensors.items()}, history

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.explanations import explain_composition
 from models.errors import UserError
-
-SWEEP = "LIB_SWEEP_DIRECTORY"
-"""Environment variable that tells the jobs of a sweep, wherever they run, where its report is going to be."""
-BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
-MANY_RUNS = 1000
-"""From here on it is said that runs are being checked."""
 
 
 def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
@@ -66,36 +59,20 @@ class CheckBeforeStart(Callback):
 
     @ends_the_command
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from experiments.config.model_checks import check_runs
         from experiments.config.run_directory import check_writable, refuse_foreign_sweep
-        from experiments.config.sweep import take_over_experiments_sweep
+        from experiments.config.sweep_checks import check_sweep, set_direction
+        from experiments.sweeps.parallel_jobs import share_out_cores
+        from experiments.sweeps.record import SWEEP, SweepRecord
 
         check_writable(Path(config.output_directory), "output_directory=")
         check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir=")
         refuse_foreign_sweep(Path(config.hydra.sweep.dir))
-        if str(config.hydra.sweeper.get("_target_", "")).endswith(BASIC_SWEEPER):
-            loader = GlobalHydra.instance().config_loader()
-            take_over_experiments_sweep(config, loader)
-            check_runs(planned_runs(config))
-            if str(config.hydra.launcher.get("_target_", "")).endswith(BASIC_LAUNCHER):
-                # One run after the other in any case; the sweeper composes a batch's runs before the first of them.
-                with read_write(config), open_dict(config):
-                    config.hydra.sweeper.max_batch_size = 1
-        stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        os.environ[SWEEP] = str(Path(config.hydra.sweep.dir).absolute() / "reports" / stamp)
-
-
-def planned_runs(master: DictConfig) -> Iterator[Any]:
-    """Every run's typed configuration; says what it is doing where it takes long. Raises UserError."""
-    from experiments.config.composition import validated
-    from experiments.config.sweep import Sweep
-    from experiments.pipeline.console import progress_bar
-
-    sweep = Sweep(master, GlobalHydra.instance().config_loader())
-    if len(sweep) >= MANY_RUNS:
-        print(f"checking {len(sweep):,} runs", file=sys.stderr)
-    with progress_bar("checking") as progress:
-        for number, plain in enumerate(sweep, start=1):
-            yield validated(plain)
-            if number % MANY_RUNS == 0:
-                progress(number, len(sweep), "")
+        n_jobs = check_sweep(config)
+        direction = set_direction(config)
+        given = [override.partition("=")[0] for override in config.hydra.overrides.hydra]
+        share_out_cores(config.hydra.launcher, n_jobs, "hydra.launcher.timeout_min" in given)
+        if SWEEP not in os.environ:  # else it is resumed
+            stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+            record = SweepRecord(Path(config.hydra.sweep.dir).absolute() / "reports" / stamp)
+            record.begin(sys.argv[1:], n_jobs, config.objective, direction)
+            os.environ[SWEEP] = str(record.folder)

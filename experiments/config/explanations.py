@@ -27,8 +27,12 @@ PATTERNS = {
     "device": "expected auto, cpu, cuda or cuda:N",
     "method.name": "expected letters, digits, _, - and . only",
     "model.kind": "expected letters, digits, _, - and . only",
+    "tracking.project": "expected a name without / \\ # ? % :",
 }
 """What the patterns of the schemas ask for, by key."""
+EXTRA = "local-interaction-basis[sweeps]"
+OF_EXTRA = {"hydra/launcher": ("joblib", "submitit_local", "submitit_slurm"), "hydra/sweeper": ("optuna",)}
+"""Launchers and sweepers that the extra brings."""
 TOO_SHORT = {"string_too_short": "expected a text that is not empty", "too_short": "expected at least one"}
 ROOT = "config"
 """Name of the configuration that everything is composed into."""
@@ -43,11 +47,7 @@ def explain_composition(error: Exception, overrides: Sequence[str], *, multirun:
         except (HydraException, ValueError) as grammar:
             return explain_grammar(text, grammar)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        if not group:
-            return f"--config-name {option}: no such configuration{nearest(option, [ROOT])}; expected {ROOT}"
-        options = sorted(error.options or ())
-        return f"{group}={option}: no such option{nearest(option, options)}; expected one of {', '.join(options)}"
+        return explain_option(error.missing_cfg_file, sorted(error.options or ()))
     known = known_keys()
     for override in parsed:
         if (reason := explain_override(override, known, overrides, multirun)) is not None:
@@ -58,6 +58,16 @@ def explain_composition(error: Exception, overrides: Sequence[str], *, multirun:
     if isinstance(error, MissingConfigException | SearchPathException | MarkedYAMLError):
         return reason
     return f"{overrides[0]}: {reason}" if len(overrides) == 1 and overrides[0] not in reason else reason
+
+
+def explain_option(path: str, options: Sequence[str]) -> str:
+    """A group's option that is not there, by its path."""
+    group, _, option = path.rpartition("/")
+    if not group:
+        return f"--config-name {option}: no such configuration{nearest(option, [ROOT])}; expected {ROOT}"
+    if option in OF_EXTRA.get(group, ()):
+        return f"{group}={option}: its plugin is not installed; expected pip install '{EXTRA}' before"
+    return f"{group}={option}: no such option{nearest(option, options)}; expected one of {', '.join(options)}"
 
 
 def explain_override(override: Override, known: Sequence[str], overrides: Sequence[str], multirun: bool) -> str | None:

@@ -10,6 +10,7 @@ from experiments.config.schema import RunConfig
 from experiments.config.scores import with_tolerances
 from experiments.config.settings import fit_settings
 from experiments.pipeline.tracking import check_tracking
+from experiments.sweeps.objective import check_objective
 from libcore.estimators import use_closed_form
 from models.errors import UserError
 from models.room import room_of
@@ -54,7 +55,7 @@ def check_model(config: RunConfig) -> None:
     file = room.read_checkpoint() if config.model.checkpoint is not None else None
     room.check()
     check_sizes(config, *room.split_sizes())
-    with_tolerances(config, room.score_name)
+    check_objective(with_tolerances(config, room.score_name), room)
     if config.analysis.estimator == "closed_form":
         chain = room.chain(file or room.initial(), torch.float32, torch.device("cpu"))
         for section in chain.sections:

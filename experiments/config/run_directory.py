@@ -19,12 +19,13 @@ from experiments.config.schema import RunConfig
 from models.errors import UserError
 
 STATUS = "status.json"
+METRICS = "metrics.json"
 LOG = "run.log"
 """Opened by Hydra before the run begins."""
 SWEEP_CONFIGURATION = "multirun.yaml"
 RESULTS = (
     "config.yaml",
-    "metrics.json",
+    METRICS,
     "graph.safetensors",
     "ablations.json",
     "features.json",
@@ -116,6 +117,13 @@ def results_in(directory: Path) -> set[str]:
     return {name for name in files if is_result(name)}
 
 
+def refuse_second_run(directory: Path, sweep: str, number: int) -> None:
+    """Raises UserError where another job of the same sweep has the same directory."""
+    status = read_status(directory) or {}
+    if status.get("sweep") == sweep and status.get("job") != number:
+        raise UserError(f"hydra.sweep.subdir: two runs of the sweep have the directory {directory}; expected one each")
+
+
 @contextmanager
 def held(directory: Path, option: str) -> Iterator[None]:
     """The directory is this run's alone; raises UserError while another process has it.
@@ -138,6 +146,17 @@ def held(directory: Path, option: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a run is writing there now."""
+    try:
+        with held(directory, ""):
+            return False
+    except OSError:  # there is no such directory
+        return False
+    except UserError:
+        return True
 
 
 def check_writable(directory: Path, option: str) -> None:

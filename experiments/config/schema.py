@@ -16,7 +16,7 @@ from experiments.config.method_schema import MethodPart, validated_method
 from models import validated_model
 from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
 
-Stage = Literal["basis", "edges", "ablation", "figures"]
+Stage = Literal["score", "basis", "edges", "ablation", "figures"]
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
@@ -49,6 +49,7 @@ class AnalysisConfig(Strict):
     stages: Annotated[list[Stage], Field(min_length=1)]
     n_examples: Count | None
     n_test_examples: Count | None
+    n_score_examples: Count | None
     half: Literal["first", "second"] | None
     node_layers: Annotated[list[str], Field(min_length=1)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
@@ -98,13 +99,22 @@ class AnalysisConfig(Strict):
         return bytes_of(self.memory_budget)
 
 
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+TrackedName = Annotated[str, Field(min_length=1, max_length=128)]
+"""As long as W&B takes them."""
+
+
 class TrackingConfig(Strict):
     """Weights & Biases."""
 
-    mode: Literal["offline", "online", "disabled"]
-    project: Annotated[str, Field(min_length=1)]
-    group: str | None
-    tags: list[str]
+    mode: Literal["offline", "online", "disabled"] | None
+    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]*$")] | None
+    entity: TrackedName | None
+    name: TrackedName | None
+    group: TrackedName | None
+    tags: list[Tag]
+    notes: str | None
+    artifacts: bool
 
 
 class RunConfig(Strict):
@@ -117,8 +127,10 @@ class RunConfig(Strict):
     tracking: TrackingConfig
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    threads: Count | None
     dtype: Literal["float64", "float32"]
     output_directory: Annotated[str, Field(min_length=1)]
+    objective: Annotated[str, Field(min_length=1)] | None
 
     @model_validator(mode="after")
     def makes_sense(self) -> RunConfig:

@@ -111,6 +111,14 @@ class Sweep:
                 config = plain(self.loader.load_sweep_config(self.master, [choice.text for choice in combination]))
             yield config
 
+    def directories(self) -> Iterator[str]:
+        """Every run's own part of its directory (`hydra.sweep.subdir`), composed anew for each of them."""
+        for number, combination in enumerate(product(*self.choices)):
+            config = self.loader.load_sweep_config(self.master, [choice.text for choice in combination])
+            with read_write(config), open_dict(config):
+                config.hydra.job.num, config.hydra.job.id = number, str(number)
+            yield str(config.hydra.sweep.subdir)
+
     def _without_interpolations(self, structure: tuple[str, ...]) -> Composed | None:
         """The composition of these overrides, None where values in it depend on others."""
         config = own_part(self.loader.load_sweep_config(self.master, list(structure)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from experiments.pipeline.console import AdvanceEstimate, duration, estimated_bar
+from experiments.pipeline.console import Advance, duration
 from libcore.ablation.plan import AblationPlan
 from libcore.ablation.whole_model import Evaluation
 
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 class AblationProgress:
     """Times every evaluation of a plan and shows what is left."""
 
-    def __init__(self, plan: AblationPlan, advance: AdvanceEstimate) -> None:
+    def __init__(self, plan: AblationPlan, advance: Advance) -> None:
         self.plan = plan
         self.advance = advance
         self.started = self.last = time.perf_counter()
@@ -34,7 +35,9 @@ class AblationProgress:
             log.info("ablation: at most %s in all, by the first evaluations", duration(self.first_estimate))
         done = self.plan.done
         text = f"{evaluation.layer}: {evaluation.kept} kept, score {evaluation.score:.4f}"
-        self.advance(now - self.started, seconds_left, f"{done}/{done + self.plan.left} evaluations  {text}")
+        if not math.isnan(seconds_left):
+            elapsed = now - self.started
+            self.advance(elapsed, elapsed + seconds_left, f"{done}/{done + self.plan.left} evaluations  {text}")
 
     def speed_is_known(self) -> bool:
         """Whether of both kinds an evaluation was timed without what is prepared before a curve's first."""
@@ -43,7 +46,7 @@ class AblationProgress:
 
 
 @contextmanager
-def ablation_progress(plan: AblationPlan) -> Iterator[AblationProgress]:
+def ablation_progress(plan: AblationPlan, advance: Advance) -> Iterator[AblationProgress]:
     """Say what the plan's work is at most, show it as it goes on, and say at the end what it was."""
     most = plan.left
     masks = max((curve.passes for (kind, _), curve in plan.curves.items() if kind == "edge"), default=0)
@@ -54,9 +57,8 @@ def ablation_progress(plan: AblationPlan) -> Iterator[AblationProgress]:
         f"{plan.most('edge'):,}",
         f" of up to {masks:,} section passes each" if masks else "",
     )
-    with estimated_bar("ablation") as advance:
-        progress = AblationProgress(plan, advance)
-        yield progress
+    progress = AblationProgress(plan, advance)
+    yield progress
     log.info(
         "ablation: %s of at most %s evaluations in %s%s",
         f"{plan.done:,}",

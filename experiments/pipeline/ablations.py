@@ -14,6 +14,7 @@ from experiments.config.schema import RunConfig
 from experiments.config.scores import ACCURACY, Score
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.console import Advance
 from libcore.ablation import AblationCurve, EvaluationData, ablation_steps
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
@@ -53,15 +54,16 @@ def ablation_stage(
     stage = cache.finish(
         "ablation",
         stage_key(depends_on, ("libcore",)),
-        lambda: StageResult(values=ablations_to_json(compute_ablations(config, model, bases, edges))),
+        lambda advance: StageResult(values=ablations_to_json(compute_ablations(config, model, bases, edges, advance))),
+        left_is="at most",
     )
     return stage, ablations_from_json(stage.result.values)
 
 
 def compute_ablations(
-    config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor]
+    config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor], advance: Advance
 ) -> Ablations:
-    """Both ablations on the test split, with a progress bar of what is left."""
+    """Both ablations on the test split; `advance` is told how far they have come."""
     dtype, budget, tolerances = (
         getattr(torch, config.analysis.ablation_dtype),
         config.analysis.memory_bytes,
@@ -71,7 +73,7 @@ def compute_ablations(
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
     score = Score(test.score_name, test.lower_is_better)
-    with ablation_progress(plan_ablations(chain, bases, edges, tolerances)) as progress:
+    with ablation_progress(plan_ablations(chain, bases, edges, tolerances), advance) as progress:
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)

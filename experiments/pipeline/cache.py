@@ -11,16 +11,18 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
+from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
 from libcore.tensor_files import read_tensors, write_tensors
 
@@ -53,19 +55,22 @@ class StageCache:
     directory: Path
     device: torch.device
 
-    def finish(self, stage: str, key: str, compute: Callable[[], StageResult]) -> FinishedStage:
+    def finish(
+        self, stage: str, key: str, compute: Callable[[Advance], StageResult], left_is: str = "about"
+    ) -> FinishedStage:
         """The stage's result: read if it is there and whole, else computed and kept.
 
-        A second process that wants the same result waits for the first.
+        `compute` is given what it tells how far it has come; `left_is` says what an estimate of the time left is. A
+        second process that wants the same result waits for the first.
         """
         folder = self.directory / stage / key
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+        with alone(folder.with_suffix(".lock"), stage):
             if (found := self._read(folder)) is not None:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
                 return FinishedStage(found[0], key, found[1], reused=True)
-            with measured(self.device) as resources:
-                computed = compute()
+            with measured(self.device) as resources, progress_of(stage, left_is) as advance:
+                computed = compute(advance)
             # As it will be read back: strides decide the last bit of sums over a tensor.
             result = replace(computed, tensors={name: tensor.contiguous() for name, tensor in computed.tensors.items()})
             self._write(folder, result, resources)
@@ -92,3 +97,19 @@ class StageCache:
         values = {"values": result.values, "resources": vars(resources)}
         (temporary / "values.json").write_text(json.dumps(values), encoding="utf-8")
         os.replace(temporary, folder)
+
+
+@contextmanager
+def alone(lock: Path, stage: str) -> Iterator[None]:
+    """Hold a stage's lock; waiting for another process that computes the same is said."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another run is computing it; waiting", stage)
+        with progress_of(f"{stage} (waiting for another run)"):
+            held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from experiments.pipeline.ablations import Ablations, plain
-from experiments.pipeline.cache import FinishedStage
 from experiments.pipeline.resources import Resources
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
@@ -21,16 +20,16 @@ def feature_metrics(bases: dict[str, Basis]) -> Metrics:
 
 
 def ablation_metrics(ablations: Ablations) -> Metrics:
-    """Needed features and edges at every tolerance; the total is over all layer pairs."""
+    """Needed features and edges at every tolerance; totals are over all node layers and all layer pairs."""
     metrics: Metrics = {}
-    for layer, curve in ablations.nodes.items():
-        metrics |= {f"features/needed_{plain(tolerance)}/{layer}": n for tolerance, n in curve.needed.items()}
-    totals: dict[float, int] = {}
-    for layer, curve in ablations.edges.items():
-        metrics |= {f"edges/needed_{plain(tolerance)}/{layer}": n for tolerance, n in curve.needed.items()}
-        for tolerance, n in curve.needed.items():
-            totals[tolerance] = totals.get(tolerance, 0) + n
-    return metrics | {f"edges/needed_{plain(tolerance)}/total": n for tolerance, n in totals.items()}
+    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
+        totals: dict[float, int] = {}
+        for layer, curve in curves.items():
+            metrics |= {f"{kind}/needed_{plain(tolerance)}/{layer}": n for tolerance, n in curve.needed.items()}
+            for tolerance, n in curve.needed.items():
+                totals[tolerance] = totals.get(tolerance, 0) + n
+        metrics |= {f"{kind}/needed_{plain(tolerance)}/total": n for tolerance, n in totals.items()}
+    return metrics
 
 
 def sparsity_metrics(graph: InteractionGraph) -> Metrics:
@@ -47,9 +46,22 @@ def community_metrics(communities: Communities) -> Metrics:
     return {"graph/modularity": communities.modularity, "graph/communities": communities.count}
 
 
-def resource_metrics(stages: dict[str, FinishedStage], others: dict[str, Resources]) -> Metrics:
-    """Seconds and bytes of every stage, as they were when it was computed."""
-    taken = {name: stage.resources for name, stage in stages.items()} | others
-    return {f"time/{name}": resources.seconds for name, resources in taken.items()} | {
-        f"memory/{name}": resources.peak_memory for name, resources in taken.items()
-    }
+def resource_metrics(stage: str, resources: Resources) -> Metrics:
+    """Seconds and bytes of a stage, as they were when it was computed."""
+    return {f"time/{stage}": resources.seconds, f"memory/{stage}": resources.peak_memory}
+
+
+def aliases(metrics: Metrics) -> Metrics:
+    """The numbers that runs are sorted and filtered by, under plain names; needed counts at the tightest tolerance."""
+    named = {"test_score": "score/test", "train_score": "score/train", "modularity": "graph/modularity"}
+    found = {alias: metrics[key] for alias, key in named.items() if key in metrics}
+    for kind in ("features", "edges"):
+        totals = [key for key in metrics if key.startswith(f"{kind}/needed_") and key.endswith("/total")]
+        if totals:
+            tightest = min(totals, key=lambda key: float(key.split("/")[1].removeprefix("needed_")))
+            found[f"{kind}_needed_total"] = metrics[tightest]
+    if kept := [n for key, n in metrics.items() if key.startswith("features/kept/")]:
+        found["features_kept_total"] = sum(kept)
+    if seconds := [taken for key, taken in metrics.items() if key.startswith("time/")]:
+        found["seconds_total"] = sum(seconds)
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.config.run_directory import LOG, STATUS, clear, results_in
+from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
 from experiments.config.schema import RunConfig
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
@@ -16,14 +17,19 @@ from models.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def carry_out(config: RunConfig, directory: Path, sweep: str | None) -> str:
-    """The pipeline, and what `status.json` says of it. `finished`, `failed`, or `refused`: the user's error."""
+def carry_out(
+    config: RunConfig, directory: Path, sweep: tuple[str, int] | None = None, notes: str | None = None
+) -> str:
+    """The pipeline, and what `status.json` says of it. `finished`, `failed`, or `refused`: the user's error.
+
+    `sweep` is the folder of its record and the number of the job in it; `notes` are the tracker's.
+    """
     clear(directory)
     foreign = results_in(directory)
-    status = {"status": "running", "started": now()} | ({"sweep": sweep} if sweep else {})
+    status = {"status": "running", "started": now()} | ({"sweep": sweep[0], "job": sweep[1]} if sweep else {})
     write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
     try:
-        run_pipeline(config, directory, Path(sweep).name if sweep else None)
+        run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes)
         log.info("finished: %s", directory)
         status["status"] = outcome = "finished"
     except UserError as error:
@@ -42,6 +48,17 @@ def carry_out(config: RunConfig, directory: Path, sweep: str | None) -> str:
         files = sorted([*own, *(results_in(directory) - foreign)])
         write_json(directory / STATUS, status | {"ended": now(), "files": files})
     return outcome
+
+
+def objective_of(directory: Path, objective: str | None) -> float | None:
+    """The metric that a sweep is after, as a finished run's `metrics.json` has it; None where there is none."""
+    if objective is None:
+        return None
+    try:
+        value = json.loads((directory / METRICS).read_text(encoding="utf-8")).get(objective)
+    except FileNotFoundError:
+        return None
+    return None if value is None else float(value)
 
 
 def now() -> str:

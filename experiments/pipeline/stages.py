@@ -1,4 +1,4 @@
-"""The pipeline's stages: model, statistics, basis, edges (ablation: `ablations.py`).
+"""The pipeline's stages: model, statistics, basis, edges, scores (ablation: `ablations.py`).
 
 Each is a function with a typed result that can be called by hand, and is kept under a key of its content.
 """
@@ -6,7 +6,8 @@ Each is a function with a typed result that can be called by hand, and is kept u
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,34 @@ from torch import Tensor
 from experiments.config.schema import RunConfig
 from experiments.config.settings import fit_settings, probes_of, quadrature_of
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
-from experiments.pipeline.console import progress_bar
+from experiments.pipeline.console import Advance, PassesOverData
 from libcore import codec
+from libcore.ablation import unablated_score
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.completeness import chain_completeness
 from libcore.graph import interaction_edges
 from libcore.messages import one_line
 from libcore.statistics import LayerStatistics, chain_statistics
+from models.analysed import AnalysedModel
 from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
 from models.imported_sources import imported_sources
 from models.room import Room
+from models.training_state import TrainingEvaluation
 from models.weights import ModelFile
 
 log = logging.getLogger(__name__)
 
 
-def model_stage(cache: StageCache, room: Room[Any]) -> FinishedStage:
-    """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can."""
+def model_stage(
+    cache: StageCache, room: Room[Any], on_evaluation: Callable[[TrainingEvaluation], None] = lambda evaluation: None
+) -> FinishedStage:
+    """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can.
+
+    `on_evaluation` is told of every evaluation while training goes on, of the last one several times, and when it has
+    ended, or had ended before, of all of them.
+    """
     depends_on: dict[str, Any] = {"model": room.depends_on, "source": room.source_hash()}
     if room.model.checkpoint is not None:
         path = Path(room.model.checkpoint)
@@ -42,20 +52,31 @@ def model_stage(cache: StageCache, room: Room[Any]) -> FinishedStage:
         content = file_hash(path) if path.is_file() else None
         key = stage_key(depends_on | {"checkpoint": content}, room.shared_code)
         record = {"summary": f"from {path}", "reached_target": True}
-        return cache.finish("model", key, lambda: stored(room.read_checkpoint(), record))
+        return cache.finish("model", key, lambda _: stored(room.read_checkpoint(), record))
     if room.seeded:
         depends_on |= {"seed": room.settings.seed}
     key = stage_key(depends_on | {"device": cache.device.type}, room.shared_code)
     state = cache.directory / "model" / f"{key}.training.safetensors"
 
-    def compute() -> StageResult:
-        with progress_bar("training") as progress:
-            trained = room.train(cache.device, state, progress)
+    def compute(advance: Advance) -> StageResult:
+        def progress(done: int, total: int, last: TrainingEvaluation | None) -> None:
+            if last is not None:
+                on_evaluation(last)
+            advance(done, total, "" if last is None else told(last, room.score_name))
+
+        trained = room.train(cache.device, state, progress)
         return stored(trained.file, trained.record)
 
     stage = cache.finish("model", key, compute)
+    for evaluation in stage.result.values.get("history", ()):
+        on_evaluation(TrainingEvaluation(**evaluation))
     state.unlink(missing_ok=True)
     return stage
+
+
+def told(evaluation: TrainingEvaluation, score_name: str) -> str:
+    """`loss 0.12  test accuracy 0.9811`: what is shown beside the progress of a training."""
+    return f"loss {evaluation.loss:.3g}  test {score_name} {evaluation.score:.4f}"
 
 
 def stored(file: ModelFile, record: dict[str, Any]) -> StageResult:
@@ -80,8 +101,9 @@ def statistics_stage(
         "dtype": config.dtype,
     }
 
-    def compute() -> StageResult:
-        statistics = chain_statistics(chain, inputs, config.analysis.memory_bytes)
+    def compute(advance: Advance) -> StageResult:
+        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.node_layers)))
+        statistics = chain_statistics(watched, inputs, config.analysis.memory_bytes)
         return StageResult(codec.tensors_of_statistics(statistics), codec.values_of_statistics(statistics))
 
     stage = cache.finish("statistics", stage_key(depends_on, ("libcore", "models")), compute)
@@ -109,9 +131,10 @@ def basis_stage(
         "seed": config.seed if method.seeded else None,
     } | estimator_depends_on(config)
 
-    def compute() -> StageResult:
+    def compute(advance: Advance) -> StageResult:
+        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.sections)))
         try:
-            bases = method(chain, inputs, statistics, settings, **options)
+            bases = method(watched, inputs, statistics, settings, **options)
         except ValueError as error:  # what a method says of options, files and bases that do not suit the model
             raise UserError(one_line(error)) from error
         return StageResult(codec.tensors_of_bases(bases), errors.values())
@@ -127,9 +150,10 @@ def edges_stage(
     quadrature, errors = quadrature_of(config), SamplingErrors("edges")
     depends_on = {"basis": basis_key, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
 
-    def compute() -> StageResult:
+    def compute(advance: Advance) -> StageResult:
+        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.sections)))
         estimator, budget = config.analysis.estimator, config.analysis.memory_bytes
-        edges = interaction_edges(chain, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
+        edges = interaction_edges(watched, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
         completeness = chain_completeness(chain, inputs, bases, quadrature, budget)
         worst = max(completeness, key=lambda layer: completeness[layer], default=None)
         if worst is not None:
@@ -138,6 +162,27 @@ def edges_stage(
 
     stage = cache.finish("edges", stage_key(depends_on, ("libcore",)), compute)
     return stage, on_device(stage, cache.device)
+
+
+def score_stage(cache: StageCache, config: RunConfig, model_key: str, model: AnalysedModel) -> FinishedStage:
+    """The model's own score on both splits, on the first `analysis.n_score_examples` of each."""
+    depends_on = {
+        "model": model_key,
+        "dtype": config.analysis.ablation_dtype,
+        "n_examples": config.analysis.n_score_examples,
+    }
+
+    def compute(advance: Advance) -> StageResult:
+        chain = model.chain(getattr(torch, config.analysis.ablation_dtype))
+        splits = {"train": model.train, "test": model.test}
+        passes, scores = PassesOverData(advance, len(splits)), {}
+        for name, split in splits.items():
+            watched = replace(chain, on_chunk=lambda _, done, total, name=name: passes(f"{name} split", done, total))
+            data = split.first(config.analysis.n_score_examples)
+            scores[name] = unablated_score(watched, data, config.analysis.memory_bytes)
+        return StageResult(values=scores)
+
+    return cache.finish("score", stage_key(depends_on, ("libcore", "models")), compute)
 
 
 def estimator_depends_on(config: RunConfig) -> dict[str, Any]:
@@ -161,16 +206,13 @@ class SamplingErrors:
         return {"sampling_error": self.by_layer} if self.by_layer else {}
 
 
-def error_metrics(stages: dict[str, FinishedStage]) -> dict[str, float]:
-    """Errors under their metric keys: of sampling, where bases or edges were sampled; of the edges' integration."""
-    metrics = {
-        f"estimator/{stage}_error/{layer}": error
-        for stage in ("basis", "edges")
-        if stage in stages
-        for layer, error in stages[stage].result.values.get("sampling_error", {}).items()
+def error_metrics(stage: str, finished: FinishedStage) -> dict[str, float]:
+    """Errors of bases or edges under their metric keys: of sampling, where they were sampled; of edges' integration."""
+    values = finished.result.values
+    sampling, completeness = values.get("sampling_error", {}), values.get("completeness", {})
+    return {f"estimator/{stage}_error/{layer}": error for layer, error in sampling.items()} | {
+        f"edges/completeness/{layer}": error for layer, error in completeness.items()
     }
-    completeness = stages["edges"].result.values["completeness"] if "edges" in stages else {}
-    return metrics | {f"edges/completeness/{layer}": error for layer, error in completeness.items()}
 
 
 def on_device(stage: FinishedStage, device: torch.device) -> dict[str, Tensor]:

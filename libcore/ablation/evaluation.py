@@ -90,10 +90,13 @@ def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
 @torch.no_grad()
 def unablated_score(chain: Chain, data: EvaluationData, memory_budget: int) -> float:
     """Score of the model itself."""
-    chunk = examples_per_pass(chain, data, memory_budget)
-    return data.mean_score(
-        lambda start, stop: chain.output_from(chain.activation(data.inputs[start:stop], 0), 0), chunk
-    )
+
+    def output_of(start: int, stop: int) -> Tensor:
+        output = chain.output_from(chain.activation(data.inputs[start:stop], 0), 0)
+        chain.on_chunk(chain.node_layers[0], stop, len(data.inputs))
+        return output
+
+    return data.mean_score(output_of, examples_per_pass(chain, data, memory_budget))
 
 
 def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:

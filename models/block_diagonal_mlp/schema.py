@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from models.schema import Count, ModelSchema
 
-ALL_COMBINATIONS = "takes all combinations, a part of which is not independent"
+ALL_COMBINATIONS = "is tested on all combinations, in order: the first of them are not independent"
 
 
 class Schema(ModelSchema):
@@ -18,8 +18,6 @@ class Schema(ModelSchema):
     room: ClassVar[str] = "models.block_diagonal_mlp.room:BlockDiagonalMlp"
     expects_null: ClassVar[Mapping[str, str]] = {
         **ModelSchema.expects_null,
-        "analysis.n_examples": ALL_COMBINATIONS,
-        "analysis.half": ALL_COMBINATIONS,
         "analysis.n_test_examples": ALL_COMBINATIONS,
     }
 

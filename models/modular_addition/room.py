@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from models.analysed import AnalysedModel
 from models.modular_addition.data import split_pairs
 from models.modular_addition.model import analysed, load_weights
 from models.modular_addition.schema import Schema
-from models.modular_addition.training import TrainingSettings, TrainingState, train
+from models.modular_addition.training import TrainingSettings, train
 from models.modular_addition.transformer import NODE_LAYERS, Architecture, chain_of, initial_weights
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
@@ -48,23 +48,19 @@ class ModularAddition(Room[Schema]):
         settings = self.model.training.model_dump()
         first, second = settings.pop("betas")
 
-        def show(state: TrainingState) -> None:
-            text = f"loss {state.loss:.1e}  test accuracy {state.test_accuracy:.4f}"
-            progress(state.step, settings["max_steps"], text)
-
         result = train(
             self.architecture,
             TrainingSettings(**settings, betas=(first, second)),
             *split_pairs(self.model.modulus, self.model.train_fraction, self.model.split_seed),
             self.settings.seed,
             device,
-            show,
+            lambda evaluation: progress(evaluation.step, settings["max_steps"], evaluation),
         )
         history, last = result.history, result.history[-1]
         record = {
-            "history": [[entry.step, entry.loss, entry.test_accuracy] for entry in history],
+            "history": [asdict(evaluation) for evaluation in history],
             "reached_target": result.reached_target,
-            "summary": f"{last.step} steps, loss {last.loss:.1e}, test accuracy {last.test_accuracy:.4f}",
+            "summary": f"{last.step} steps, loss {last.loss:.1e}, test accuracy {last.score:.4f}",
         }
         return Trained(ModelFile(result.weights), record)
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from models.modular_addition.data import Examples
 from models.modular_addition.transformer import Architecture, Weights, initial_weights, logits_from_pairs
+from models.training_state import TrainingEvaluation
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,11 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """What the progress bar shows after an evaluation."""
-
-    step: int
-    loss: float
-    test_accuracy: float
-
-
-@dataclass(frozen=True)
 class TrainingResult:
     """Trained weights, how training went and whether it met its criterion."""
 
     weights: Weights
-    history: list[TrainingState]
+    history: list[TrainingEvaluation]
     reached_target: bool
 
 
@@ -57,7 +49,7 @@ def train(
     test_split: Examples,
     seed: int,
     device: torch.device,
-    on_evaluation: Callable[[TrainingState], None] = lambda state: None,
+    on_evaluation: Callable[[TrainingEvaluation], None] = lambda evaluation: None,
 ) -> TrainingResult:
     """Train in float32; deterministic by seed on one machine.
 
@@ -82,20 +74,22 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
 
-    history: list[TrainingState] = []
+    history: list[TrainingEvaluation] = []
     running = 0
     for step in range(1, settings.max_steps + 1):
         loss = functional.cross_entropy(logits_from_pairs(weights, *train_pairs), train_labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        learning_rate = float(schedule.get_last_lr()[0])
         schedule.step()
         if step % settings.evaluate_every == 0 or step == settings.max_steps:
             with torch.no_grad():
                 predictions = logits_from_pairs(weights, *test_pairs).argmax(-1)
-            history.append(TrainingState(step, loss.item(), (predictions == test_labels).double().mean().item()))
+            accuracy = (predictions == test_labels).double().mean().item()
+            history.append(TrainingEvaluation(step, loss.item(), accuracy, learning_rate))
             on_evaluation(history[-1])
-            running = running + 1 if history[-1].test_accuracy >= settings.target_accuracy else 0
+            running = running + 1 if accuracy >= settings.target_accuracy else 0
             if running == settings.patience:
                 break
     trained = {name: weight.detach() for name, weight in weights.items()}

@@ -39,6 +39,7 @@ class OwnRoom(Room[FactorySchema]):
         self.seeded = settings.model.takes_seed()
         self.own = self.made()
         self.score_name = self.own.test.score_name
+        self.lower_score_is_better = self.own.test.lower_is_better
         self.whole_chain = cache(self.built_chain)
 
     def made(self) -> OwnModel:

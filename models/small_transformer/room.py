@@ -13,7 +13,8 @@ from models.errors import UserError
 from models.room import Progress, Trained
 from models.small_transformer.network import Sizes, initial_model
 from models.small_transformer.schema import Schema
-from models.small_transformer.training import Evaluation, TrainingSettings, train
+from models.small_transformer.training import TrainingSettings, train
+from models.training_state import TrainingEvaluation
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import convert
 from models.transformer.model import LanguageModel
@@ -79,9 +80,8 @@ class SmallTransformer(LanguageModelRoom[Schema]):
         settings, text = TrainingSettings(**options, betas=(first, second)), self.text
         network = initial_model(self.sizes, self.settings.seed, device)
 
-        def show(step: int, last: Evaluation | None) -> None:
-            shown = "" if last is None else f"loss {last.loss:.3f}  test {last.test_cross_entropy:.3f} nats"
-            progress(step, settings.steps, shown)
+        def show(step: int, last: TrainingEvaluation | None) -> None:
+            progress(step, settings.steps, last)
 
         history = train(network, settings, text.train, text.test, self.settings.seed, state, show)
         last = history[-1]
@@ -91,9 +91,8 @@ class SmallTransformer(LanguageModelRoom[Schema]):
                 f"model.training.learning_rate={settings.learning_rate}: training diverged; expected a smaller one"
             )
         record = {
-            "history": [[entry.step, entry.loss, entry.test_cross_entropy] for entry in history],
-            "reached_target": last.test_cross_entropy <= settings.target_cross_entropy,
-            "summary": f"{last.step} steps, loss {last.loss:.3f}, "
-            f"test cross-entropy {last.test_cross_entropy:.3f} nats per token",
+            "history": [asdict(evaluation) for evaluation in history],
+            "reached_target": last.score <= settings.target_cross_entropy,
+            "summary": f"{last.step} steps, loss {last.loss:.3f}, test cross-entropy {last.score:.3f} nats per token",
         }
         return Trained(LanguageModel(*convert(network), text.vocabulary).packed(), record)

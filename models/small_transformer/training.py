@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.training_state import read_training_state, write_training_state
+from models.training_state import OnStep, TrainingEvaluation, read_training_state, write_training_state
 
 EVALUATION_BATCH = 64
 LARGEST_GRADIENT = 1.0
@@ -47,19 +47,6 @@ class TrainingSettings:
         return self.learning_rate * (1 + math.cos(math.pi * falling)) / 2
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How training stands: steps done, mean training loss since the evaluation before, test cross-entropy, in nats."""
-
-    step: int
-    loss: float
-    test_cross_entropy: float
-
-
-OnStep = Callable[[int, Evaluation | None], None]
-"""Called after every step with the number of steps done and the last evaluation."""
-
-
 def train(
     model: nn.Module,
     settings: TrainingSettings,
@@ -68,7 +55,7 @@ def train(
     seed: int,
     state_file: Path,
     on_step: OnStep = lambda step, evaluation: None,
-) -> list[Evaluation]:
+) -> list[TrainingEvaluation]:
     """Train `model`, which maps tokens to logits, in place and where it is. Returns every evaluation.
 
     What the next step needs is written to `state_file` after each evaluation; if the file is there, training goes on
@@ -96,7 +83,8 @@ def train(
         on_step(step, history[-1] if history else None)
         if step % settings.evaluate_every == 0 or step == settings.steps:
             mean_loss = total.item() / (step - (history[-1].step if history else 0))
-            history.append(Evaluation(step, mean_loss, cross_entropy(model, test_split)))
+            learning_rate = optimiser.param_groups[0]["lr"]
+            history.append(TrainingEvaluation(step, mean_loss, cross_entropy(model, test_split), learning_rate))
             write_state(state_file, model, optimiser, history)
             total.zero_()
     model.eval()
@@ -142,7 +130,9 @@ def cross_entropy(model: nn.Module, split: Int[Tensor, "example position"]) -> f
     return total / split[:, 1:].numel()
 
 
-def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Evaluation]) -> None:
+def write_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[TrainingEvaluation]
+) -> None:
     """Weights, moments and evaluations so far; the file appears whole or not at all."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
@@ -151,9 +141,9 @@ def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, 
     write_training_state(path, tensors, history)
 
 
-def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[Evaluation]:
+def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[TrainingEvaluation]:
     """Put the state of an interrupted training back; its evaluations so far, none where there is no readable state."""
-    found = read_training_state(path, Evaluation, next(model.parameters()).device)
+    found = read_training_state(path, next(model.parameters()).device)
     if found is None:
         return []
     tensors, history = found

@@ -36,6 +36,7 @@ class LanguageModelRoom(Room[SchemaT]):
 
     shared_code = (CODE,)
     score_name = "cross-entropy"
+    lower_score_is_better = True
 
     @abstractmethod
     def read_text(self) -> TextData:

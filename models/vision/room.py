@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,11 @@ from models.content_hashes import stage_key
 from models.errors import UserError
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
+from models.training_state import TrainingEvaluation
 from models.vision.configuration import ImageClassifierSchema
 from models.vision.images import FORMATS, DatasetError, ImageDataset, check_available, dataset_hash, load_images
 from models.vision.model import analysed, load_weights, weights_of
-from models.vision.training import EpochResult, TrainingSettings, train
+from models.vision.training import TrainingSettings, train
 from models.weights import ModelFile
 
 READERS = ("models.vision.cifar10_parquet", "models.vision.cifar10_torchvision", "models.vision.digits")
@@ -95,9 +97,8 @@ class ImageClassifierRoom(Room[ImageSchemaT]):
         train_split, test_split = self.dataset.train, self.dataset.test
         n_steps = settings.epochs * (len(train_split) // min(settings.batch_size, len(train_split)))
 
-        def show(step: int, result: EpochResult | None) -> None:
-            text = "" if result is None else f"loss {result.loss:.3f}  test {result.test_accuracy:.4f}"
-            progress(step, n_steps, text)
+        def show(step: int, last: TrainingEvaluation | None) -> None:
+            progress(step, n_steps, last)
 
         history = train(network, settings, train_split, test_split, self.settings.seed, device, state, show)
         last, weights = history[-1], weights_of(network)
@@ -107,9 +108,9 @@ class ImageClassifierRoom(Room[ImageSchemaT]):
                 f"model.training.learning_rate={settings.learning_rate}: training diverged; expected a smaller one"
             )
         record = {
-            "history": [[result.epoch, result.loss, result.test_accuracy] for result in history],
+            "history": [asdict(evaluation) for evaluation in history],
             "reached_target": True,
-            "summary": f"{last.epoch} epochs, loss {last.loss:.3f}, test accuracy {last.test_accuracy:.4f}",
+            "summary": f"{settings.epochs} epochs, loss {last.loss:.3f}, test accuracy {last.score:.4f}",
         }
         return Trained(ModelFile(weights), record)
 

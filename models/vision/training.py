@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.training_state import read_training_state, write_training_state
+from models.training_state import OnStep, TrainingEvaluation, read_training_state, write_training_state
 from models.vision.images import LabelledImages
 
 EVALUATION_BATCH = 1000
@@ -44,19 +43,6 @@ class TrainingSettings:
         return self.learning_rate * (1 + math.cos(math.pi * falling)) / 2
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """How training stands after an epoch: number of epochs, mean training loss, test accuracy."""
-
-    epoch: int
-    loss: float
-    test_accuracy: float
-
-
-OnStep = Callable[[int, EpochResult | None], None]
-"""Called after every step with the number of steps done and the last epoch's result."""
-
-
 def train(
     model: nn.Module,
     settings: TrainingSettings,
@@ -65,9 +51,9 @@ def train(
     seed: int,
     device: torch.device,
     state_file: Path,
-    on_step: OnStep = lambda step, result: None,
-) -> list[EpochResult]:
-    """Train `model` in place, in float32. Returns every epoch's result.
+    on_step: OnStep = lambda step, evaluation: None,
+) -> list[TrainingEvaluation]:
+    """Train `model` in place, in float32. Returns an evaluation for every epoch.
 
     After each epoch all that the next one needs is written to `state_file`; if the file is there, training goes on from
     it and ends as it would have without the interruption, as an epoch's random numbers follow from seed and number.
@@ -84,8 +70,9 @@ def train(
     )
     history = read_state(state_file, model, optimiser)
     for epoch in range(len(history), settings.epochs):
-        loss = train_epoch(model, optimiser, settings, train_split, epoch, seed, history, on_step)
-        history.append(EpochResult(epoch + 1, loss, accuracy(model, test_split)))
+        step, loss = train_epoch(model, optimiser, settings, train_split, epoch, seed, history, on_step)
+        learning_rate = optimiser.param_groups[0]["lr"]
+        history.append(TrainingEvaluation(step, loss, accuracy(model, test_split), learning_rate))
         write_state(state_file, model, optimiser, history)
     model.eval()
     return history
@@ -98,10 +85,10 @@ def train_epoch(
     split: LabelledImages,
     epoch: int,
     seed: int,
-    history: list[EpochResult],
+    history: list[TrainingEvaluation],
     on_step: OnStep,
-) -> float:
-    """One pass over the images in random order, the last incomplete batch left out. Returns the mean loss."""
+) -> tuple[int, float]:
+    """One pass over the images in random order, the last incomplete batch left out. Steps done and mean loss."""
     generator = Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
     batch_size = min(settings.batch_size, len(split))
@@ -119,7 +106,7 @@ def train_epoch(
         optimiser.step()
         total += loss.detach()
         on_step(epoch * n_steps + step + 1, history[-1] if history else None)
-    return total.item() / n_steps
+    return (epoch + 1) * n_steps, total.item() / n_steps
 
 
 def augmented(
@@ -158,8 +145,10 @@ def accuracy(model: nn.Module, split: LabelledImages) -> float:
     return correct / len(split)
 
 
-def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[EpochResult]) -> None:
-    """Weights, momenta and results so far; the file appears whole or not at all."""
+def write_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[TrainingEvaluation]
+) -> None:
+    """Weights, momenta and evaluations so far; the file appears whole or not at all."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     momenta = zip(model.named_parameters(), optimiser.param_groups[0]["params"], strict=True)
     for (name, _), parameter in momenta:
@@ -168,9 +157,9 @@ def write_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, 
     write_training_state(path, tensors, history)
 
 
-def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[EpochResult]:
-    """Put the state of an interrupted training back; its results so far, none where there is no readable state."""
-    found = read_training_state(path, EpochResult, next(model.parameters()).device)
+def read_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[TrainingEvaluation]:
+    """Put the state of an interrupted training back; its evaluations so far, none where there is no readable state."""
+    found = read_training_state(path, next(model.parameters()).device)
     if found is None:
         return []
     tensors, history = found

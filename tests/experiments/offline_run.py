@@ -32,6 +32,9 @@ class OfflineRun:
         summary: the last word on every summary key, without W&B's own keys.
         history: one dictionary for every logged step, likewise.
         exit_code: None as long as the run has not ended.
+        axes: by name of a defined metric, what it is drawn against.
+        artifacts: type of each artifact, and the paths in it.
+        environment: what W&B notes of the machine and the code.
     """
 
     run: RunRecord
@@ -39,6 +42,9 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int | None = None
+    axes: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, list[str]] = field(default_factory=dict)
+    environment: list[Any] = field(default_factory=list)
 
 
 def read_offline_run(path: Path, timeout: float = 30.0) -> OfflineRun:
@@ -67,6 +73,12 @@ def replay(content: bytes) -> OfflineRun | None:
             found.summary |= items(record.summary.update)
         elif found is not None and kind == "history":
             found.history.append(items(record.history.item))
+        elif found is not None and kind == "metric" and record.metric.step_metric:
+            found.axes[record.metric.name.replace("\\.", ".")] = record.metric.step_metric
+        elif found is not None and kind == "artifact":
+            found.artifacts[record.artifact.type] = [entry.path for entry in record.artifact.manifest.contents]
+        elif found is not None and kind == "environment":
+            found.environment.append(record.environment)
         elif found is not None and kind == "exit":
             found.exit_code = record.exit.exit_code
     return found

@@ -84,7 +84,7 @@ TOY_MODELS = {
 }
 """Overrides that make each kind of model small."""
 TOY = TOY_MODELS["modular_addition"]
-QUICK = (*TOY, "analysis.stages=[basis,edges,ablation]", "tracking.mode=disabled")
+QUICK = (*TOY, "analysis.stages=[score,basis,edges,ablation]", "tracking.mode=disabled")
 """Without figures and tracker, which take most of a toy run's time."""
 
 

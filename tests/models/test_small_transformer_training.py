@@ -49,7 +49,7 @@ def test_training_learns_and_is_the_same_by_seed(text, sizes, tmp_path):
         for n, seed in enumerate((3, 3, 4))
     ]
     assert [entry.step for entry in histories[0]] == [6, 12, 18, 24]
-    assert histories[0][-1].test_cross_entropy < 0.8 * histories[0][0].test_cross_entropy
+    assert histories[0][-1].score < 0.8 * histories[0][0].score
     assert histories[0] == histories[1]
     assert histories[0] != histories[2]
 

@@ -1,0 +1,98 @@
+"""Whether W&B's service can be had now: asked once a process, and answered in seconds.
+
+Host and account are wandb's own. It is asked here rather than through wandb, whose own process goes on asking a service
+that hangs, and is waited for when this one ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from libcore.messages import one_line
+from models.errors import UserError
+
+SECONDS = 8.0
+WHO_AM_I = json.dumps({"query": "query Viewer { viewer { id } }"}).encode()
+REFUSED = (401, 403)
+"""HTTP statuses that say that the account is the trouble, not the service."""
+
+
+@cache
+def wandb_module() -> ModuleType:
+    """wandb, set up to be silent and to ask nobody for anything; each run is given a mode of its own.
+
+    The parameters that a sweep's agent leaves in a file reach a run as overrides on its command line, which the
+    configuration is composed of; W&B would write them over the configuration once more, as strings beside its keys.
+    """
+    os.environ.pop("WANDB_SWEEP_PARAM_PATH", None)
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True, mode="offline"))
+    return wandb
+
+
+@cache
+def trouble_with_service() -> str | None:
+    """Why nothing can be uploaded, None where it can.
+
+    Raises UserError where no account is logged in, or the service refuses the one that is.
+    """
+    settings = wandb_module().setup().settings
+    settings.mode = "online"
+    trouble = trouble_with(settings)
+    if trouble is not None:
+        leave_service_alone()
+    return trouble
+
+
+def leave_service_alone() -> None:
+    """Nothing is sent any more, W&B's reports on itself included, which a process waits for when it ends."""
+    wandb_module().setup().settings.mode = "offline"
+    with suppress(ImportError, AttributeError):
+        proxy = import_module("wandb.analytics.opentelemetry.opentelemetry_proxy")
+        proxy.disable()
+
+
+def trouble_with(settings: Any) -> str | None:
+    """The same, asked anew, of the service that W&B's `settings` name."""
+    if not wandb_module().login(prompt=False, verify=False):
+        raise UserError(
+            f"tracking.mode=online: no W&B account is logged in at {settings.base_url}; expected `wandb login` first, "
+            "or tracking.mode=offline"
+        )
+    try:
+        answer = viewer(settings.base_url, settings.api_key)
+    except HTTPError as error:
+        if error.code not in REFUSED:
+            return f"{settings.base_url}: {error.code} {error.reason}"
+        answer = {}
+    except (URLError, OSError, ValueError) as error:
+        return f"{settings.base_url}: {one_line(getattr(error, 'reason', error))}"
+    # An account without a key, by an identity token, is verified by wandb alone.
+    if settings.api_key is not None and not (answer.get("data") or {}).get("viewer"):
+        raise UserError(
+            f"tracking.mode=online: {settings.base_url} refuses the W&B account that is logged in; expected "
+            "`wandb login --relogin`, or tracking.mode=offline"
+        )
+    return None
+
+
+def viewer(host: str, key: str | None) -> dict[str, dict[str, object] | None]:
+    """What the service says of whose key this is; raises urllib's errors, and ValueError for no JSON object."""
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(f'api:{key}'.encode()).decode()}"
+    with urlopen(Request(f"{host}/graphql", data=WHO_AM_I, headers=headers), timeout=SECONDS) as response:
+        answer = json.load(response)
+    if not isinstance(answer, dict):
+        raise ValueError(f"answers {one_line(answer)}; expected an object")
+    return answer

@@ -1,0 +1,137 @@
+"""What is known of a sweep on disk: how it was begun, and of each job whether it has begun and how it came out.
+
+Jobs write it, in whatever process or on whatever machine they run; the command that began the sweep reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config.run_directory import LOG, is_held, read_status
+from experiments.pipeline.json_files import write_json
+from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slots_are_taken
+from models.errors import UserError
+
+SWEEP = "LIB_SWEEP_DIRECTORY"
+"""Environment variable that tells the jobs of a sweep where its record is, and its report is going to be."""
+RECORD, JOBS = "sweep.json", "runs.jsonl"
+STARTED, FINISHED = "started", "finished"
+SECONDS_BETWEEN_LOOKS, LOOKS_FOR_WAITING = 0.5, 40
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep, or a single run.
+
+    Attributes:
+        number: in the sweep.
+        overrides: what it was called with, which tells it apart from the others.
+        directory: of its run.
+        status: `started`; `finished`, `failed` or `refused` (by the user's error); `killed`, `lost`.
+        reason: where no `status.json` holds it.
+        objective: value of the metric that the sweep is after.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    directory: str
+    status: str
+    reason: str | None = None
+    objective: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep's folder."""
+
+    folder: Path
+
+    def begin(self, arguments: Sequence[str], n_jobs: int | None, objective: str | None, direction: str | None) -> None:
+        """Note the command's arguments, how many jobs there will be where that is known, and what is sought."""
+        content = {"arguments": list(arguments), "jobs": n_jobs, "objective": objective, "direction": direction}
+        write_json(self.folder / RECORD, content)
+
+    def content(self) -> dict[str, Any]:
+        """What was noted when the sweep began. Raises UserError where there is no sweep's record."""
+        try:
+            record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            if isinstance(record, dict) and isinstance(record.get("arguments"), list):
+                return record
+        except (OSError, ValueError):
+            pass
+        raise UserError(f"--resume {self.folder}: holds no sweep; expected the folder of a sweep's report")
+
+    def note(self, job: Job) -> None:
+        """One line at the end of the list; several processes may write at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = (json.dumps(asdict(job)) + "\n").encode()
+        descriptor = os.open(self.folder / JOBS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line)  # one call: lines of several processes do not mix
+        finally:
+            os.close(descriptor)
+
+    def jobs(self) -> list[Job]:
+        """The last word on every job that has begun, by number."""
+        try:
+            lines = (self.folder / JOBS).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        entries = (json.loads(line) for line in lines)
+        jobs = (Job(**(entry | {"overrides": tuple(entry["overrides"])})) for entry in entries)
+        return [job for _, job in sorted({job.number: job for job in jobs}.items())]
+
+    def finished(self, overrides: Sequence[str]) -> Job | None:
+        """The job with these overrides, if it has finished and its run's directory still says so."""
+        for job in self.jobs():
+            status = read_status(Path(job.directory)) or {}
+            if job.status == FINISHED and job.overrides == tuple(overrides) and status.get("status") == FINISHED:
+                return job
+        return None
+
+    def ended(self) -> list[Job]:
+        """Every job once none of them goes on any more: those that ended without a word, or never began, are named."""
+        n_planned, quiet_looks = self.content()["jobs"] or 0, 0
+        while True:
+            jobs = {job.number: job for job in self.jobs()}
+            goes_on = any(job.status == STARTED and is_held(Path(job.directory)) for job in jobs.values())
+            quiet_looks = 0 if goes_on or slots_are_taken(self.folder) else quiet_looks + 1
+            # A job that waits for its turn takes it soon after another has ended.
+            if quiet_looks and (len(jobs) >= n_planned or quiet_looks > LOOKS_FOR_WAITING * jobs_wait_for_slots()):
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        for number, job in jobs.items():
+            if job.status == STARTED:
+                jobs[number] = Job(number, job.overrides, job.directory, "killed", "its process ended without a word")
+        for number in range(n_planned):
+            if number not in jobs:
+                jobs[number] = Job(number, (), "", "lost", f"job {number} was never begun")
+        return [job for _, job in sorted(jobs.items())]
+
+
+def forget_skipped(directory: Path) -> None:
+    """Remove what Hydra has made for a job that had been carried out before: a directory, and a log in it."""
+    try:
+        if {path.name for path in directory.iterdir()} == {LOG}:
+            (directory / LOG).unlink()
+            directory.rmdir()
+    except OSError:  # a directory that is in use, or holds something else
+        pass
+
+
+def resumed(folder: Path) -> SweepRecord:
+    """The sweep in `folder`, or the latest of which reports lie below it; raises UserError where there is none."""
+    if (folder / RECORD).is_file():
+        return SweepRecord(folder.absolute())
+    found = sorted(path.parent for path in folder.glob(f"reports/*/{RECORD}"))
+    if not found:
+        raise UserError(
+            f"--resume {folder}: holds no sweep; expected the folder of a sweep's report, or the one it lies in"
+        )
+    return SweepRecord(found[-1].absolute())
