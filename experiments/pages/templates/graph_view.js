@@ -1,7 +1,5 @@
 /* The graph: features as SVG groups that can be focused, edges on one canvas, those of the chosen features on another. */
 
-const SLICE = 14; // milliseconds of drawing at a stretch: many edges come frame by frame, and the page answers in between
-
 class GraphView {
   // `on`: {pin(node), point(node), count(pairIndex, count)}: what the reader does; the page answers through `show`.
   constructor(host, run, on, {short = false} = {}) {
@@ -218,50 +216,7 @@ class GraphView {
     return joins ? edge.source.look.colour : "var(--edge)";
   }
 
-  paint(canvas, edgesByPair, opacity) {
-    const {size} = this, ratio = size.height > TALLEST / 2 ? 1 : window.devicePixelRatio || 1;
-    canvas.width = Math.round(size.width * ratio);
-    canvas.height = Math.round(size.height * ratio);
-    canvas.style.width = `${size.width}px`;
-    canvas.style.height = `${size.height}px`;
-    const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
-    const turn = canvas.turn = (canvas.turn ?? 0) + 1; // a later drawing ends an earlier one
-    const drawing = this.strokes(context, edgesByPair, opacity);
-    const slice = () => {
-      if (canvas.turn !== turn) return;
-      const end = performance.now() + SLICE;
-      while (!drawing.next().done) if (performance.now() > end) { requestAnimationFrame(slice); return; }
-      canvas.dataset.painted = turn;
-    };
-    slice();
-  }
-
-  *strokes(context, edgesByPair, opacity) {
-    const known = new Map(), resolved = (colour) => {
-      if (!known.has(colour)) known.set(colour, themeColour(colour));
-      return known.get(colour);
-    };
-    for (const [index, edges] of edgesByPair.entries()) {
-      const layers = this.run.layers, largest = this.run.pairs[index].largest;
-      const from = layers[index].x + layers[index].width, to = layers[index + 1].x, middle = (from + to) / 2;
-      const crowding = Math.sqrt(Math.max(1, edges.length / 150)); // many lines are drawn thinner and fainter
-      for (let i = edges.length - 1; i >= 0; i--) { // the strongest last, on top
-        const edge = edges[i], {source, target, strength, constant} = edge;
-        const relative = Math.min(1, Math.sqrt(strength / largest));
-        context.strokeStyle = resolved(this.colourOf(edge));
-        context.globalAlpha = Math.max(0.08, Math.min(1, opacity * (0.5 + relative) / crowding));
-        context.lineWidth = constant ? 1 : 0.5 + 3.5 * relative / crowding;
-        if (constant) context.setLineDash([4, 4]);
-        context.beginPath();
-        context.moveTo(from, source.y);
-        context.bezierCurveTo(middle, source.y, middle, target.y, to, target.y);
-        context.stroke();
-        if (constant) context.setLineDash([]);
-        if (i % 64 === 0) yield;
-      }
-    }
-  }
+  paint(canvas, edgesByPair, opacity) { paintEdges(canvas, this.size, this.run, edgesByPair, opacity, (edge) => this.colourOf(edge)); }
 
   lightUp() {
     const {pins, pointed, settings} = this;
@@ -325,25 +280,4 @@ class GraphView {
       event.preventDefault();
     });
   }
-}
-
-function communityLegend(view, run) {
-  const entry = (nodes, name, count) => {
-    if (!nodes.length) return [];
-    const made = named(element("button", {type: "button", title: `community ${name}: ${count} features`}, [swatch(nodes[0]), name]),
-      `Show community ${name}, ${count} features`);
-    made.dataset.community = name;
-    for (const begin of ["mouseenter", "focus"]) made.addEventListener(begin, () => view.mark(nodes));
-    for (const end of ["mouseleave", "blur"]) made.addEventListener(end, () => view.mark(null));
-    return [made];
-  };
-  const members = new Map();
-  for (const node of run.nodes) if (!node.constant) {
-    const key = node.look.number ?? NO_COMMUNITY;
-    if (!members.has(key)) members.set(key, []);
-    members.get(key).push(node);
-  }
-  return element("div", {className: "communities"}, [
-    ...run.data.communities.flatMap(({number, size}) => entry(members.get(number) ?? [], String(number), size)),
-    ...entry(members.get(NO_COMMUNITY) ?? [], "none", members.get(NO_COMMUNITY)?.length)]);
 }

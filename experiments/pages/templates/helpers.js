@@ -13,7 +13,7 @@ const actionButton = (text, name, act, className = "") => {
 };
 const digits = (number, n = 4) => String(Number(number.toPrecision(n)));
 const grouped = (number) => number.toLocaleString("en");
-const percent = (share) => `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} %`;
+const percent = (share) => (Math.abs(share) < 0.0005 ? "0 %" : `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} %`);
 // Not `Math.max(...numbers)`, which fails for as many as a vocabulary has tokens.
 const largestOf = (numbers) => numbers.reduce((most, one) => Math.max(most, one), Number.MIN_VALUE);
 const isNarrow = () => matchMedia("(max-width: {{ narrow }}px)").matches;
