@@ -31,7 +31,7 @@ class GraphView {
     run.layers.forEach((layer) => this.buildColumn(layer));
     run.pairs.forEach((pair, index) => this.buildPairHead(pair, index));
     this.listen();
-    new ResizeObserver(() => requestAnimationFrame(() => this.refresh())).observe(this.scroll);
+    new ResizeObserver(() => requestAnimationFrame(() => { if (this.room() !== this.laidOutIn) this.refresh(); })).observe(this.scroll);
   }
 
   /* ---- building ---- */
@@ -43,7 +43,7 @@ class GraphView {
     const column = document.createDocumentFragment();
     for (const node of layer.nodes) {
       const ring = node.look.hollow;
-      const style = `fill:${ring ? "var(--page)" : node.look.colour}` + (ring ? `;stroke:${node.look.colour};stroke-width:2px` : "");
+      const style = `fill:${ring ? "var(--page)" : node.look.colour}` + (ring ? `;stroke:${node.look.colour}` : "");
       node.group = svg("g", {class: node.constant ? "node constant" : "node", "data-layer": layer.name, "data-feature": node.index,
         role: "button", tabindex: -1, "aria-pressed": false, "aria-label": `${layer.name} ${node.index}: ${node.label}`});
       node.rect = svg("rect", {});
@@ -80,6 +80,8 @@ class GraphView {
     node.text.setAttribute("x", leftwards ? -5 : LABEL_START);
     node.text.setAttribute("text-anchor", leftwards ? "end" : "start");
   }
+
+  room() { return `${this.scroll.clientWidth} × ${this.scroll.clientHeight}`; }
 
   // Whether there is little room, so that names are short and columns close.
   isShort() { return this.prefersShort || this.scroll.clientWidth < 620; }
@@ -133,6 +135,7 @@ class GraphView {
       const chosen = this.pins.has(node) || this.linked.has(node) || this.matches.has(node);
       node.visible = node.constant ? settings.constant || this.pins.has(node) || this.linked.has(node) : !settings.connected || node.degree > 0 || chosen;
     }
+    this.laidOutIn = this.room();
     const short = this.isShort();
     for (const layer of run.layers) layer.head.firstChild.textContent = headOf(layer, short);
     this.size = layOut(run.layers, {...settings, short}, this.scroll.clientWidth, this.scroll.clientHeight);
@@ -177,7 +180,9 @@ class GraphView {
     node.rect.setAttribute("height", rowHeight);
     node.rect.setAttribute("y", -rowHeight / 2);
     const scale = Math.max(0.25, Math.min(1, rowHeight / PITCH));
-    node.circle.setAttribute("r", scale * RADIUS * Math.sqrt(0.09 + 0.91 * node.size));
+    const radius = scale * RADIUS * Math.sqrt(0.09 + 0.91 * node.size), ring = node.look.hollow ? Math.min(2, radius) : 0;
+    node.circle.setAttribute("r", radius - ring / 2);
+    if (ring) node.circle.style.strokeWidth = ring;
     node.group.classList.toggle("tight", tight);
     if (!tight && !node.line) {
       node.line = svg("line", {x1: RADIUS});
