@@ -18,7 +18,7 @@ from libcore.layer_by_layer import principal_basis
 from models.analysed import QUANTILES, FeaturePicture, TokenContexts
 
 FORMAT = 1
-"""Of the embedded data; a comparison reads pages of its own format only."""
+"""Of the embedded data, raised with every change of it: a comparison reads pages of its own format only."""
 PRINCIPAL_MATCHES = 3
 """Principal components named for a feature."""
 LISTED_EDGES = 12

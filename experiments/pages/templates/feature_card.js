@@ -4,7 +4,7 @@ const LISTED = 7;
 
 // The principal components that a feature is made of: their numbers in a PCA run, and correlations.
 const principalText = (node) => element("span", {title: "Correlation with principal components of this node layer",
-  textContent: node.principal.map(([index, correlation]) => `no. ${index}: ${digits(correlation, 2)}`).join(", ")});
+  textContent: node.principal.map(([index, correlation]) => `no.\u00a0${index}:\u00a0${digits(correlation, 2)}`).join(", ")});
 
 function factList(run, node) {
   const found = node.examples, first = run.layers[node.layer].constant ? 1 : 0;

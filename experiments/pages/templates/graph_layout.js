@@ -27,7 +27,7 @@ const headOf = (layer, short) => (short ? layer.short : layer.name);
 
 // Columns of visible features, and their places in a room of this width and height.
 function layOut(layers, {order, fit, short}, width, height) {
-  const least = short ? 80 : 130;
+  const least = short ? 66 : 130;
   const headWidths = layers.map((layer) => widthOf(headOf(layer, short), "600 12px"));
   const leastColumn = Math.max(LEAST_COLUMN, ...headWidths.map((width) => width + 20));
   // The outermost names have a gap to reach into on one side only: their columns are wide enough for the rest.
