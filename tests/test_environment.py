@@ -23,7 +23,9 @@ def test_constraints_are_names_and_versions_alone() -> None:
 def test_every_requirement_is_locked_within_its_range() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
-    requirements = [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    requirements = [Requirement(text) for text in (*project["dependencies"], *extras)]
+    requirements = [requirement for requirement in requirements if requirement.name != project["name"]]
     assert len(requirements) > 20
     for requirement in requirements:
         version = locked[canonicalize_name(requirement.name)]

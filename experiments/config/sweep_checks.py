@@ -22,7 +22,7 @@ from models.errors import UserError
 from models.room import room_of
 
 BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
-NUMBER = "hydra.job.num"
+NUMBER = re.compile(r"hydra[.:]job\.num")
 """Part of a run's directory that is another for each run of a sweep."""
 MANY_RUNS = 1000
 """From here on it is said that runs are being checked."""
@@ -41,7 +41,7 @@ def check_sweep(config: DictConfig) -> int | None:
     sweep = Sweep(config, loader)
     check_runs(planned_runs(sweep))
     subdirectory = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"])  # pyright: ignore
-    if NUMBER not in subdirectory:
+    if NUMBER.search(subdirectory) is None:
         refuse_shared_directories(sweep)
     if is_target(config.hydra.launcher, BASIC_LAUNCHER):
         # One run after the other in any case; the sweeper composes a batch's runs before the first of them.
@@ -54,8 +54,8 @@ def draw_whole_numbers(config: DictConfig) -> None:
     """Have a sweeper draw whole numbers from `interval(a, b)` for a key that takes no others."""
     with read_write(config), open_dict(config):
         task, params = config.hydra.overrides.task, config.hydra.sweeper.get("params") or {}
-        for index, text in enumerate(task):
-            key, _, value = text.partition("=")
+        for index, text in enumerate(OmegaConf.to_container(task, resolve=False) or ()):
+            key, _, value = str(text).partition("=")
             task[index] = f"{key}={of_whole_numbers(config, key, value)}"
         for key, value in params.items():
             params[key] = of_whole_numbers(config, key, value)
@@ -102,11 +102,17 @@ def set_direction(config: DictConfig) -> str | None:
     )
     direction = direction_of(config.objective, is_loss)
     if "direction" in config.hydra.sweeper:
-        if any(override.startswith("hydra.sweeper.direction=") for override in config.hydra.overrides.hydra):
+        if is_overridden(config, "hydra.sweeper.direction"):
             return str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
         with read_write(config), open_dict(config):
             config.hydra.sweeper.direction = direction
     return direction
+
+
+def is_overridden(config: DictConfig, key: str) -> bool:
+    """Whether the user has set one of Hydra's own keys on the command line."""
+    overrides = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    return any(str(override).lstrip("+").startswith(f"{key}=") for override in overrides or ())
 
 
 def is_target(part: DictConfig, name: str) -> bool:

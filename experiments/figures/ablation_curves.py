@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,12 +17,16 @@ from matplotlib.transforms import offset_copy
 
 from experiments.config.scores import ACCURACY, NATS, Score
 from experiments.figures.groups import group_label
-from experiments.figures.layers import layer_grid
+from experiments.figures.layers import MAXIMUM_COLUMNS, layer_grid
+from experiments.figures.legends import legend_above
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, styled
 
 AblationKind = Literal["node", "edge"]
 MARK_SIZE, MARK_SPACING = 4.0, 5.5
 """Points: of a mark, and from row to row of them."""
+POINTS_PER_INCH = 72
+MOST_NAMES, LONGEST_NAME = 5, 20
+"""Groups, and characters of a group's name, that leave curves to be seen beside them in a third of a page."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score: Score = 
     """One Axes per node layer in the order of the curves, one colour per group.
 
     A group of several runs is drawn as thin lines and their mean; each run's needed count at the tightest tolerance is
-    marked above the Axes. A score that ablation lets grow, without a bound, is drawn as what it grows by, on a
-    logarithmic axis. Raises ValueError without curves.
+    marked above the Axes. Names of many groups, or long ones, stand above all Axes. A score that ablation lets grow,
+    without a bound, is drawn as what it grows by, on a logarithmic axis. Raises ValueError without curves.
     """
     if not curves:
         raise ValueError("no ablation curve to draw; expected at least one")
@@ -85,8 +89,25 @@ def ablation_figure(curves: Sequence[Curve], kind: AblationKind, score: Score = 
     figure.supxlabel(f"{'features' if kind == 'node' else 'edges'} kept", fontsize=TEXT_SIZE)
     title = f"{score.name} above the unablated\n({NATS})" if score.lower_is_better else score.title
     figure.supylabel(title, fontsize=TEXT_SIZE)
-    figure.legend(handles=key_of(curves, tolerance, score), loc="outside upper center", ncols=4)
+    key = key_of(curves, tolerance, score)
+    if stand_apart(styles):
+        key = [line_of(style, group_label(group)) for group, style in styles.items()] + key
+        # A row of marks for each group stands above every row of Axes.
+        n_rows = math.ceil(len(layers) / MAXIMUM_COLUMNS)
+        figure.set_figheight(figure.get_figheight() + n_rows * len(styles) * MARK_SPACING / POINTS_PER_INCH)
+    legend_above(figure, key, at_most=4)
     return figure
+
+
+def stand_apart(groups: Collection[str]) -> bool:
+    """Whether the groups' names would cover the curves."""
+    return len(groups) > MOST_NAMES or any(len(group_label(group)) > LONGEST_NAME for group in groups)
+
+
+def line_of(style: GroupStyle, label: str) -> Line2D:
+    """A group's line in a legend."""
+    look = {"color": style.colour, "linewidth": style.width, "marker": style.marker}
+    return Line2D([], [], markersize=MARK_SIZE, label=label, **look)
 
 
 def plot_ablation(
@@ -108,11 +129,11 @@ def plot_ablation(
         members = [curve for curve in curves if curve.group == group]
         plot_group(members, style, axes)
         mark_needed(members, tolerance, style, row, axes)
-        text = f"{group_label(group)}  {needed_text(members, tolerance)}".strip()
-        look = {"color": style.colour, "linewidth": style.width, "marker": style.marker}
-        handles.append(Line2D([], [], markersize=MARK_SIZE, label=text, **look))
+        name = "" if stand_apart(styles) else group_label(group)
+        if text := f"{name}  {needed_text(members, tolerance)}".strip():
+            handles.append(line_of(style, text))
     axes.set_title(axes.get_title(), pad=6 + MARK_SPACING * len(groups))
-    axes.legend(handles=handles, loc="best")
+    axes.legend(handles=handles, loc="best", ncols=1 if len(handles) <= MOST_NAMES else 2)
     return axes
 
 

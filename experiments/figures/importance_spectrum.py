@@ -14,6 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from experiments.figures.groups import group_label, group_quantity
 from experiments.figures.layers import layer_grid
+from experiments.figures.legends import legend_above
 from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, styled
 from libcore.graph import InteractionGraph
 
@@ -84,7 +85,7 @@ def importance_figure(spectra: Sequence[Spectrum]) -> Figure:
     key = [Line2D([], [], color=style.colour, label=group_and_quantity(group)) for group, style in styles.items()]
     key.append(Line2D([], [], color=NEUTRAL, marker="|", linestyle="none", markersize=8, label="last kept"))
     key.append(Line2D([], [], color=NEUTRAL, linestyle=":", label="dropped"))
-    figure.legend(handles=key, loc="outside upper center", ncols=len(key))
+    legend_above(figure, key)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Weights & Biases behind one small module: nothing else imports it.
+"""Weights & Biases behind one small module.
 
 A run is opened before its model is trained or loaded, told what happens while it happens, and closed with its outcome.
 `offline` (the default) needs neither account nor network and leaves a folder that `wandb sync` uploads; `disabled`
@@ -48,6 +48,15 @@ def check_tracking(config: TrackingConfig) -> None:
     """Before any run starts: raises UserError where `online` has no account, or one that the service refuses."""
     if mode_of(config) == "online" and (trouble := trouble_with_service()) is not None:
         log.warning("W&B cannot be reached (%s): runs are logged offline", trouble)
+
+
+def mode_now(config: TrackingConfig) -> str:
+    """`mode_of`, but `offline` where the service does not answer; raises UserError as `check_tracking`."""
+    mode = mode_of(config)
+    if mode == "online" and (trouble := trouble_with_service()) is not None:
+        log.warning("tracking: W&B cannot be reached (%s): the run is logged offline", trouble)
+        return "offline"
+    return mode
 
 
 class Tracker:
@@ -170,12 +179,9 @@ def opened(
     config: RunConfig, directory: Path, environment: Mapping[str, Any], sweep: str | None, notes: str | None
 ) -> Any:
     """W&B's run; None where tracking is disabled, or fails."""
-    mode = mode_of(config.tracking)
+    mode = mode_now(config.tracking)
     if mode == "disabled":
         return None
-    if mode == "online" and (trouble := trouble_with_service()) is not None:
-        log.warning("tracking: W&B cannot be reached (%s): the run is logged offline", trouble)
-        mode = "offline"
     tracking, half = config.tracking, [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
     title = model_title(config.model.model_dump())
     return open_run(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from experiments.figures.groups import group_label, group_order
 from experiments.reporting.finished_runs import FinishedRun
+from experiments.reporting.metric_keys import in_order, parse_metric
+from experiments.reporting.tables import NOTHING, Entry, Table
 
 METRIC_GROUPS = (
     "score/test",
@@ -73,43 +74,36 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     return Comparison(methods, {method: sum(run.method == method for run in runs) for method in methods}, rows)
 
 
-def in_order(names) -> list[str]:
-    """By metric, tightest tolerance first, then node layers from first to last and the total at the end."""
-    return sorted(names, key=lambda name: (name.rpartition("/")[0], name.endswith("/total"), layer_order(name)))
+def metrics_table(comparison: Comparison) -> Table:
+    """All metrics."""
+    return table_of(comparison, list(comparison.rows), "all metrics", "{} (n = {})")
 
 
-IN_BLOCK = (
-    "hook_resid_pre",
-    "ln1.hook_scale",
-    "ln1.hook_normalized",
-    "hook_resid_mid",
-    "ln2.hook_scale",
-    "ln2.hook_normalized",
-    "mlp.hook_post",
-    "hook_resid_post",
-)
-AFTER_BLOCKS = ("ln_final.hook_scale", "ln_final.hook_normalized", "output")
-"""Node layers of transformers in the order of their computation."""
+def short_table(comparison: Comparison) -> Table:
+    """The rows that answer the question: score, needed features and edges at the tightest tolerance, modularity."""
+    needed = {name: key.tolerance for name in comparison.rows if (key := parse_metric(name)).tolerance is not None}
+    tightest = min(needed.values(), default=None)
+    names = [
+        name
+        for name in comparison.rows
+        if name.startswith(("score/", "graph/", "edges/hoyer/")) or (name in needed and needed[name] == tightest)
+    ]
+    return table_of(comparison, names, "at the tightest tolerance" if needed else "main metrics", "{} (n={})")
 
 
-def layer_order(name: str) -> tuple[str, int, str]:
-    """Node layers sort by block and place in it; what comes after the last block is last."""
-    layer = name.rpartition("/")[2]
-    if layer in AFTER_BLOCKS:
-        return "~", AFTER_BLOCKS.index(layer), layer
-    inside = re.fullmatch(r"(blocks\.\d+)\.(.+)", layer)
-    block, place = (inside[1], inside[2]) if inside is not None and inside[2] in IN_BLOCK else (layer, IN_BLOCK[-1])
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(6), block), IN_BLOCK.index(place), layer
+def table_of(comparison: Comparison, names: Sequence[str], caption: str, column: str) -> Table:
+    """These metrics, a column for each method; `column` says how its label and number of runs are written."""
+    head = (column.format(group_label(method), comparison.runs[method]) for method in comparison.methods)
+    rows = tuple(
+        (Entry(name, is_code=True), *(entry_of(comparison.rows[name][method]) for method in comparison.methods))
+        for name in names
+    )
+    return Table(caption, ("metric", *head), rows)
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """The table in Markdown."""
-    head = ["metric", *(f"{group_label(method)} (n = {comparison.runs[method]})" for method in comparison.methods)]
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * len(comparison.methods)}"]
-    for name, row in comparison.rows.items():
-        cells = [cell.text() if (cell := row[method]) is not None else "–" for method in comparison.methods]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def entry_of(cell: Cell | None) -> Entry:
+    """A cell's text, sorted by its mean."""
+    return NOTHING if cell is None else Entry(cell.text(), cell.mean)
 
 
 def to_csv(comparison: Comparison) -> str:

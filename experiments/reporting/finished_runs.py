@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from experiments.figures.groups import group_of
-from experiments.figures.of_run import run_label
-from experiments.pipeline.ablations import Ablations, ablations_from_json
+from experiments.figures.of_run import model_label, run_label
+from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.feature_table import FeatureTable
+from experiments.reporting.graph_file import check_table, read_graph
+from experiments.reporting.run_files import (
+    DamagedRunError,
+    read_ablations,
+    read_config,
+    read_metrics,
+    read_status,
+    read_table,
+)
 from libcore.graph import InteractionGraph
+from libcore.messages import one_line
 from models.errors import UserError
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose `status.json` says it is finished.
+    """A run whose `status.json` says it is finished; `read_run` has checked all of its files.
 
     Attributes:
         options: ` (power=2)`, where a report holds runs of the same method that differ in it (`tell_apart`).
@@ -36,6 +42,11 @@ class FinishedRun:
     def model(self) -> str:
         """The model's kind."""
         return self.config["model"]["kind"]
+
+    @property
+    def model_title(self) -> str:
+        """What the model is called in titles and tables."""
+        return model_label(self.config["model"])
 
     @property
     def method(self) -> str:
@@ -57,34 +68,17 @@ class FinishedRun:
         """`seed 0, first half`: what tells it apart from other runs of its method and setting."""
         return run_label(self.seed, self.half)
 
-    def setting(self) -> str:
-        """All of the configuration but method, seed and which half of the data: runs are averaged where it is equal."""
-        rest = {
-            key: value
-            for key, value in self.config.items()
-            if key not in ("method", "seed", "tracking", "output_directory")
-        }
-        analysis = {key: value for key, value in rest.get("analysis", {}).items() if key != "half"}
-        rest["analysis"] = analysis | ({"half": "one of two"} if self.half is not None else {})
-        if rest["model"].get("checkpoint") and self.model != "pretrained_transformer":
-            # One checkpoint per seed is how trained seeds come in from outside; pretrained ones are different models.
-            rest = rest | {"model": rest["model"] | {"checkpoint": "given"}}
-        return json.dumps(rest, sort_keys=True)
-
     def ablations(self) -> Ablations | None:
         """Curves and needed counts, where the run ablated."""
-        path = self.directory / "ablations.json"
-        return ablations_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return read_ablations(self.directory)
 
     def graph(self) -> InteractionGraph | None:
-        """Bases and edges, where the run has any."""
-        path = self.directory / "graph.safetensors"
-        return InteractionGraph.load(path) if path.is_file() else None
+        """Bases and edges, where the run has any; read each time, since a large model's are a hundred megabytes."""
+        return read_graph(self.directory)
 
     def table(self) -> FeatureTable | None:
         """Labels and communities."""
-        path = self.directory / "features.json"
-        return FeatureTable(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return read_table(self.directory)
 
 
 @dataclass(frozen=True)
@@ -93,6 +87,9 @@ class UnfinishedRun:
 
     directory: Path
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.directory}: {self.reason}"
 
 
 def tell_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
@@ -111,19 +108,27 @@ def differing(part: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
     return f" ({', '.join(texts)})" if texts else ""
 
 
+def check_folders(folders: Iterable[Path]) -> None:
+    """Raises UserError for a folder that is not there or has no runs below it."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; expected a run's directory, or one with runs below it")
+        if not run_directories(folder):
+            raise UserError(f"{folder}: no runs here; expected status.json files below it")
+
+
+def run_directories(folder: Path) -> list[Path]:
+    """In or below a folder; one that holds a log alone is of a run that never began to write."""
+    return sorted({path.parent for name in ("status.json", "run.log") for path in folder.rglob(name)})
+
+
 def find_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
-    """All runs in or below these folders, each once. Raises UserError for a folder without any."""
+    """All runs in or below these folders, each once; a folder without any is an unfinished run itself."""
     finished: list[FinishedRun] = []
     unfinished: list[UnfinishedRun] = []
     seen: set[Path] = set()
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; expected a run's directory, or one with runs below it")
-        # A directory that a run was given and that has no status is a run that never began to write.
-        directories = sorted({path.parent for name in ("status.json", "run.log") for path in folder.rglob(name)})
-        if not directories:
-            raise UserError(f"{folder}: no runs here; expected status.json files below it")
-        for directory in directories:
+        for directory in run_directories(folder) or [folder]:
             if directory.resolve() not in seen:
                 seen.add(directory.resolve())
                 run = read_run(directory)
@@ -132,18 +137,21 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[Unfinish
 
 
 def read_run(directory: Path) -> FinishedRun | UnfinishedRun:
-    """One run's configuration and metrics; a run that did not finish, or is damaged, is named with the reason."""
+    """One run, its files read and checked; one that did not finish, or is damaged, is named with the reason."""
+    if not directory.is_dir():
+        return UnfinishedRun(directory, "no such directory: the run never began")
     try:
-        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
-        if status["status"] == "failed":
-            return UnfinishedRun(directory, f"failed: {status['reason']}")
+        status = read_status(directory)
+        if status["status"] in ("failed", "interrupted"):
+            reason = one_line(status.get("reason") or "no reason given")
+            return UnfinishedRun(directory, reason if reason == "interrupted" else f"{status['status']}: {reason}")
         if status["status"] != "finished":
             return UnfinishedRun(directory, "running, or stopped without a word")
-        config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-        assert isinstance(config, dict)
-        if missing := [key for key in ("model", "method", "seed") if key not in config]:
-            return UnfinishedRun(directory, f"not readable: config.yaml has no {missing[0]}")
-        return FinishedRun(directory, {str(key): value for key, value in config.items()}, metrics)
-    except (OSError, ValueError, KeyError, TypeError, YAMLError) as error:
-        return UnfinishedRun(directory, f"not readable: {error}")
+        run = FinishedRun(directory, read_config(directory), read_metrics(directory))
+        run.ablations()
+        graph, table = run.graph(), run.table()
+        if graph is not None and table is not None:
+            check_table(graph, table)
+    except DamagedRunError as error:
+        return UnfinishedRun(directory, f"not readable: {one_line(error)}")
+    return run

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from experiments.config.scores import Score
 from experiments.figures.groups import group_label
-from experiments.reporting.comparison import Cell, Comparison
+from experiments.reporting.comparison import Cell, Comparison, entry_of
+from experiments.reporting.metric_keys import tolerance_of
+from experiments.reporting.tables import Entry, Table
 
 CRITERIA = {"features": "node layers", "edges": "pairs of node layers"}
 """What is counted as needed, and in how many of what it is compared."""
@@ -60,9 +62,9 @@ def modularity_verdict(comparison: Comparison, other: str) -> list[str]:
     return [f"Modularity: LIB's is {relation} that of {group_label(other)}: {ours.text()} against {theirs.text()}."]
 
 
-def totals_table(comparison: Comparison) -> list[list[str]]:
-    """Needed features and edges over all layers at every tolerance, and modularity; a header first."""
-    rows: list[list[str]] = []
+def totals_table(comparison: Comparison) -> Table | None:
+    """Needed features and edges over all layers at every tolerance, and modularity; None where nothing was counted."""
+    rows: list[tuple[Entry, ...]] = []
     for kind in CRITERIA:
         for tolerance in sorted(tolerances(comparison, kind)):
             names = [
@@ -70,14 +72,12 @@ def totals_table(comparison: Comparison) -> list[list[str]]:
                 for name in comparison.rows
                 if tolerance_of(name, kind) == tolerance and not name.endswith("/total")
             ]
-            totals = [total_of([comparison.rows[name][method] for name in names]) for method in comparison.methods]
-            rows.append(
-                [f"{kind} needed, {tolerance:g}", *(total.text() if total is not None else "–" for total in totals)]
-            )
+            totals = (total_of([comparison.rows[name][method] for name in names]) for method in comparison.methods)
+            rows.append((Entry(f"{kind} needed, {tolerance:g}"), *map(entry_of, totals)))
     if (row := comparison.rows.get("graph/modularity")) is not None:
-        cells = [row[method] for method in comparison.methods]
-        rows.append(["modularity", *(cell.text() if cell is not None else "–" for cell in cells)])
-    return [["over all node layers", *(group_label(method) for method in comparison.methods)], *rows] if rows else []
+        rows.append((Entry("modularity"), *(entry_of(row[method]) for method in comparison.methods)))
+    head = ("over all node layers", *map(group_label, comparison.methods))
+    return Table("totals", head, tuple(rows)) if rows else None
 
 
 def total_of(cells: list[Cell | None]) -> Cell | None:
@@ -92,9 +92,3 @@ def tolerances(comparison: Comparison, kind: str) -> set[float]:
     """Those at which needed features or edges were counted."""
     found = (tolerance_of(name, kind) for name in comparison.rows)
     return {tolerance for tolerance in found if tolerance is not None}
-
-
-def tolerance_of(name: str, kind: str) -> float | None:
-    """The tolerance in a metric's key, where it is of a needed count of this kind."""
-    prefix = f"{kind}/needed_"
-    return float(name.removeprefix(prefix).partition("/")[0]) if name.startswith(prefix) else None

@@ -1,6 +1,7 @@
 """What is known of a sweep on disk: how it was begun, and of each job whether it has begun and how it came out.
 
 Jobs write it, in whatever process or on whatever machine they run; the command that began the sweep reads it back.
+Imported before it is known whether anything is to be carried out: what needs torch waits until it is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config.run_directory import LOG, is_held, read_status
 from experiments.pipeline.json_files import write_json
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slots_are_taken
 from models.errors import UserError
@@ -89,6 +89,8 @@ class SweepRecord:
 
     def finished(self, overrides: Sequence[str]) -> Job | None:
         """The job with these overrides, if it has finished and its run's directory still says so."""
+        from experiments.config.run_directory import read_status
+
         for job in self.jobs():
             status = read_status(Path(job.directory)) or {}
             if job.status == FINISHED and job.overrides == tuple(overrides) and status.get("status") == FINISHED:
@@ -97,6 +99,8 @@ class SweepRecord:
 
     def ended(self) -> list[Job]:
         """Every job once none of them goes on any more: those that ended without a word, or never began, are named."""
+        from experiments.config.run_directory import is_held
+
         n_planned, quiet_looks = self.content()["jobs"] or 0, 0
         while True:
             jobs = {job.number: job for job in self.jobs()}
@@ -117,6 +121,8 @@ class SweepRecord:
 
 def forget_skipped(directory: Path) -> None:
     """Remove what Hydra has made for a job that had been carried out before: a directory, and a log in it."""
+    from experiments.config.run_directory import LOG
+
     try:
         if {path.name for path in directory.iterdir()} == {LOG}:
             (directory / LOG).unlink()

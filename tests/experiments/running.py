@@ -155,7 +155,7 @@ def started_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str)
     """Call the command in `folder`; the configurations of the runs that it starts, which do nothing."""
     monkeypatch.chdir(folder)
     started: list[RunConfig] = []
-    monkeypatch.setattr(recorded_run, "run_pipeline", lambda config, directory, sweep: started.append(config))
+    monkeypatch.setattr(recorded_run, "run_pipeline", lambda config, directory, sweep, notes: started.append(config))
     monkeypatch.setattr("experiments.report.write_and_print", lambda directories, out: None)
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -252,6 +252,6 @@ def report_of(tmp_path: Path) -> tuple[str, list[dict[str, dict[str, str]]], lis
     report = write_report([tmp_path / "runs"], tmp_path / "report")
     tables = [
         {row["metric"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
-        for path in sorted((tmp_path / "report").glob("*.csv"))
+        for path in sorted((tmp_path / "report").glob("report*.csv"))
     ]
     return (tmp_path / "report" / "report.md").read_text(encoding="utf-8"), tables, report.unfinished

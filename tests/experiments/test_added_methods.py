@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 import yaml
@@ -78,11 +77,11 @@ class TestByOneFileAndOneYaml:
         assert "Least first" in page
         # The figures of the report are those of a run, over all of its runs.
         drawn: list[set[str]] = []
+        save_figure = saving.save_figure
 
         def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
             drawn.append({text.get_text() for text in figure.findobj(Text)})
-            plt.close(figure)
-            return [folder / f"{stem}.png"]
+            return save_figure(figure, folder, stem)
 
         monkeypatch.setattr(saving, "save_figure", save)
         report = write_report([run], tmp_path / "report")

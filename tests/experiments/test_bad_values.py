@@ -141,7 +141,7 @@ class TestCombinations:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
-            (("model=block_diagonal_mlp", "analysis.n_examples=10"), "analysis.n_examples=10"),
+            (("model=block_diagonal_mlp", "analysis.n_test_examples=10"), "analysis.n_test_examples=10"),
             (("model=block_diagonal_mlp", "model.correlation=0.999999"), "expected at most 1e6"),
             (("model=block_diagonal_mlp", "model.n_blocks=100000"), "less than or equal to 20"),
             (

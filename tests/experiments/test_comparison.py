@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from running import MID, OUTPUT, POST, PRE, few_settings, report_of, write_run
 
-from experiments.reporting.comparison import Cell, compare, in_order, number, to_csv, to_markdown
+from experiments.reporting.comparison import Cell, compare, metrics_table, number, to_csv
 from experiments.reporting.finished_runs import FinishedRun
+from experiments.reporting.markdown_report import markdown_table
+from experiments.reporting.metric_keys import in_order
 
 
 class TestNumbers:
@@ -78,7 +80,7 @@ class TestTables:
         return compare([FinishedRun(Path("."), few_settings(method, seed), dict(m)) for method, seed, m in self.RUNS])
 
     def test_markdown(self, comparison):
-        assert to_markdown(comparison).splitlines() == [
+        assert markdown_table(metrics_table(comparison)).splitlines() == [
             "| metric | LIB (n = 2) | PCA (n = 1) |",
             "|---|---:|---:|",
             "| `score/test` | 0.6 ± 0.1414 | 0.25 |",

@@ -109,7 +109,7 @@ def test_the_defaults_are_the_paper_s():
     assert (analysis.integration, analysis.n_points, analysis.n_examples) == ("gradient", None, None)
     assert (config.dtype, analysis.ablation_dtype) == ("float64", "float32")
     assert 0.001 in TOLERANCES["accuracy"]
-    assert config.tracking.mode == "offline"
+    assert (config.tracking.mode, config.tracking.artifacts) == (None, False)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -39,7 +39,7 @@ from models.room import Trained, room_of
 from models.small_transformer import room as small_transformer
 
 CPU = torch.device("cpu")
-QUICK = ("analysis.stages=[basis,edges,ablation]", "tracking.mode=disabled")
+QUICK = ("analysis.stages=[score,basis,edges,ablation]", "tracking.mode=disabled")
 SMALL = ("model=small_transformer", *TOY_MODELS["small_transformer"], *QUICK)
 PRETRAINED = ("model=pretrained_transformer", *TOY_MODELS["pretrained_transformer"], *QUICK)
 LAYERS = tuple(f"blocks.0.hook_resid_{place}" for place in ("pre", "mid", "post"))

@@ -10,8 +10,7 @@ from running import MID, OUTPUT, PRE
 
 from experiments.config.scores import Score
 from experiments.pipeline.ablations import Ablations, ablations_from_json, ablations_to_json, plain
-from experiments.pipeline.cache import FinishedStage, StageResult
-from experiments.pipeline.metrics import ablation_metrics, feature_metrics, resource_metrics, sparsity_metrics
+from experiments.pipeline.metrics import ablation_metrics, aliases, feature_metrics, resource_metrics, sparsity_metrics
 from experiments.pipeline.resources import Resources
 from libcore.ablation import AblationCurve
 from libcore.basis import Basis
@@ -39,6 +38,8 @@ def test_needed_features_and_edges_with_their_total():
     assert ablation_metrics(ABLATIONS) == {
         f"features/needed_0.001/{PRE}": 4,
         f"features/needed_0.1/{PRE}": 3,
+        "features/needed_0.001/total": 4,
+        "features/needed_0.1/total": 3,
         f"edges/needed_0.001/{PRE}": 8,
         f"edges/needed_0.1/{PRE}": 2,
         f"edges/needed_0.001/{MID}": 5,
@@ -91,10 +92,18 @@ def test_features_are_counted_with_the_constant_and_sparsity_is_measured_without
 
 
 def test_seconds_and_bytes_of_every_stage():
-    stages = {"basis": FinishedStage(StageResult(), "key", Resources(1.5, 10), reused=True)}
-    assert resource_metrics(stages, {"figures": Resources(2.0, 20)}) == {
-        "time/basis": 1.5,
-        "time/figures": 2.0,
-        "memory/basis": 10,
-        "memory/figures": 20,
+    assert resource_metrics("basis", Resources(1.5, 10)) == {"time/basis": 1.5, "memory/basis": 10}
+
+
+def test_aliases_are_totals_at_the_tightest_tolerance():
+    metrics = ablation_metrics(ABLATIONS) | {"features/kept/a": 3, "features/kept/b": 4, "graph/modularity": 0.25}
+    metrics |= {"score/test": 0.5, "time/model": 1.0, "time/basis": 2.0, "memory/basis": 10}
+    assert aliases(metrics) == {
+        "features_needed_total": 4,
+        "edges_needed_total": 13,
+        "features_kept_total": 7,
+        "modularity": 0.25,
+        "test_score": 0.5,
+        "seconds_total": 3.0,
     }
+    assert aliases({}) == {}

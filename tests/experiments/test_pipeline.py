@@ -40,7 +40,7 @@ from models.modular_addition.training import one_hot_pairs
 from models.modular_addition.transformer import logits_from_pairs
 
 WIDTH = {PRE: 17, MID: 17, POST: 17, OUTPUT: 8}
-STAGES = {"model", "statistics", "basis", "edges", "ablation"}
+STAGES = {"model", "score", "statistics", "basis", "edges", "ablation"}
 MEASURES = ("hoyer", "gini", "participation", "mass99")
 
 
@@ -107,6 +107,7 @@ class TestFiles:
     def test_metrics_are_the_contract_s_and_whether_attributions_add_up(self, full):
         pairs, metrics = NODE_LAYERS[:-1], read_json(full / "metrics.json")
         expected = {"score/train", "score/test", "graph/modularity", "graph/communities"}
+        expected |= {f"features/needed_{tolerance}/total" for tolerance in TOLERANCES}
         expected |= {f"features/kept/{layer}" for layer in NODE_LAYERS}
         expected |= {f"features/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in pairs}
         expected |= {f"edges/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in (*pairs, "total")}
@@ -176,8 +177,8 @@ class TestRepetition:
     def test_a_run_builds_one_chain_for_each_precision(self, variant, monkeypatch):
         built, chain_of = [], room.chain_of
         monkeypatch.setattr(room, "chain_of", lambda *arguments: built.append(arguments[1]) or chain_of(*arguments))
-        variant()
-        assert built == [torch.float64, torch.float32]
+        variant("analysis.ablation_dtype=float64", "dtype=float32")
+        assert sorted(built, key=str) == [torch.float32, torch.float64]
 
     def test_a_run_elsewhere_computes_the_same_bits(self, quick, tmp_path):
         second = run_here(tmp_path, "second", *QUICK)

@@ -48,17 +48,17 @@ class TestWhatWasAskedFor:
     @pytest.mark.parametrize(
         ("stages", "absent_files", "metrics", "timed"),
         [
-            (["basis"], {"ablations.json"}, {"score", "features/kept"}, {"basis"}),
+            (["basis"], {"ablations.json"}, {"features/kept"}, {"basis"}),
             (
                 ["basis", "edges"],
                 {"ablations.json"},
-                {"score", "features/kept", "graph", *(f"edges/{measure}" for measure in MEASURES)},
+                {"features/kept", "graph", *(f"edges/{measure}" for measure in MEASURES)},
                 {"basis", "edges"},
             ),
             (
                 ["basis", "ablation"],
                 set(),
-                {"score", "features/kept", *(f"features/needed_{tolerance}" for tolerance in TOLERANCES)},
+                {"features/kept", *(f"features/needed_{tolerance}" for tolerance in TOLERANCES)},
                 {"basis", "ablation"},
             ),
         ],
@@ -227,11 +227,10 @@ class TestModelChecks:
         with pytest.raises(UserError, match=r"analysis\.half=first: a single example has no halves"):
             check_model(config_of(*TOY, "analysis.n_examples=1", "analysis.half=first"))
 
-    def test_the_known_ground_truth_has_no_halves(self):
-        with pytest.raises(
-            UserError, match=r"analysis\.half=second: .* takes all combinations, a part of which is not independent"
-        ):
-            config_of("model=block_diagonal_mlp", "analysis.half=second")
+    def test_the_known_ground_truth_is_tested_on_all_combinations(self):
+        config_of("model=block_diagonal_mlp", "analysis.half=second", "analysis.n_examples=100")
+        with pytest.raises(UserError, match=r"analysis\.n_test_examples=10: .* the first of them are not independent"):
+            config_of("model=block_diagonal_mlp", "analysis.n_test_examples=10")
 
     def test_a_closed_form_that_there_is_not(self):
         settings = (

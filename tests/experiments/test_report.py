@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from running import FEW_METRICS, MID, PRE, few_settings, files_below, report_of, write_run
+from running import FEW_METRICS, MID, PRE, command, few_settings, files_below, report_of, write_run
 
 from experiments.pipeline.json_files import write_json
 from experiments.report import main
 from experiments.reporting.finished_runs import find_runs
-from models.errors import UserError
 
 
 class TestReport:
@@ -54,8 +53,8 @@ class TestReport:
         for number, name in enumerate(("openai/gpt2", "../models/stories260k/")):
             write_run(tmp_path / "runs" / str(number), few_settings("lib", 0, kind="pretrained_transformer", name=name))
         text, _, _ = report_of(tmp_path)
-        assert "## gpt2 (1)\n" in text
-        assert "## stories260k (2)\n" in text
+        assert "## gpt2\n" in text
+        assert "## stories260k\n" in text
 
     def test_a_missing_metric_is_a_dash(self, tmp_path):
         write_run(tmp_path / "runs" / "lib", few_settings("lib", 0), {"score/test": 0.5, "graph/modularity": 0.1})
@@ -213,6 +212,12 @@ class TestVerdicts:
 
 
 class TestCommand:
+    def test_help_does_without_torch(self, tmp_path):
+        code = "import sys; from experiments.report import command_line; print(command_line().format_help())"
+        done = command(tmp_path, "-c", f"{code}; sys.exit('torch' in sys.modules)", program=())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "--latex" in done.stdout
+
     def refused(self, arguments: list[str], capsys) -> str:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -230,6 +235,12 @@ class TestCommand:
     def test_no_folder(self, tmp_path, capsys):
         line = self.refused([str(tmp_path / "nowhere"), "--out", str(tmp_path / "report")], capsys)
         assert f"{tmp_path / 'nowhere'}: no such folder" in line
+
+    def test_a_folder_without_runs_beside_one_with(self, tmp_path, capsys):
+        run = write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
+        (tmp_path / "empty").mkdir()
+        line = self.refused([str(run), str(tmp_path / "empty"), "--out", str(tmp_path / "report")], capsys)
+        assert "empty: no runs here" in line
 
     def test_no_run_that_finished(self, tmp_path, capsys):
         bad = write_run(
@@ -256,7 +267,9 @@ class TestCommand:
         out, err = capsys.readouterr()
         assert err == ""
         lines = out.splitlines()
-        assert lines[-2:] == [f"{bad}: failed: no luck", f"report: {tmp_path / 'report' / 'report.md'}"]
+        report = tmp_path / "report"
+        ends = [f"{bad}: failed: no luck", f"page: {report / 'report.html'}", f"report: {report / 'report.md'}"]
+        assert lines[-3:] == ends
         printed = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in lines if line.startswith("│")}
         # Needed counts at the tightest tolerance only.
         assert printed == {"score/test": "0.5", f"features/needed_0.001/{PRE}": "12", f"edges/hoyer/{PRE}": "0.75"}
@@ -267,10 +280,3 @@ class TestCommand:
         main(["runs"])
         (report,) = tmp_path.glob("outputs/reports/*/report.md")
         assert capsys.readouterr().out.splitlines()[-1] == f"report: {report.relative_to(tmp_path)}"
-
-
-def test_a_folder_without_runs_is_an_error_even_beside_one_with(tmp_path):
-    run = write_run(tmp_path / "runs" / "lib0", few_settings("lib", 0))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no runs here"):
-        find_runs([run, tmp_path / "empty"])

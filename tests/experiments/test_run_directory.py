@@ -11,8 +11,9 @@ import pytest
 from running import QUICK, assert_says, command, files_below, read_json, refusal, reused, tensors_of
 
 from experiments import run as run_module
-from experiments.config.run_directory import held
+from experiments.config.run_directory import held, refuse_second_run
 from experiments.pipeline import recorded_run
+from models.errors import UserError
 
 SMALL = (*QUICK, "analysis.stages=[basis]")
 
@@ -72,9 +73,9 @@ class TestForeignFiles:
     def test_what_a_user_puts_there_while_a_run_goes_on_stays(self, carry_out, tmp_path, monkeypatch):
         pipeline = recorded_run.run_pipeline
 
-        def disturbed(config, directory, sweep):
+        def disturbed(config, directory, sweep, notes):
             (directory / "my_notes.md").write_text("precious")
-            return pipeline(config, directory, sweep)
+            return pipeline(config, directory, sweep, notes)
 
         monkeypatch.setattr(recorded_run, "run_pipeline", disturbed)
         assert carry_out(*SMALL, "hydra.run.dir=run") == 0
@@ -140,9 +141,17 @@ class TestForeignFiles:
     def test_two_runs_of_a_sweep_with_one_directory(self, carry_out, tmp_path, capsys):
         place = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=same")
         assert carry_out("-m", *SMALL, "method=lib,pca", *place) == 2
-        assert_says(capsys.readouterr().out, "hydra.sweep.subdir", "two runs of the sweep have the directory")
-        assert "method: lib" not in (tmp_path / "sweep" / "same" / "config.yaml").read_text()
-        assert read_json(tmp_path / "sweep" / "same" / "status.json")["status"] == "finished"
+        assert_says(
+            capsys.readouterr().err, "hydra.sweep.subdir=same", "runs 0 and 1 of the sweep would both write there"
+        )
+        assert not (tmp_path / "sweep").exists()
+
+    def test_two_runs_of_a_sweep_whose_directories_are_known_only_when_they_begin(self, tmp_path):
+        (tmp_path / "status.json").write_text('{"status": "finished", "sweep": "/reports/one", "job": 0}')
+        refuse_second_run(tmp_path, "/reports/one", 0)
+        refuse_second_run(tmp_path, "/reports/two", 1)
+        with pytest.raises(UserError, match=r"hydra\.sweep\.subdir: two runs of the sweep have the directory"):
+            refuse_second_run(tmp_path, "/reports/one", 1)
 
 
 def test_relative_paths_mean_the_user_s_folder_also_where_hydra_changes_into_the_run_s(carry_out, tmp_path):

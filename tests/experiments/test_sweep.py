@@ -14,6 +14,8 @@ import yaml
 from offline_run import read_offline_run
 from running import NODE_LAYERS, QUICK, TOY, command, files_below, read_json, reused, run_here
 
+from experiments.pipeline.metrics import aliases
+
 RUNS = set(product(("lib", "pca"), (0, 1)))
 
 
@@ -21,7 +23,7 @@ RUNS = set(product(("lib", "pca"), (0, 1)))
 def swept(base: Path) -> tuple[Path, CompletedProcess[str]]:
     """Two methods on two seeds with an offline tracker, by the command line."""
     (base / "swept").mkdir()
-    stages = "analysis.stages=[basis,edges,ablation]"
+    stages = "analysis.stages=[score,basis,edges,ablation]"
     return base / "swept", command(base / "swept", "-m", *TOY, stages, "method=lib,pca", "seed=0,1")
 
 
@@ -32,10 +34,10 @@ import experiments.pipeline.recorded_run
 
 carry_out = experiments.pipeline.recorded_run.run_pipeline
 
-def sometimes_fail(config, directory, sweep):
+def sometimes_fail(config, directory, sweep, notes):
     if config.seed == 1:
         raise RuntimeError("no luck with this seed")
-    return carry_out(config, directory, sweep)
+    return carry_out(config, directory, sweep, notes)
 
 experiments.pipeline.recorded_run.run_pipeline = sometimes_fail
 from experiments.run import main
@@ -93,6 +95,7 @@ class TestSweep:
         }
         assert {stage: len(entries) for stage, entries in kept.items()} == {
             "model": 2,
+            "score": 2,
             "statistics": 2,
             "basis": 4,
             "edges": 4,
@@ -115,7 +118,8 @@ class TestSweep:
         for (method, seed), found in logged.items():
             assert found.run.display_name == f"modular_addition-{method}-seed{seed}"
             assert set(found.run.tags) == {"modular_addition", method}
-            assert found.summary == read_json(runs[method, seed] / "metrics.json") | media_of(found.summary)
+            metrics = read_json(runs[method, seed] / "metrics.json")
+            assert found.summary == metrics | aliases(metrics)
         groups = {found.run.run_group for found in logged.values()}
         assert len(groups) == 1
         assert groups != {""}
@@ -145,10 +149,6 @@ class TestSweep:
                 assert float(row[f"{method}_mean"]) == pytest.approx(fmean(values))
                 assert float(row[f"{method}_std"]) == pytest.approx(stdev(values))
                 assert row[f"{method}_n"] == "2"
-
-
-def media_of(summary: dict) -> dict:
-    return {key: value for key, value in summary.items() if key.startswith("curves/")}
 
 
 class TestARunThatFails:
