@@ -21,6 +21,7 @@ from experiments.pages.embedded_images import Embedded
 from experiments.pages.html_page import read_page_data, write_html_page
 from experiments.pages.run_data import FORMAT, RunContent, run_data
 from experiments.reporting.finished_runs import FinishedRun
+from experiments.reporting.run_files import DamagedRunError
 from libcore.graph import InteractionGraph
 from libcore.messages import one_line
 
@@ -57,7 +58,7 @@ def graph_of(run: FinishedRun) -> InteractionGraph:
     """The run's graph. Raises ValueError, in one line, for a run without bases or feature names, or a damaged one."""
     try:
         graph, table = run.graph(), run.table()
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (DamagedRunError, OSError, ValueError) as error:
         raise ValueError(f"{run.directory}: not readable: {one_line(error)}") from error
     if graph is None or not graph.bases:
         raise ValueError(f"{run.directory}: no bases; expected a run whose stages have them")
