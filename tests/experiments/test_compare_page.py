@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,7 +20,9 @@ from running import TOY_MODELS, read_json, run_here
 
 from experiments.pages.compare_page import write_compare_page
 from experiments.pages.correlations import feature_correlations
+from experiments.reporting.comparison_pages import write_comparison_pages
 from experiments.reporting.finished_runs import FinishedRun
+from experiments.reporting.report_files import write_report
 from libcore.graph import InteractionGraph
 
 LAYERS = ("layers.0", "layers.1", "layers.2", "output")
@@ -228,3 +232,29 @@ def test_both_graphs_and_the_panel_share_the_window(page: Page, tmp_path: Path, 
     named = [one for one in page.send("Accessibility.getFullAXTree")["nodes"] if not one.get("ignored")]
     found = [one.get("name", {}).get("value") for one in named if one.get("role", {}).get("value") in roles]
     assert all(found)
+
+
+def test_a_report_has_a_page_of_each_pair_and_links_to_it(
+    runs: tuple[FinishedRun, FinishedRun], tmp_path: Path
+) -> None:
+    for run in runs:
+        copied = tmp_path / "runs" / run.directory.name
+        shutil.copytree(run.directory, copied)
+        (copied / "status.json").write_text('{"status": "finished"}')
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    sides = embedded(tmp_path / "report" / "compare.html")["sides"]
+    assert [side["name"] for side in sides] == ["LIB", "PCA"]
+    assert (tmp_path / "report" / unquote(sides[1]["page"])).is_file()
+    assert "[LIB beside PCA: both graphs](compare.html)" in (tmp_path / "report" / "report.md").read_text("utf-8")
+    assert '<a href="compare.html">LIB beside PCA</a>' in (tmp_path / "report" / "report.html").read_text("utf-8")
+
+
+def test_runs_that_cannot_stand_beside_each_other_are_left_out(
+    runs: tuple[FinishedRun, FinishedRun], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    other = replace(runs[1], directory=tmp_path)
+    assert write_comparison_pages([runs[0], other], tmp_path, "") == {}
+    assert "no page of" in caplog.text
+    of_another_seed = replace(runs[1], config=runs[1].config | {"seed": 1})
+    assert write_comparison_pages([runs[0], of_another_seed], tmp_path, "") == {}
