@@ -20,6 +20,9 @@ CONSTANT = "constant"
 Half = Literal["first", "second"]
 """Of the examples that are fitted on."""
 
+QUANTILES = (0.9, 0.75, 0.5, 0.25)
+"""Of a feature's activations, where ordinary examples are taken from, between the highest and the lowest."""
+
 LabelFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[str]]]
 
 
@@ -42,15 +45,25 @@ class ExampleImage:
 
 @dataclass(frozen=True)
 class FeaturePicture:
-    """What a feature responds to: the inputs where it is highest (first the highest) and lowest (first the lowest).
+    """What a feature responds to, as images.
 
-    Both are empty for the constant feature, which is equal on all inputs. `direction` is the feature itself drawn as an
-    image, at layers whose coordinates are pixels.
+    All but `direction` are empty for the constant feature, which is equal on all inputs.
+
+    Attributes:
+        highest: inputs where it is highest, first the highest.
+        lowest: inputs where it is lowest, first the lowest.
+        direction: the feature itself drawn as an image, at layers whose coordinates are pixels.
+        quantiles: by `QUANTILES`, inputs whose activation lies there.
+        common: the model's first inputs, whatever the feature: the same for all features of all methods.
+        map: the activation on every input, where these are pairs of numbers: the first down, the second across.
     """
 
     highest: tuple[ExampleImage, ...]
     lowest: tuple[ExampleImage, ...]
     direction: UInt8[Tensor, "height width 3"] | None
+    quantiles: tuple[tuple[ExampleImage, ...], ...] = ()
+    common: tuple[ExampleImage, ...] = ()
+    map: UInt8[Tensor, "height width 3"] | None = None
 
 
 PictureFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[FeaturePicture]]]
@@ -58,11 +71,11 @@ PictureFeatures = Callable[[Chain, dict[str, Basis]], dict[str, list[FeaturePict
 
 @dataclass(frozen=True)
 class Contexts:
-    """Where each feature is most extreme in one direction, the most extreme place first, one per sequence at most.
+    """Places where a feature is looked at: such as those where it is most extreme, the most extreme first.
 
     Attributes:
         sequences: numbers of the sequences.
-        positions: of the token at which the feature is most extreme in that sequence.
+        positions: of the token that each place is about.
         activations: the feature at the tokens around that position, NaN where the window reaches out of the sequence.
     """
 
@@ -91,13 +104,15 @@ class LayerContexts:
 
     Attributes:
         first: index in the basis of the feature that is described first; the others follow in the basis's order.
-        highest: contexts in which each feature is highest.
-        lowest: contexts in which it is lowest.
+        highest: contexts in which each feature is highest, one per sequence at most.
+        lowest: contexts in which it is lowest, likewise.
         histogram: number of tokens by activation, in bins of equal width from the feature's lowest activation to its
             highest.
         mean: of each feature over all tokens.
         standard_deviation: likewise.
         effects: None for a node layer without the residual stream, such as the logits.
+        quantiles: by `QUANTILES`, contexts whose activation lies there.
+        common: activations at the first tokens of the first sequences: the same places for all features and methods.
     """
 
     first: int
@@ -107,6 +122,8 @@ class LayerContexts:
     mean: Float[Tensor, " feature"]
     standard_deviation: Float[Tensor, " feature"]
     effects: LogitEffects | None
+    quantiles: tuple[Contexts, ...]
+    common: Float[Tensor, "feature sequence position"]
 
     @property
     def features(self) -> range:
@@ -143,7 +160,7 @@ class AnalysedModel:
         train: what bases and edges are fitted on (its `inputs`), and the score on it.
         test: held-out inputs for scores and ablations.
         label_features: a name for every kept feature of every node layer.
-        picture_features: pictures of each node layer's first features, for models whose inputs are images.
+        picture_features: pictures of each node layer's first features, where inputs are images or pairs of numbers.
         token_contexts: where each node layer's first features are strongest, for models whose inputs are texts.
     """
 

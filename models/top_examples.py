@@ -5,6 +5,7 @@ One pass over the inputs, chunk by chunk, for all features of all node layers; o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,10 @@ class Extremes:
     def cpu(self) -> Extremes:
         """A copy in main memory."""
         return Extremes(self.values.cpu(), self.examples.cpu(), self.positions.cpu())
+
+    def first(self, n: int) -> Extremes:
+        """The first `n` of every feature, all where there are fewer."""
+        return Extremes(self.values[:, :n], self.examples[:, :n], self.positions[:, :n])
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,46 @@ def top_examples(
         memory_budget: bytes that one chunk's activations and features may take.
     """
     found: dict[str, TopExamples] = {}
+    for start, layer, features in features_in_chunks(chain, bases, inputs, memory_budget):
+        highest, lowest = (extremes_of(features, start, n, largest) for largest in (True, False))
+        if layer in found:
+            highest = merged(found[layer].highest, highest, n, largest=True)
+            lowest = merged(found[layer].lowest, lowest, n, largest=False)
+        found[layer] = TopExamples(highest, lowest)
+    return found
+
+
+@torch.no_grad()
+def highest_positions(chain: Chain, bases: dict[str, Basis], inputs: Tensor, memory_budget: int) -> dict[str, Extremes]:
+    """Every example, in order, at each feature's highest position in it, by node layer and in main memory.
+
+    Takes what `top_examples` takes; `n` of the result is the number of inputs.
+    """
+    chunks: dict[str, list[Extremes]] = {layer: [] for layer in chain.node_layers}
+    for start, layer, features in features_in_chunks(chain, bases, inputs, memory_budget):
+        values, positions = (found.T.cpu() for found in features.max(dim=1))
+        examples = torch.arange(start, start + len(features)).expand_as(values)
+        chunks[layer].append(Extremes(values.float(), examples, positions))
+    return {
+        layer: Extremes(
+            torch.cat([one.values for one in of_layer], 1),
+            torch.cat([one.examples for one in of_layer], 1),
+            torch.cat([one.positions for one in of_layer], 1),
+        )
+        for layer, of_layer in chunks.items()
+    }
+
+
+def features_in_chunks(
+    chain: Chain, bases: dict[str, Basis], inputs: Tensor, memory_budget: int
+) -> Iterator[tuple[int, str, Float[Tensor, "batch position feature"]]]:
+    """First example of a chunk, node layer, features: all layers of all chunks."""
     one = chain.activation(inputs[:1], 0)
     bases = {layer: bases[layer].to(device=one.device, dtype=one.dtype) for layer in chain.node_layers}
     size = rows_per_chunk(values_per_example(chain, bases, inputs), memory_budget)
     for start in range(0, len(inputs), size):
-        activation = chain.activation(inputs[start : start + size], 0)
-        for index, layer in enumerate(chain.node_layers):
-            if index:
-                activation = chain.sections[index - 1](activation)
-            features = bases[layer].features(activation)
-            highest, lowest = (extremes_of(features, start, n, largest) for largest in (True, False))
-            if layer in found:
-                highest = merged(found[layer].highest, highest, n, largest=True)
-                lowest = merged(found[layer].lowest, lowest, n, largest=False)
-            found[layer] = TopExamples(highest, lowest)
-    return found
+        for layer, activation in zip(chain.node_layers, chain.activations(inputs[start : start + size]), strict=True):
+            yield start, layer, bases[layer].features(activation)
 
 
 def values_per_example(chain: Chain, bases: dict[str, Basis], inputs: Tensor) -> int:

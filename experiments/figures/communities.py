@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -12,10 +11,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from experiments.figures.community_colours import SMALLER, CommunityLook, community_looks, community_sizes
 from experiments.figures.graph_columns import text_width
 from experiments.figures.layers import short_layer_names
-from experiments.figures.style import GREY_TEXT, NEUTRAL, PAGE_WIDTH, PALETTE, lightened, new_figure, styled
-from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
+from experiments.figures.style import GREY_TEXT, NEUTRAL, PAGE_WIDTH, lightened, new_figure, styled
+from experiments.pipeline.feature_table import FeatureTable
 from libcore.graph import InteractionGraph
 
 MAXIMUM_KEYS = 150
@@ -26,11 +26,11 @@ ROW_HEIGHT, KEY_HEIGHT = 15.0, 0.84
 TITLE_SPACE, AXIS_SPACE, LEGEND_ROW, MARGIN = 20.0, 28.0, 10.5, 6.0
 """Points: above each panel; below its rows; for each row of the legend; around everything."""
 LEGEND_COLUMNS = 5
+HOLLOW_LINE = 1.0
+"""Points: the frame of a hollow key."""
 
-COLOURS = (*PALETTE, *(lightened(colour, 0.5) for colour in PALETTE))
-"""Of the largest communities."""
-SMALLER, NONE = "#4d4d4d", lightened(NEUTRAL, 0.6)
-"""Of all communities after those, and of features in none."""
+NONE = CommunityLook(lightened(NEUTRAL, 0.6), hollow=False)
+"""Of features in no community."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,9 @@ class CommunityPanel:
         importance = basis.importance.tolist()
         return sorted(features, key=lambda feature: -importance[feature])
 
-    def sizes(self) -> Counter[int]:
-        """How many features each community of two or more has."""
-        sizes = Counter(community for of_layer in self.table.communities.values() for community in of_layer)
-        return Counter({n: size for n, size in sizes.items() if n != NO_COMMUNITY and size > 1})
-
     def caption(self) -> str:
         """`modularity 0.452, 12 communities`."""
-        sizes = self.sizes()
+        sizes = community_sizes(self.table)
         count = f"{len(sizes)} {'community' if len(sizes) == 1 else 'communities'}"
         if self.modularity is None or isnan(self.modularity):
             return count
@@ -118,7 +113,7 @@ def panel_height(panel: CommunityPanel) -> float:
 def plot_communities(panel: CommunityPanel, axes: Axes, n_keys: int) -> Axes:
     """Rows of at most `n_keys` keys, the first node layer on top; beside each how many features it has."""
     layers = panel.graph.node_layers
-    sizes = panel.sizes()
+    looks = community_looks(panel.table)
     axes.set(xlim=(0.5, n_keys + 0.5), ylim=(len(layers) - 0.5, -0.5), xlabel="feature, by importance")
     axes.set_title(f"{panel.title}: {panel.caption()}", loc="left")
     axes.set_yticks(range(len(layers)), row_names(layers))
@@ -129,14 +124,16 @@ def plot_communities(panel: CommunityPanel, axes: Axes, n_keys: int) -> Axes:
         keys = panel.keys(layer)
         communities = panel.table.communities[layer]
         top, bottom = row - KEY_HEIGHT / 2, row + KEY_HEIGHT / 2
+        drawn = [looks.get(communities[feature], NONE) for feature in keys[:n_keys]]
         axes.add_collection(
             PolyCollection(
                 [
                     ((x + 0.54, top), (x + 1.46, top), (x + 1.46, bottom), (x + 0.54, bottom))
                     for x in range(min(n_keys, len(keys)))
                 ],
-                facecolors=[colour_of(communities[feature], sizes) for feature in keys[:n_keys]],
-                linewidths=0,
+                facecolors=["white" if look.hollow else look.colour for look in drawn],
+                edgecolors=[look.colour for look in drawn],
+                linewidths=[HOLLOW_LINE if look.hollow else 0 for look in drawn],
                 gid=f"keys/{layer}",
             ),
             autolim=False,
@@ -154,23 +151,21 @@ def row_names(layers: Sequence[str]) -> list[str]:
     return [names[layer].replace("\n", " ") for layer in layers]
 
 
-def colour_of(community: int, sizes: Counter[int]) -> str:
-    """Communities are numbered by size; one of a single feature is none."""
-    if community not in sizes:
-        return NONE
-    return COLOURS[community] if community < len(COLOURS) else SMALLER
-
-
 def legend_of(panel: CommunityPanel) -> list[Patch]:
-    """Every community that has a colour of its own, with its size; the smaller ones together."""
-    sizes = panel.sizes()
-    largest = [community for community in sorted(sizes) if community < len(COLOURS)]
-    handles = [Patch(color=COLOURS[community], label=f"{sizes[community]} features") for community in largest]
-    if smaller := len(sizes) - len(largest):
-        handles.append(Patch(color=SMALLER, label=f"{smaller} smaller communities"))
+    """Every community that has a look of its own, with its size; the smaller ones together."""
+    sizes, looks = community_sizes(panel.table), community_looks(panel.table)
+    own = [community for community, look in looks.items() if look != SMALLER]
+    handles = [key_patch(looks[community], f"{sizes[community]} features") for community in own]
+    if smaller := len(sizes) - len(own):
+        handles.append(key_patch(SMALLER, f"{smaller} smaller communities"))
     alone = any(
         panel.table.communities[layer][feature] not in sizes
         for layer in panel.graph.node_layers
         for feature in panel.keys(layer)
     )
-    return [*handles, Patch(color=NONE, label="no community")] if alone or not handles else handles
+    return [*handles, key_patch(NONE, "no community")] if alone or not handles else handles
+
+
+def key_patch(look: CommunityLook, label: str) -> Patch:
+    """A legend's key."""
+    return Patch(facecolor="white" if look.hollow else look.colour, edgecolor=look.colour, label=label)

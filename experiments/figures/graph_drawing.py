@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -11,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 
+from experiments.figures.community_colours import CommunityLook
 from experiments.figures.graph_columns import DOT_SIZE, ROW_HEIGHT, Column
-from experiments.figures.graph_layout import DrawnEdges, GraphLayout
-from experiments.figures.style import NEUTRAL, PALETTE, TEXT_SIZE, lightened
+from experiments.figures.graph_layout import DrawnEdges
+from experiments.figures.style import NEUTRAL, TEXT_SIZE, lightened
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 
 WIDEST_EDGE = 2.2
@@ -23,19 +23,16 @@ INK = 0.18
 """How much of the panel's height the edges of one pair of layers may cover side by side: many are drawn thin."""
 
 
-def community_colours(layout: GraphLayout, table: FeatureTable) -> dict[int, str]:
-    """A colour for every community, the largest first; they repeat past the palette's end."""
-    sizes = Counter(table.communities[drawn.layer][feature] for drawn in layout.layers for feature in drawn.features)
-    by_size = sorted(sizes.keys() - {NO_COMMUNITY}, key=lambda community: (-sizes[community], community))
-    colours = {community: PALETTE[index % len(PALETTE)] for index, community in enumerate(by_size)}
-    return colours | {NO_COMMUNITY: NEUTRAL}
+NONE = CommunityLook(NEUTRAL, hollow=False)
+"""Of features in no community, or alone in theirs."""
 
 
-def edge_colours(edges: DrawnEdges, table: FeatureTable, colours: dict[int, str]) -> list[str]:
+def edge_colours(edges: DrawnEdges, table: FeatureTable, looks: Mapping[int, CommunityLook]) -> list[str]:
     """The community's colour where both ends share it, else grey: a modular graph is a coloured one."""
     sources = [table.communities[edges.layer][feature] for feature in edges.source.tolist()]
     targets = [table.communities[edges.next_layer][feature] for feature in edges.target.tolist()]
-    return [colours[a] if a == b else NEUTRAL for a, b in zip(sources, targets, strict=True)]
+    shared = [a if a == b else NO_COMMUNITY for a, b in zip(sources, targets, strict=True)]
+    return [looks.get(community, NONE).colour for community in shared]
 
 
 def draw_edges(edges: DrawnEdges, left: Column, right: Column, colours: Sequence[str], axes: Axes) -> None:
@@ -67,33 +64,34 @@ def curves_between(
     return np.stack([across, height], axis=-1)
 
 
-def draw_dots(column: Column, colours: Sequence[str], axes: Axes) -> None:
+def draw_dots(column: Column, looks: Sequence[CommunityLook], axes: Axes) -> None:
     """Features too many to label."""
     heights = list(column.height.values())
     axes.scatter(
         [column.middle] * len(heights),
         heights,
         s=DOT_SIZE**2,
-        c=list(colours),
-        linewidths=0,
+        facecolors=["white" if look.hollow else look.colour for look in looks],
+        edgecolors=[look.colour for look in looks],
+        linewidths=[0.5 if look.hollow else 0 for look in looks],
         zorder=2,
         clip_on=False,
         gid=f"features/{column.layer}",
     )
 
 
-def draw_boxes(column: Column, labels: dict[int, str], colours: Sequence[str], axes: Axes) -> None:
+def draw_boxes(column: Column, labels: dict[int, str], looks: Sequence[CommunityLook], axes: Axes) -> None:
     """Features as boxes that hold their labels, so that no edge crosses one."""
     height = ROW_HEIGHT - 1.2
-    for (feature, middle), colour in zip(column.height.items(), colours, strict=True):
+    for (feature, middle), look in zip(column.height.items(), looks, strict=True):
         box = FancyBboxPatch(
             (column.left, middle - height / 2),
             column.right - column.left,
             height,
             boxstyle="round,pad=0,rounding_size=2.5",
-            facecolor=lightened(colour, 0.8),
-            edgecolor=colour,
-            linewidth=0.7,
+            facecolor="white" if look.hollow else lightened(look.colour, 0.8),
+            edgecolor=look.colour,
+            linewidth=1.1 if look.hollow else 0.7,
             zorder=2,
             clip_on=False,
             gid=f"feature/{column.layer}/{feature}",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.figures.community_colours import community_looks
 from experiments.figures.graph_captions import caption_columns, caption_gaps, footer_height, header_height
 from experiments.figures.graph_columns import place_columns, rows_height
-from experiments.figures.graph_drawing import community_colours, draw_boxes, draw_dots, draw_edges, edge_colours
+from experiments.figures.graph_drawing import NONE, draw_boxes, draw_dots, draw_edges, edge_colours
 from experiments.figures.graph_layout import GraphLayout, graph_layout
 from experiments.figures.style import GREY_TEXT, PAGE_WIDTH, new_figure, styled
 from experiments.pipeline.feature_table import FeatureTable
@@ -102,11 +103,11 @@ def plot_interaction_graph(
     axes.set_axis_off()
 
     columns = place_columns(layout.layers, table, width, (footer, height - header), maximum_labels=maximum_labels)
-    colours = community_colours(layout, table)
+    looks = community_looks(table)
     for edges, left, right in zip(layout.edges, columns, columns[1:], strict=False):
-        draw_edges(edges, left, right, edge_colours(edges, table, colours), axes)
+        draw_edges(edges, left, right, edge_colours(edges, table, looks), axes)
     for column in columns:
-        of_features = [colours[table.communities[column.layer][feature]] for feature in column.height]
+        of_features = [looks.get(table.communities[column.layer][feature], NONE) for feature in column.height]
         if column.labels is None:
             draw_dots(column, of_features, axes)
         else:

@@ -11,6 +11,7 @@ from experiments.figures.groups import group_label, group_of
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.feature_table import FeatureTable
 from experiments.pipeline.metrics import Metrics
+from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
 from models.analysed import FeaturePicture, TokenContexts
 
@@ -32,6 +33,7 @@ def draw_figures(
     pictures: dict[str, list[FeaturePicture]] | None,
     contexts: TokenContexts | None,
     score_name: str,
+    signed: dict[str, SignedEdges] | None = None,
 ) -> dict[str, Path]:
     """Write everything that the finished stages allow; paths by file name."""
     # matplotlib takes half a second to import, which a run without figures need not spend.
@@ -42,6 +44,7 @@ def draw_figures(
     from experiments.figures.saving import save_figure
     from experiments.pages.features_page import write_features_page
     from experiments.pages.graph_page import write_graph_page
+    from experiments.pages.run_data import RunContent
 
     method, run = group_of(config.method.model_dump()), run_label(config.seed, config.analysis.half)
     paths = save_figure(importance_figure(spectra_of(graph, method, run)), folder, "importance_spectrum")
@@ -57,16 +60,36 @@ def draw_figures(
         paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
         keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
         paths += save_figure(community_figure([keyboard]), folder, "communities")
-        described = {layer: found.features for layer, found in contexts.by_layer.items()} if contexts else {}
-        path, (heading, summary) = folder / GRAPH_PAGE, page_heading(config, metrics, score_name)
-        write_graph_page(path, graph, table, shown, heading, summary, pictures, described)
-        paths.append(path)
-    if contexts is not None:
-        path, (heading, summary) = folder / FEATURES_PAGE, page_heading(config, metrics, score_name)
-        write_features_page(path, graph, table, contexts, heading, summary, GRAPH_PAGE if graph.edges else None)
-        paths.append(path)
+    pages = pages_of(graph, pictures, contexts)
+    content = RunContent(
+        *page_heading(config, metrics, score_name),
+        graph,
+        table,
+        shown_edges(graph, ablations),
+        pictures or {},
+        contexts,
+        signed or {},
+    )
+    for page, other, write in (
+        (GRAPH_PAGE, FEATURES_PAGE, write_graph_page),
+        (FEATURES_PAGE, GRAPH_PAGE, write_features_page),
+    ):
+        if page in pages:
+            write(folder / page, content, other if other in pages else None)
+            paths.append(folder / page)
     paths += contact_sheets(folder, table, pictures or {})
     return {path.name: path for path in paths}
+
+
+def pages_of(
+    graph: InteractionGraph, pictures: dict[str, list[FeaturePicture]] | None, contexts: TokenContexts | None
+) -> set[str]:
+    """The pages that there is something to show on."""
+    found = {GRAPH_PAGE} if graph.edges else set()
+    pictured = any(
+        picture.highest or picture.map is not None for of_layer in (pictures or {}).values() for picture in of_layer
+    )
+    return found | ({FEATURES_PAGE} if pictured or contexts is not None else set())
 
 
 def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[str, dict[str, str]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from experiments.pipeline.json_files import write_text
+
+EMBEDDED = re.compile(r'<script type="application/json" id="page-data">(.*?)</script>', re.DOTALL)
 
 
 def write_html_page(path: Path, template: str, data: object, **values: object) -> None:
@@ -23,3 +28,15 @@ def write_html_page(path: Path, template: str, data: object, **values: object) -
     # Every `<`, `>`, `&` and `'` leaves as \uXXXX, so no label can close the script element it is embedded in.
     embedded = htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False)
     write_text(path, environment.get_template(template).render(data=embedded, **values))
+
+
+def read_page_data(path: Path) -> dict[str, Any]:
+    """What `write_html_page` embedded. Raises ValueError for a file that is no such page, OSError for none."""
+    found = EMBEDDED.search(path.read_text(encoding="utf-8", errors="replace"))
+    try:
+        data = json.loads(found[1]) if found else None
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: no data of a page inside; expected a graph.html that a run of this version wrote")
+    return data

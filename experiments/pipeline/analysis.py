@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.config.schema import RunConfig
+from experiments.config.settings import quadrature_of
 from experiments.pipeline.ablations import Ablations, ablation_stage
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.console import progress_of
@@ -27,6 +28,7 @@ from experiments.pipeline.tracking import Tracker
 from libcore.ablation import smallest_kept_edge
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.estimators.signed import SignedEdges, chain_signed_edges
 from libcore.graph import InteractionGraph
 from libcore.modularity import Communities, find_communities
 from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
@@ -47,6 +49,7 @@ class RunResults:
     table: FeatureTable | None = None
     pictures: dict[str, list[FeaturePicture]] | None = None
     contexts: TokenContexts | None = None
+    signed: dict[str, SignedEdges] | None = None
     metrics: Metrics = field(default_factory=dict)
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -95,6 +98,11 @@ def analyse(
         ablated, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
         results.finished("ablation", ablated, ablation_metrics(results.ablations))
         results.tracker.ablations(results.ablations)
+    if edges and "figures" in wanted:
+        with progress_of("signs of edges"):
+            results.signed = chain_signed_edges(
+                chain, inputs, bases, quadrature_of(config), config.analysis.memory_bytes
+            )
     describe(results, config, graph, model, chain, bases)
 
 

@@ -95,6 +95,7 @@ def figures_of(
             results.pictures,
             results.contexts,
             score_name,
+            results.signed,
         )
     results.ended("figures", resources, {})
     return figures

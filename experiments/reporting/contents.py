@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.config.scores import ACCURACY
 from experiments.figures.groups import group_order
 from experiments.reporting.comparison import Comparison, compare, metrics_table, short_table
+from experiments.reporting.comparison_pages import write_comparison_pages
 from experiments.reporting.finished_runs import FinishedRun, UnfinishedRun, tell_apart
 from experiments.reporting.overview import MainMeasures, RunsOfModel, RunsOfSetting, by_model, overview_table
 from experiments.reporting.report_figures import Figures, draw_setting, draw_swept_keys
@@ -29,6 +30,7 @@ class Section:
     Attributes:
         stem: what files of this section have in their names; empty where there is one section alone.
         verdicts: sentences, a list.
+        pages: addresses of graphs beside each other, by what they show.
         notes: sentences; names of keys and files stand between backticks.
         totals: None for a single method, or where nothing was counted.
     """
@@ -43,6 +45,7 @@ class Section:
     metrics: Table
     runs: Table
     figures: Figures
+    pages: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
         metrics=metrics_table(comparison),
         runs=runs_table(one.runs, score, out),
         figures=draw_setting(one.runs, out, stem) if is_drawn else {},
+        pages=write_comparison_pages(one.runs, out, stem) if is_drawn else {},
     )
 
 

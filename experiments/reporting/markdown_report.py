@@ -39,6 +39,7 @@ def section_lines(section: Section) -> list[str]:
     """Verdicts, tables, figures, runs."""
     lines = [f"## {escaped(section.title)}\n", *(f"- {escaped(sentence)}" for sentence in section.verdicts), ""]
     lines += [f"{note}\n" for note in section.notes]
+    lines += [f"[{escaped(text)}: both graphs]({address})\n" for text, address in section.pages.items()]
     tables = (section.totals, section.metrics)
     lines += [markdown_table(table) for table in tables if table is not None]
     return [*lines, *figure_lines(section.figures), markdown_table(section.runs), ""]

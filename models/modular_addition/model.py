@@ -11,6 +11,7 @@ from libcore.ablation import accuracy
 from models.analysed import AnalysedModel
 from models.modular_addition.data import split_pairs
 from models.modular_addition.fourier import fourier_labels
+from models.modular_addition.maps import activation_maps
 from models.modular_addition.transformer import Architecture, Weights, chain_of
 from models.weights import ModelFile, check_shapes
 
@@ -33,4 +34,5 @@ def analysed(
         train=accuracy(train.tokens, train.labels),
         test=accuracy(test.tokens, test.labels),
         label_features=partial(fourier_labels, modulus=architecture.modulus, device=device),
+        picture_features=partial(activation_maps, modulus=architecture.modulus, device=device),
     )

@@ -2,6 +2,7 @@
 
 Two passes over the sequences, chunk by chunk, for all features of all node layers at once: the first finds each
 feature's extreme places, the second collects the activations around them and, the range now being known, the histogram.
+Contexts at quantiles come from the first sequences' activations, which are held.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.streams import float64_zeros, rows_per_chunk
-from models.analysed import Contexts, LayerContexts, TokenContexts, TokenContextsOf
+from models.analysed import QUANTILES, Contexts, LayerContexts, TokenContexts, TokenContextsOf
+from models.quantile_examples import rows_at_quantiles
 from models.top_examples import Extremes, TopExamples, top_examples, values_per_example
 from models.transformer.logit_effects import logit_effects, unembedding_of
 
@@ -28,6 +30,12 @@ N_CONTEXTS = 10
 """Contexts at either end of a feature, each from a sequence of its own, or one per sequence where there are fewer."""
 BEFORE, AFTER = 12, 6
 """Tokens that a context shows on either side of the one it is about."""
+N_POOLED = 8192
+"""Tokens, of whole sequences, from which contexts at quantiles are taken."""
+N_AT_QUANTILE = 3
+"""Contexts at each quantile."""
+COMMON_SEQUENCES, COMMON_TOKENS = 6, 40
+"""Sequences, and their first tokens, on which every feature's activations are kept."""
 N_BINS = 40
 """Bins of a feature's histogram."""
 N_TOKENS = 8
@@ -71,8 +79,11 @@ def layer_contexts(
     described = {layer: first_features(bases[layer]) for layer in chain.node_layers}
     top = top_examples(chain, described, tokens, N_CONTEXTS, memory_budget)
     collected = {layer: Collected.empty(of_layer, N_BINS) for layer, of_layer in top.items()}
+    pooled: dict[str, list[Tensor]] = {layer: [] for layer in top}
+    n_pooled = max(COMMON_SEQUENCES, N_POOLED // tokens.shape[1])
     for start, layer, features in features_by_layer(chain, described, tokens, memory_budget):
         collected[layer].add(features, start)
+        pooled[layer].append(features[: max(0, n_pooled - start)].float().cpu())
     unembedding = unembedding_of(chain, tokens)
     found = {}
     for layer, basis in described.items():
@@ -82,6 +93,7 @@ def layer_contexts(
             of_device = basis.to(device=unembedding.activations.device, dtype=unembedding.activations.dtype)
             effects = logit_effects(unembedding, of_device, standard_deviation, N_TOKENS, memory_budget)
         highest, lowest = collected[layer].contexts()
+        pool = torch.cat(pooled[layer])
         found[layer] = LayerContexts(
             first=int(bases[layer].has_constant),
             highest=highest,
@@ -90,8 +102,22 @@ def layer_contexts(
             mean=mean.cpu(),
             standard_deviation=standard_deviation.cpu(),
             effects=effects,
+            quantiles=quantile_contexts(pool),
+            common=pool[:COMMON_SEQUENCES, :COMMON_TOKENS].permute(2, 0, 1).clone(),
         )
     return found
+
+
+def quantile_contexts(features: Float[Tensor, "sequence position feature"]) -> tuple[Contexts, ...]:
+    """Contexts at each of `QUANTILES`, from the activations of the first sequences."""
+    flat, n_positions = features.flatten(0, 1), features.shape[1]
+    found = []
+    for rows in rows_at_quantiles(flat, QUANTILES, N_AT_QUANTILE):
+        at = Extremes(flat.gather(0, rows.T).T, rows // n_positions, rows % n_positions)
+        windows = at.values.new_full((*rows.shape, BEFORE + 1 + AFTER), torch.nan)
+        write_windows(windows, at, features, 0)
+        found.append(Contexts(at.examples, at.positions, windows))
+    return tuple(found)
 
 
 def first_features(basis: Basis) -> Basis:

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from models.analysed import CONSTANT, ExampleImage, FeaturePicture, is_neuron_basis
-from models.top_examples import Extremes, TopExamples, top_examples
+from models.analysed import CONSTANT, QUANTILES, ExampleImage, FeaturePicture, is_neuron_basis
+from models.quantile_examples import rows_at_quantiles
+from models.top_examples import Extremes, TopExamples, highest_positions, top_examples
 
 N_EXAMPLES = 8
 """Images at either end of a feature, or all where there are fewer."""
@@ -23,6 +24,12 @@ PICTURED_EXAMPLES = 10_000
 """Only the first so many images are searched: enough for telling ones at both ends, in seconds."""
 PICTURED_FEATURES = 64
 """Features of each node layer, the constant included, that pictures are made of."""
+POOLED_EXAMPLES = 256
+"""Images, the first ones, from which those at quantiles are taken: so few that a page can embed each once."""
+N_AT_QUANTILE = 4
+"""Images at each quantile."""
+COMMON_EXAMPLES = 24
+"""Images, the first ones, on which every feature's activation is kept."""
 PATCH_SIZE = 8
 """Pixels along the side of a patch that shows a colour."""
 
@@ -45,6 +52,14 @@ def class_labels(
     named = zip(classes.gather(1, commonest)[:, 0].tolist(), frequency.gather(1, commonest)[:, 0].tolist(), strict=True)
     labels = [f"{class_names[index]} {count}/{n}" for index, count in named]
     return [CONSTANT, *labels[1:]] if basis.has_constant else labels
+
+
+def at_quantiles(pooled: Extremes) -> list[Extremes]:
+    """By `QUANTILES`, the examples whose activation lies there."""
+    return [
+        Extremes(*(entries.gather(1, rows) for entries in (pooled.values, pooled.examples, pooled.positions)))
+        for rows in rows_at_quantiles(pooled.values.T, QUANTILES, N_AT_QUANTILE)
+    ]
 
 
 def position_box(position: int, grid: tuple[int, int], height: int, width: int) -> Box | None:
@@ -142,15 +157,19 @@ class PicturedFeatures:
         """
         self._refuse_other_grids(chain)
         first = next(iter(self.grids))  # the layer whose coordinates are pixels, whichever layers are analysed
+        pooled = highest_positions(chain, bases, self.images[:POOLED_EXAMPLES], self.memory_budget)
         pictures = {}
         for layer, top in self.top_examples(chain, bases).items():
             basis, grid = bases[layer], self.grids[layer]
             highest, lowest = self._example_images(top.highest, grid), self._example_images(top.lowest, grid)
-            if basis.has_constant:
-                highest[0] = lowest[0] = ()
             drawn = direction_images(basis, grid, self.images.shape[1:], len(highest)) if layer == first else None
             directions = [None] * len(highest) if drawn is None else list(drawn)
-            pictures[layer] = [FeaturePicture(*parts) for parts in zip(highest, lowest, directions, strict=True)]
+            at = [self._example_images(one, grid) for one in at_quantiles(pooled[layer])]
+            common = self._example_images(pooled[layer].first(COMMON_EXAMPLES), grid)
+            parts = zip(highest, lowest, directions, zip(*at, strict=True), common, strict=True)
+            pictures[layer] = [FeaturePicture(*of_feature) for of_feature in parts]
+            if basis.has_constant:
+                pictures[layer][0] = FeaturePicture((), (), directions[0])
         return pictures
 
     def top_examples(self, chain: Chain, bases: dict[str, Basis]) -> dict[str, TopExamples]:

@@ -80,13 +80,18 @@ class Page:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
                 return answer["result"]
 
-    def open(self, path: Path, width: int = 1280, height: int = 800) -> None:
-        """Load a local file in a window of this many CSS pixels and wait until it has run."""
+    def open(self, path: Path, width: int = 1280, height: int = 800, fragment: str = "") -> None:
+        """Load a local file, at `#fragment`, in a window of this many CSS pixels and wait until it has run."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self._loaded = False
-        self.send("Page.navigate", url=path.resolve().as_uri())
-        while not self._loaded:
-            self._receive()
+        # Another fragment of the page that is open would only be scrolled to.
+        for address in (
+            "about:blank",
+            f"{path.resolve().as_uri()}#{fragment}" if fragment else path.resolve().as_uri(),
+        ):
+            self._loaded = False
+            self.send("Page.navigate", url=address)
+            while not self._loaded:
+                self._receive()
 
     def run(self, script: str) -> Any:
         """Value of a JavaScript expression, awaited if it is a promise. Raises RuntimeError if it throws."""

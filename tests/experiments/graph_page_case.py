@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import torch
 from chromium import Page, chromium_path
 
+from experiments.pages.run_data import RunContent
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
+from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
 from libcore.statistics import LayerStatistics
 
@@ -49,8 +52,25 @@ def small_table() -> FeatureTable:
     return FeatureTable(labels, communities)
 
 
+def small_signed() -> dict[str, SignedEdges]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        layer: SignedEdges(
+            torch.randn(SIZES[after], SIZES[layer], generator=generator, dtype=torch.float64),
+            torch.randn(SIZES[after], SIZES[layer], generator=generator, dtype=torch.float64),
+            n_examples=12,
+        )
+        for layer, after in pairwise(SIZES)
+    }
+
+
+def small_content(**changes: Any) -> RunContent:
+    content = RunContent(f"A graph {HOSTILE}", {"method": "lib"}, small_graph(), small_table(), SHOWN)
+    return replace(content, **changes)
+
+
 def embedded(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="graph-data">(.*?)</script>', path.read_text("utf-8"), re.S)
+    found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', path.read_text("utf-8"), re.S)
     assert found
     return json.loads(found[1])
 

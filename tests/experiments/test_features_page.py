@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 from chromium import Page
-from graph_page_case import HOSTILE, needs_chromium, next_frame, node, text
+from graph_page_case import HOSTILE, embedded, needs_chromium, next_frame, node, text
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from experiments.pages.features_page import N_EDGES, SHADES, write_features_page
+from experiments.pages import run_data
+from experiments.pages.embedded_contexts import SHADES
+from experiments.pages.features_page import write_features_page
 from experiments.pages.graph_page import write_graph_page
+from experiments.pages.run_data import LISTED_EDGES, RunContent
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.basis import Basis
 from libcore.chain import Chain
@@ -75,16 +77,16 @@ def described() -> tuple[InteractionGraph, FeatureTable, TokenContexts]:
     return InteractionGraph(LAYERS, statistics, bases, edges), FeatureTable(labels, communities), found
 
 
-def write(path: Path, graph_page: str | None = "graph.html") -> None:
-    write_features_page(path, *described(), f"Features {HOSTILE}", {"method": "lib"}, graph_page)
-
-
-def embedded(path: Path) -> dict[str, Any]:
-    found = re.search(
-        r'<script type="application/json" id="features-data">(.*?)</script>', path.read_text("utf-8"), re.S
+def content(**changes: Any) -> RunContent:
+    graph, table, contexts = described()
+    shown_edges = dict.fromkeys(LAYERS[:-1], 10)
+    return replace(
+        RunContent(f"Features {HOSTILE}", {"method": "lib"}, graph, table, shown_edges, contexts=contexts), **changes
     )
-    assert found
-    return json.loads(found[1])
+
+
+def write(path: Path, graph_page: str | None = "graph.html") -> None:
+    write_features_page(path, content(), graph_page)
 
 
 def shown_as(token: str) -> str:
@@ -96,15 +98,16 @@ def shown_as(token: str) -> str:
 def test_embeds_sequences_contexts_and_shades(tmp_path: Path) -> None:
     write(tmp_path / "features.html")
     data, (graph, table, contexts) = embedded(tmp_path / "features.html"), described()
-    texts = [[data["tokens"][token] for token in sequence] for sequence in data["sequences"]]
+    tokens = data["tokens"]
+    texts = [[tokens["texts"][token] for token in sequence] for sequence in tokens["sequences"]]
     assert texts == [[VOCABULARY[token] for token in sequence] for sequence in contexts.tokens.tolist()]
-    assert len(set(data["tokens"])) == len(data["tokens"])
+    assert len(set(tokens["texts"])) == len(tokens["texts"])
     for layer, name in zip(data["layers"], LAYERS, strict=True):
         found = contexts.by_layer[name]
         assert layer["labels"] == table.labels[name]
         assert layer["first"] == 1
-        assert len(layer["features"]) == WIDTH - 2
-        for index, feature in enumerate(layer["features"]):
+        assert len(layer["examples"]) == WIDTH - 2
+        for index, feature in enumerate(layer["examples"]):
             assert feature["histogram"] == found.histogram[index].tolist()
             assert feature["mean"] == pytest.approx(float(found.mean[index]), rel=1e-5)
             scale = max(abs(feature["lowest"]), abs(feature["highest"]))
@@ -120,48 +123,48 @@ def test_embeds_sequences_contexts_and_shades(tmp_path: Path) -> None:
                     within = window[~window.isnan()]
                     assert context["value"] == pytest.approx(float(window[contexts.before]), rel=1e-3)
                     assert torch.tensor(context["shades"]) / SHADES * scale == pytest.approx(within, abs=1e-3 * scale)
+            common = torch.tensor(feature["common"]) / SHADES * scale
+            assert common == pytest.approx(found.common[index], abs=1e-3 * scale)
+            for of_quantile, places in zip(feature["quantiles"], found.quantiles, strict=True):
+                assert [place["sequence"] for place in of_quantile] == places.sequences[index].tolist()
+                values = places.activations[index, :, contexts.before].tolist()
+                assert [place["value"] for place in of_quantile] == pytest.approx(values, rel=1e-3)
     assert graph.node_layers == LAYERS
 
 
-def test_embeds_each_feature_s_strongest_edges_without_those_of_constants(tmp_path: Path) -> None:
+def test_holds_each_feature_s_strongest_edges_to_and_from_features_that_vary(tmp_path: Path) -> None:
     write(tmp_path / "features.html")
-    layers, (graph, _, _) = embedded(tmp_path / "features.html")["layers"], described()
-    assert all(feature["incoming"]["partners"] == [] for feature in layers[0]["features"])
-    assert all(feature["outgoing"]["partners"] == [] for feature in layers[-1]["features"])
-    for number, (layer, _) in enumerate(pairwise(LAYERS)):
-        edges = graph.edges[layer]
-        for feature in range(1, WIDTH - 1):
-            for found, strengths in (
-                (layers[number]["features"][feature - 1]["outgoing"], edges[:, feature]),
-                (layers[number + 1]["features"][feature - 1]["incoming"], edges[feature]),
-            ):
-                order = sorted(range(1, WIDTH + 1), key=lambda partner: -float(strengths[partner]))[:N_EDGES]
-                assert found["partners"] == order
-                assert found["strengths"] == pytest.approx(strengths[order].tolist(), rel=1e-5)
+    pairs, (graph, _, _) = embedded(tmp_path / "features.html")["pairs"], described()
+    for (layer, _), pair in zip(pairwise(LAYERS), pairs, strict=True):
+        strengths = graph.edges[layer]
+        kept = set(zip(pair["edges"]["targets"], pair["edges"]["sources"], strict=True))
+        assert pair["constantEdges"]["sources"] == []
+        for feature in range(1, WIDTH + 1):
+            into = (strengths[feature, 1:].argsort(descending=True) + 1)[:LISTED_EDGES].tolist()
+            out = (strengths[1:, feature].argsort(descending=True) + 1)[:LISTED_EDGES].tolist()
+            assert {(feature, source) for source in into} <= kept
+            assert {(target, feature) for target in out} <= kept
+        ends = zip(pair["edges"]["targets"], pair["edges"]["sources"], strict=True)
+        expected = [float(strengths[end]) for end in ends]
+        assert pair["edges"]["strengths"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_edges_of_strength_zero_and_graphs_without_edges_list_none(tmp_path: Path) -> None:
-    graph, table, contexts = described()
-    edges = {LAYERS[0]: torch.zeros_like(graph.edges[LAYERS[0]])}
-    edges[LAYERS[0]][3, 2] = 1.0
-    write_features_page(tmp_path / "features.html", replace(graph, edges=edges), table, contexts, "title")
-    layers = embedded(tmp_path / "features.html")["layers"]
-    assert layers[0]["features"][1]["outgoing"] == {"partners": [3], "strengths": [1.0]}
-    assert layers[1]["features"][2]["incoming"] == {"partners": [2], "strengths": [1.0]}
-    assert (
-        sum(len(f[end]["partners"]) for la in layers for f in la["features"] for end in ("incoming", "outgoing")) == 2
-    )
+def test_only_listed_edges_are_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run_data, "LISTED_EDGES", 1)
+    write(tmp_path / "features.html")
+    for pair in embedded(tmp_path / "features.html")["pairs"]:
+        assert WIDTH <= len(pair["edges"]["strengths"]) < 2 * WIDTH
 
 
 def test_refuses_what_it_cannot_show(tmp_path: Path) -> None:
-    graph, table, contexts = described()
+    contexts = described()[2]
     layer = contexts.by_layer[LAYERS[0]]
     shifted = replace(contexts, by_layer=contexts.by_layer | {LAYERS[0]: replace(layer, first=4)})
     with pytest.raises(ValueError, match=r"contexts of features 4 to 13; expected at most the 13"):
-        write_features_page(tmp_path / "features.html", graph, table, shifted, "title")
+        write_features_page(tmp_path / "features.html", content(contexts=shifted))
     infinite = replace(contexts, by_layer=contexts.by_layer | {LAYERS[0]: replace(layer, mean=layer.mean / 0)})
     with pytest.raises(ValueError, match=r"moments of blocks.0.hook_resid_pre holds a number that is not finite"):
-        write_features_page(tmp_path / "features.html", graph, table, infinite, "title")
+        write_features_page(tmp_path / "features.html", content(contexts=infinite))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +182,8 @@ def page(browser: Page, tmp_path: Path) -> Iterator[Page]:
 
 def go_to(page: Page, layer: str, feature: int) -> None:
     changed = "new Promise((done) => addEventListener('hashchange', done, {once: true}))"
-    page.run(f"(() => {{ const changed = {changed}; location.hash = '{layer}/{feature}'; return changed; }})()")
+    address = f'at=["{layer}",{feature}]'
+    page.run(f"(() => {{ const changed = {changed}; location.hash = {address!r}; return changed; }})()")
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -189,7 +193,8 @@ def texts(page: Page, selector: str) -> list[str]:
 def shown(page: Page) -> tuple[str, str]:
     """What the page says it shows, and what its list marks as current."""
     next_frame(page)
-    return text(page, "#where"), text(page, "#features [aria-current] .number")
+    where = f"{text(page, '.fact-layer')}, feature {text(page, '.fact-feature')}"
+    return where, text(page, "#features [aria-current] .number")
 
 
 @needs_chromium
@@ -197,9 +202,9 @@ def test_shows_the_most_important_feature_at_first_and_lists_all_described(page:
     assert shown(page) == (f"{LAYERS[0]}, feature 1", "1")
     assert texts(page, "#features .number") == [str(i) for i in range(1, WIDTH - 1)]
     assert texts(page, "#layer option") == list(LAYERS)
-    assert text(page, "#fact-rank") == f"1 of {WIDTH}"
+    assert text(page, ".fact-rank") == f"1 of {WIDTH}"
     assert text(page, "h1") == f"Features {HOSTILE}"
-    assert page.run("document.querySelector('#graph-link').getAttribute('href')") == "graph.html"
+    assert page.run("document.querySelector('#other-page').getAttribute('href')") == "graph.html"
 
 
 @needs_chromium
@@ -228,7 +233,7 @@ def test_every_context_shows_its_tokens_with_the_extreme_one_framed(page: Page) 
 @needs_chromium
 def test_shades_follow_sign_and_size(page: Page) -> None:
     script = (
-        "[...document.querySelectorAll('.context .token')].map((token) => "
+        "[...document.querySelectorAll('.top .token, .bottom .token')].map((token) => "
         "[Number(token.title), getComputedStyle(token).backgroundColor])"
     )
     values = page.run(script)
@@ -247,13 +252,13 @@ def test_effects_and_histogram(page: Page) -> None:
     go_to(page, LAYERS[1], 3)
     found = described()[2].by_layer[LAYERS[1]]
     assert found.effects is not None
-    assert texts(page, "#raised .token") == [shown_as(VOCABULARY[index]) for index in found.effects.raised[2]]
-    assert texts(page, "#lowered .token") == [shown_as(VOCABULARY[index]) for index in found.effects.lowered[2]]
-    values = [float(value) for value in texts(page, "#lowered .value")]
+    assert texts(page, ".raised .token") == [shown_as(VOCABULARY[index]) for index in found.effects.raised[2]]
+    assert texts(page, ".lowered .token") == [shown_as(VOCABULARY[index]) for index in found.effects.lowered[2]]
+    values = [float(value) for value in texts(page, ".lowered .value")]
     assert values == pytest.approx(found.effects.lowered_by[2].tolist(), rel=1e-3)
-    counts = page.run("[...document.querySelectorAll('#histogram rect')].map((bar) => Number(bar.dataset.count))")
+    counts = page.run("[...document.querySelectorAll('.histogram rect')].map((bar) => Number(bar.dataset.count))")
     assert counts == found.histogram[2].tolist()
-    heights = page.run("[...document.querySelectorAll('#histogram rect')].map((bar) => bar.height.baseVal.value)")
+    heights = page.run("[...document.querySelectorAll('.histogram rect')].map((bar) => bar.height.baseVal.value)")
     assert all((height > 0) == (count > 0) for height, count in zip(heights, counts, strict=True))
     assert max(heights) == pytest.approx(131, abs=0.1)
 
@@ -262,14 +267,13 @@ def test_effects_and_histogram(page: Page) -> None:
 def test_edges_lead_to_the_features_they_name(page: Page) -> None:
     graph, table, _ = described()
     go_to(page, LAYERS[1], 4)
-    order = (graph.edges[LAYERS[0]][4, 1:].argsort(descending=True) + 1)[:N_EDGES].tolist()
-    assert texts(page, "#incoming .name") == [table.labels[LAYERS[0]][partner] for partner in order]
-    links = page.run("[...document.querySelectorAll('#incoming .name')].map((name) => name.getAttribute('href'))")
-    assert links == [f"#{LAYERS[0]}/{partner}" if partner < WIDTH - 1 else None for partner in order]
+    order = (graph.edges[LAYERS[0]][4, 1:].argsort(descending=True) + 1)[:7].tolist()
+    names = texts(page, ".incoming tbody button")
+    assert names == [table.labels[LAYERS[0]][partner] for partner in order]
     place = next(place for place, partner in enumerate(order) if partner < WIDTH - 1)
-    page.run(f"document.querySelectorAll('#incoming .name')[{place}].click()")
+    page.run(f"document.querySelectorAll('.incoming tbody button')[{place}].click()")
     assert shown(page) == (f"{LAYERS[0]}, feature {order[place]}", str(order[place]))
-    assert texts(page, "#incoming .name") == []
+    assert texts(page, ".incoming tbody button") == []
 
 
 @needs_chromium
@@ -287,12 +291,17 @@ def test_arrow_keys_step_through_features_and_layers_and_stop_at_the_ends(page: 
 
 
 @needs_chromium
-def test_addresses_name_features_and_unknown_ones_show_the_first(page: Page) -> None:
+def test_addresses_name_features_and_what_they_cannot_name_is_told(page: Page) -> None:
     go_to(page, LAYERS[2], 7)
     assert shown(page) == (f"{LAYERS[2]}, feature 7", "7")
-    for address, layer in ((f"{LAYERS[2]}/{WIDTH}", LAYERS[2]), ("nowhere/3", LAYERS[0]), ("%/3", LAYERS[0])):
+    for address in (f'at=["{LAYERS[2]}",{WIDTH + 1}]', 'at=["nowhere",3]', "at=%", "at=7"):
         page.run(f"location.hash = {address!r}")
-        assert shown(page) == (f"{layer}, feature 1", "1")
+        assert shown(page) == (f"{LAYERS[0]}, feature 1", "1")
+        assert text(page, "#message").startswith("The address could not be read: “at”")
+    go_to(page, LAYERS[0], WIDTH - 1)
+    next_frame(page)
+    assert text(page, ".fact-feature") == str(WIDTH - 1)
+    assert "No examples were collected" in text(page, "#feature")
     page.run("field = document.querySelector('#layer'); field.value = 1; field.dispatchEvent(new Event('change'))")
     assert shown(page) == (f"{LAYERS[1]}, feature 1", "1")
     page.run("document.querySelectorAll('#features a')[1].click()")
@@ -301,28 +310,73 @@ def test_addresses_name_features_and_unknown_ones_show_the_first(page: Page) -> 
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [800, 1400])
+def test_search_finds_features_of_all_node_layers(page: Page) -> None:
+    def find(query: str) -> list[str]:
+        page.run(f"field = document.querySelector('#search'); field.value = {query!r}")
+        page.run("field.dispatchEvent(new Event('input', {bubbles: true}))")
+        return texts(page, "#features .name")
+
+    assert find("no. 3") == [f"{layer[15:]} no. 3 · {layer}" for layer in LAYERS]
+    assert text(page, "#match-count") == "3 found"
+    assert find("mid 5") == [f"{LAYERS[1][15:]} no. 5 · {LAYERS[1]}"]
+    page.run("document.querySelector('#features a').click()")
+    assert text(page, ".fact-layer") == LAYERS[1]
+    assert find("nowhere") == []
+    assert len(find("")) == WIDTH - 2
+
+
+@needs_chromium
+def test_features_without_edges_signs_or_graph_are_shown_too(browser: Page, tmp_path: Path) -> None:
+    graph = replace(described()[0], edges={})
+    write_features_page(tmp_path / "features.html", content(graph=graph))
+    browser.open(tmp_path / "features.html", 1400, 900)
+    assert shown(browser) == (f"{LAYERS[0]}, feature 1", "1")
+    assert texts(browser, ".edge-list") == texts(browser, "#other-page") == []
+    assert len(texts(browser, "ol.top .context")) == 10
+    assert browser.errors == []
+
+
+@needs_chromium
+def test_pins_go_along_to_the_graph(page: Page) -> None:
+    go_to(page, LAYERS[1], 3)
+    page.run("document.querySelector('#pin').click()")
+    assert text(page, "#pin") == "Release"
+    go_to_address = "document.querySelector('#other-page')"
+    page.run(f"{go_to_address}.addEventListener('click', (event) => event.preventDefault())")
+    page.run(f"{go_to_address}.click()")
+    address = page.run(f"decodeURIComponent({go_to_address}.href)")
+    assert f'pins=[["{LAYERS[1]}",3]]' in address
+    assert address.partition("#")[0].endswith("/graph.html")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 800, 1400])
 def test_fits_the_window(page: Page, tmp_path: Path, width: int) -> None:
     page.open(tmp_path / "features.html", width=width, height=900)
     for layer in LAYERS:
         go_to(page, layer, 2)
         page.run("document.querySelector('main').scrollTop = 0")
-        for selector in ("html", "main", "nav"):
+        for selector in ("html", "main"):
             assert page.run(f"((box) => box.scrollWidth <= box.clientWidth)(document.querySelector('{selector}'))")
 
 
 @needs_chromium
-def test_the_interaction_graph_s_panel_leads_to_the_features_described(page: Page, tmp_path: Path) -> None:
-    graph, table, contexts = described()
-    shown_edges = dict.fromkeys(LAYERS[:-1], 10)
-    of_layers = {layer: found.features for layer, found in contexts.by_layer.items()}
-    write_graph_page(tmp_path / "graph.html", graph, table, shown_edges, "title", described=of_layers)
+def test_the_interaction_graph_s_panel_shows_the_same_examples_and_leads_here(page: Page, tmp_path: Path) -> None:
+    contexts = described()[2]
+    write_graph_page(tmp_path / "graph.html", content(), "features.html")
     page.open(tmp_path / "graph.html", width=1400, height=900)
     page.run("document.querySelector('#only-connected').click()")
+    page.run("document.querySelector('#show-constant').click()")
     for feature in (0, WIDTH - 1):
-        page.run(f"{node(LAYERS[1], feature)}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
-        assert text(page, "#panel-feature") == str(feature)
-        assert texts(page, "#panel-described") == []
-    page.run(f"{node(LAYERS[1], 3)}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
-    address = page.run("document.querySelector('#panel-described').href")
-    assert address == f"{(tmp_path / 'features.html').as_uri()}#{LAYERS[1]}/3"
+        page.run(f"{node(LAYERS[1], feature)}.focus()")
+        assert text(page, ".fact-feature") == str(feature)
+        assert texts(page, "#panel .features-link") == texts(page, "#panel .context") == []
+    page.run(f"{node(LAYERS[1], 3)}.focus()")
+    values = [float(value) for value in texts(page, "#panel ol.top .value")]
+    expected = contexts.by_layer[LAYERS[1]].highest.activations[2, :, contexts.before]
+    assert values == pytest.approx(expected.tolist(), rel=1e-3)
+    assert len(texts(page, "#panel .section-quantiles .context")) == 12
+    assert len(texts(page, "#panel .histogram text")) > 0
+    address = page.run("document.querySelector('#panel .features-link').href")
+    page.open(tmp_path / "features.html", width=1400, height=900, fragment=address.partition("#")[2])
+    assert shown(page) == (f"{LAYERS[1]}, feature 3", "3")

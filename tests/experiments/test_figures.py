@@ -16,7 +16,8 @@ from matplotlib.text import Text
 
 from experiments.config.scores import Score
 from experiments.figures.ablation_curves import Curve, ablation_figure, mean_curve
-from experiments.figures.communities import COLOURS, MAXIMUM_KEYS, NONE, SMALLER, CommunityPanel, community_figure
+from experiments.figures.communities import MAXIMUM_KEYS, NONE, CommunityPanel, community_figure
+from experiments.figures.community_colours import COMMUNITY_COLOURS, SMALLER, community_looks
 from experiments.figures.graph_layout import graph_layout
 from experiments.figures.importance_spectrum import Spectrum, importance_figure, spectra_of
 from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
@@ -180,7 +181,9 @@ class TestInteractionGraph:
         assert set(by_community) == {NO_COMMUNITY, 0, 1, 2}
         assert all(len(colours) == 1 for colours in by_community.values())
         assert len(set.union(*by_community.values())) == 4
-        assert same_color(by_community[NO_COMMUNITY].pop(), NEUTRAL)
+        assert same_color(by_community.pop(NO_COMMUNITY).pop(), NEUTRAL)
+        looks = community_looks(panel.table)
+        assert all(same_color(colours.pop(), looks[number].colour) for number, colours in by_community.items())
 
     def test_edges_within_a_community_have_its_colour_and_others_are_grey(self):
         panel = panel_of()
@@ -270,9 +273,9 @@ class TestCommunities:
         first = int(layer != OUTPUT)
         expected = [5, *(feature for feature in range(first, N_FEATURES[layer]) if feature != 5)]
         assert panel.keys(layer) == expected
-        colours = {NO_COMMUNITY: NONE, 0: COLOURS[0], 1: COLOURS[1], 2: COLOURS[2]}
+        looks = {NO_COMMUNITY: NONE} | community_looks(panel.table)
         for feature, colour in zip(expected, keys.get_facecolor(), strict=True):
-            assert same_color(colour, colours[panel.table.communities[layer][feature]])
+            assert same_color(colour, looks[panel.table.communities[layer][feature]].colour)
         assert len({path.vertices[:, 1].min() for path in keys.get_paths()}) == 1
         lefts = [path.vertices[:, 0].min() for path in keys.get_paths()]
         assert lefts == sorted(lefts)
@@ -291,15 +294,18 @@ class TestCommunities:
         without = [text.get_text() for text in texts_of(community_figure([self.panel(modularity=None)]))]
         assert "LIB, seed 0: 3 communities" in without
 
-    def test_a_community_of_one_is_none_and_past_the_colours_they_are_grey(self):
-        n = len(COLOURS) + 3
+    def test_a_community_of_one_is_none_the_second_round_is_hollow_and_the_rest_are_grey(self):
+        n_colours = len(COMMUNITY_COLOURS)
+        n = 2 * n_colours + 3
         graph = random_graph((PRE, MID), {PRE: n + 2, MID: n + 1})
         pairs = [NO_COMMUNITY, *range(n)]
         table = FeatureTable(table_of(graph).labels, {PRE: [*pairs, n], MID: pairs})
         figure = community_figure([CommunityPanel("LIB", graph, table, 0.5)])
-        keys = artist(figure, f"keys/{PRE}").get_facecolor()
-        assert [same_color(colour, SMALLER) for colour in keys] == [False] * len(COLOURS) + [True] * 3 + [False]
-        assert same_color(keys[-1], NONE)
+        faces, frames = artist(figure, f"keys/{PRE}").get_facecolor(), artist(figure, f"keys/{PRE}").get_edgecolor()
+        expected = [*COMMUNITY_COLOURS, *["white"] * n_colours, *[SMALLER.colour] * 3, NONE.colour]
+        assert all(same_color(found, colour) for found, colour in zip(faces, expected, strict=True))
+        hollow = frames[n_colours : 2 * n_colours]
+        assert all(same_color(found, colour) for found, colour in zip(hollow, COMMUNITY_COLOURS, strict=True))
         assert "3 smaller communities" in [text.get_text() for text in texts_of(figure)]
 
     @pytest.mark.parametrize(

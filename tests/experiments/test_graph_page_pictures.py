@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from chromium import Page
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
-from graph_page_case import SHOWN, SIZES, embedded, needs_chromium, next_frame, node, small_graph, small_table, text
+from graph_page_case import SIZES, embedded, needs_chromium, next_frame, node, small_content, text
 from PIL import Image
 
 from experiments.pages.graph_page import write_graph_page
@@ -29,7 +30,7 @@ def pictures() -> dict[str, list[FeaturePicture]]:
 
 
 def write(path: Path, of_features: dict[str, list[FeaturePicture]] | None) -> None:
-    write_graph_page(path, small_graph(), small_table(), SHOWN, "A graph", pictures=of_features)
+    write_graph_page(path, small_content(pictures=of_features or {}))
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def count(page: Page, selector: str) -> int:
 
 
 def titles(page: Page, end: str) -> list[str]:
-    return page.run(f"[...document.querySelectorAll('#panel-{end} .picture')].map((image) => image.title)")
+    return page.run(f"[...document.querySelectorAll('.section-{end} .picture')].map((image) => image.title)")
 
 
 def bounds(page: Page, selector: str) -> list[list[float]]:
@@ -67,7 +68,7 @@ def bounds(page: Page, selector: str) -> list[list[float]]:
 
 def test_embeds_one_picture_per_feature_in_order(tmp_path: Path) -> None:
     write(tmp_path / "graph.html", pictures())
-    first, second, last = (layer["pictures"] for layer in embedded(tmp_path / "graph.html")["layers"])
+    first, second, last = (layer["examples"] for layer in embedded(tmp_path / "graph.html")["layers"])
     assert [len(first), len(second), len(last)] == [SIZES["layers.0"] - 2, SIZES["layers.1"], 0]
     assert first[0]["highest"] == []
     assert second[0] is None
@@ -87,11 +88,11 @@ def test_a_feature_s_panel_shows_its_images_in_order_with_class_and_value(page: 
     assert titles(page, "lowest") == ["7: -10", "7: -9", "7: -8"]
     page.screenshot(tmp_path / "page.png")
     screen = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
-    seen = bounds(page, "#panel-highest .picture, #panel-lowest .picture, #panel-direction")
+    seen = bounds(page, "#panel .section-highest .picture, #panel .section-lowest .picture, #panel .direction")
     # The direction stands beside the numbers, above the images.
     expected = [(255, 0, 2), *(colour_of(2, number) for number in range(6))]
     for (left, top, width, height), colour in zip(seen, expected, strict=True):
-        assert (width, height) == (64, 64)
+        assert (width, height) == (56, 56)
         inside = screen[int(top) + 3 : int(top + height) - 3, int(left) + 3 : int(left + width) - 3]
         assert inside.size > 0
         assert (abs(inside - colour) <= 2).all()
@@ -100,10 +101,10 @@ def test_a_feature_s_panel_shows_its_images_in_order_with_class_and_value(page: 
 @needs_chromium
 def test_a_frame_marks_the_position(page: Page) -> None:
     show(page, "layers.1", 2)
-    images, frames = bounds(page, "#panel-highest .picture"), bounds(page, "#panel-highest .position")
+    images, frames = bounds(page, "#panel .section-highest .picture"), bounds(page, "#panel .section-highest .position")
     assert len(images) == len(frames) == 8
     for (left, top, _, _), frame in zip(images, frames, strict=True):
-        assert frame == pytest.approx([left + 32, top + 16, 32, 16], abs=0.1)
+        assert frame == pytest.approx([left + 28, top + 14, 28, 14], abs=0.1)
     show(page, "layers.0", 2)
     assert count(page, ".position") == 0
 
@@ -114,10 +115,10 @@ def test_features_without_pictures_have_none_and_nothing_stays_of_the_last_one(p
     assert count(page, "#panel .picture") == 7
     for layer, feature, n in (("output", 1, 0), ("layers.1", 0, 0), ("layers.0", SIZES["layers.0"] - 1, 0)):
         show(page, layer, feature)
-        assert text(page, "#panel-layer") == layer
+        assert text(page, ".fact-layer") == layer
         assert count(page, "#panel .picture") == n
     show(page, "layers.0", 0)
-    assert count(page, "#panel .picture") == count(page, "#panel-direction") == 1
+    assert count(page, "#panel .picture") == count(page, "#panel .direction") == 1
 
 
 @needs_chromium
@@ -130,17 +131,40 @@ def test_classes_are_text(page: Page) -> None:
 def test_images_fit_into_the_panel(page: Page) -> None:
     show(page, "layers.1", 2)
     assert page.run("((panel) => panel.scrollWidth <= panel.clientWidth)(document.querySelector('aside'))")
-    rows = {top for _, top, _, _ in bounds(page, "#panel-highest .picture")}
+    rows = {top for _, top, _, _ in bounds(page, "#panel .section-highest .picture")}
     assert len(rows) == 2
 
 
 @needs_chromium
 def test_the_legend_explains_pictures_only_where_there_are_some(page: Page, tmp_path: Path) -> None:
-    assert "Of each layer's first 7 features" in text(page, "#legend")
+    assert page.run("document.querySelector('.of-images').hidden") is False
     write(tmp_path / "without.html", None)
     page.open(tmp_path / "without.html")
-    assert "Of each layer's first" not in text(page, "#legend")
+    assert page.run("document.querySelector('.of-images').hidden") is True
     page.run("document.querySelector('#only-connected').click()")
     show(page, "layers.0", 2)
-    assert text(page, "#panel-layer") == "layers.0"
+    assert text(page, ".fact-layer") == "layers.0"
     assert count(page, "#panel .picture") == 0
+
+
+@needs_chromium
+def test_a_map_of_all_inputs_is_shown_pixel_by_pixel(browser: Page, tmp_path: Path) -> None:
+    image = torch.randint(0, 2, (5, 5, 1)).expand(-1, -1, 3).mul(255).to(torch.uint8)
+    write(tmp_path / "graph.html", {"layers.0": [CONSTANT_PICTURE, replace(CONSTANT_PICTURE, map=image)]})
+    browser.open(tmp_path / "graph.html", 1280, 900)
+    browser.run("document.querySelector('#only-connected').click()")
+    show(browser, "layers.0", 1)
+    browser.run("document.querySelector('#panel .map').scrollIntoView()")
+    browser.run("document.querySelector('#panel .map').decode()")
+    next_frame(browser)
+    ((left, top, width, height),) = bounds(browser, "#panel .map")
+    assert width == pytest.approx(height)
+    browser.screenshot(tmp_path / "page.png")
+    screen = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
+    for row in range(5):
+        for column in range(5):
+            y, x = int(top + (row + 0.5) * height / 5), int(left + (column + 0.5) * width / 5)
+            assert abs(screen[y, x] - image[row, column].numpy()).max() <= 2
+    show(browser, "layers.0", 2)
+    assert count(browser, "#panel .map") == 0
+    assert browser.errors == []

@@ -53,7 +53,8 @@ class TestFiles:
     def test_all_files_are_there_and_no_others(self, full):
         figures = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph", "communities")
         expected = {f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf")}
-        expected |= {"figures", "figures/graph.html", "metrics.json", "ablations.json", "timings.json", "features.json"}
+        expected |= {"figures", "figures/graph.html", "figures/features.html"}
+        expected |= {"metrics.json", "ablations.json", "timings.json", "features.json"}
         expected |= {"graph.safetensors", "model.safetensors", "config.yaml", "wandb"}
         found = {name for name in files_below(full) if not name.startswith("wandb/")}
         assert found == expected

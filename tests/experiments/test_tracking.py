@@ -36,7 +36,15 @@ from experiments.pipeline.tracking import Tracker, mode_of, tracked
 from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
-FIGURES = ("importance_spectrum", "node_ablation", "edge_ablation", "interaction_graph", "communities", "graph")
+FIGURES = (
+    "importance_spectrum",
+    "node_ablation",
+    "edge_ablation",
+    "interaction_graph",
+    "communities",
+    "graph",
+    "features",
+)
 OFFLINE = (*QUICK[:-1], "tracking.mode=offline")
 
 
@@ -113,7 +121,7 @@ class TestOffline:
         (row,) = [row for row in logged.history if "figures/graph" in row]
         (folder,) = full.glob("wandb/offline-run-*/files")
         for name in FIGURES:
-            kind, suffix = ("html-file", "html") if name == "graph" else ("image-file", "png")
+            kind, suffix = ("html-file", "html") if name in ("graph", "features") else ("image-file", "png")
             assert row[f"figures/{name}"]["_type"] == kind
             kept = folder / row[f"figures/{name}"]["path"]
             assert kept.read_bytes() == (full / "figures" / f"{name}.{suffix}").read_bytes()

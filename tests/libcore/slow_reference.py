@@ -100,6 +100,22 @@ def edges(function: Function, features: Tensor, rule: Rule) -> Tensor:
     return strength
 
 
+def signed_means(function: Function, features: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Mean attribution and slope, `[feature_out, feature_in]` each, from features `[example, position, feature_in]`."""
+    n, positions, n_in = features.shape
+    positions_out, n_out = function(features[0]).shape
+    mean = torch.zeros(n_out, n_in, dtype=torch.float64)
+    weighted, squares = torch.zeros_like(mean), torch.zeros(n_in, dtype=torch.float64)
+    for x in range(n):
+        mean += attribution(function, features[x], rule).sum(0) / (n * positions_out)
+        jacobian = average_jacobian(function, features[x], rule)
+        for s in range(positions):
+            squares += features[x, s] ** 2
+            for t in range(positions_out):
+                weighted += jacobian[t, :, s, :] * features[x, s] ** 2
+    return mean, weighted / squares
+
+
 def of_one_example(section: Function, to_basis_next: Tensor, from_basis: Tensor | None = None) -> Function:
     """`[position, d]` (or features, where `from_basis` is given) to next features `[position_out, feature_out]`."""
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
 from libcore.sections import AffineSection, ComposedSection, FunctionSection, Section
-from models.analysed import Contexts, LayerContexts
+from models.analysed import QUANTILES, Contexts, LayerContexts
 from models.transformer import contexts
 from models.transformer.contexts import token_contexts_of
 from models.transformer.logit_effects import N_ACTIVATIONS, logit_effects, unembedding_of
@@ -119,6 +119,25 @@ def test_contexts_are_those_that_a_search_of_every_token_finds(memory_budget: in
         for feature in range(basis.n_features - 1):
             assert_contexts(found.highest, feature, slow_contexts(features[..., feature + 1], 1))
             assert_contexts(found.lowest, feature, slow_contexts(features[..., feature + 1], -1))
+
+
+@pytest.mark.parametrize("memory_budget", [1, AMPLE])
+def test_quantiles_and_common_places_are_those_of_the_sorted_activations(memory_budget: int) -> None:
+    chain, tokens = language_chain(), tokens_of()
+    layer = "blocks.0.hook_resid_mid"
+    features = bases_of(chain)[layer].features(chain.activation(tokens, 1))[..., 1:]
+    found = found_in(chain, tokens, memory_budget)[layer]
+    assert len(found.quantiles) == len(QUANTILES)
+    for quantile, of_quantile in zip(QUANTILES, found.quantiles, strict=True):
+        for feature in range(features.shape[-1]):
+            values = features[..., feature]
+            rank = round(quantile * (values.numel() - 1))
+            expected = values.flatten().sort().values[[rank + 1, rank, rank - 1]]
+            places = of_quantile.sequences[feature], of_quantile.positions[feature]
+            torch.testing.assert_close(values[places], expected)
+            torch.testing.assert_close(of_quantile.activations[feature, :, contexts.BEFORE].double(), expected)
+    common = features[: contexts.COMMON_SEQUENCES, : contexts.COMMON_TOKENS].permute(2, 0, 1)
+    torch.testing.assert_close(found.common.double(), common, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("memory_budget", [1, AMPLE])

@@ -12,6 +12,8 @@ from torch.nn import functional
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
 from libcore.sections import AffineSection, FunctionSection
+from models.analysed import QUANTILES
+from models.quantile_examples import rows_at_quantiles
 from models.top_examples import Extremes, top_examples
 from models.vision import top_images
 from models.vision.top_images import PicturedFeatures, class_labels, position_box
@@ -313,3 +315,29 @@ def test_a_hidden_layer_is_not_drawn_though_it_has_as_many_coordinates_as_the_im
     pictures = renamed.picture_features(chain, bases)
     assert all(picture.direction is None for picture in pictures["layers.0"])
     assert any(picture.direction is not None for picture in images.picture_features(chain, bases)["layers.0"])
+
+
+def test_pictures_at_quantiles_and_of_the_first_images(generator: torch.Generator) -> None:
+    images, chain, bases = pixel_case(generator)
+    pictures = images.picture_features(chain, bases)
+    for layer in ("layers.0", "layers.1"):
+        features = bases[layer].features(chain.activation(images.images, chain.node_layers.index(layer)))
+        highest = features.max(1).values
+        for feature in range(1, highest.shape[1]):
+            picture, values = pictures[layer][feature], highest[:, feature]
+            assert [example.value for example in picture.common] == pytest.approx(values[:24].tolist(), rel=1e-5)
+            assert all(
+                torch.equal(example.image, image.movedim(0, -1))
+                for example, image in zip(picture.common, images.images, strict=False)
+            )
+            for quantile, examples in zip(QUANTILES, picture.quantiles, strict=True):
+                rank = round(quantile * (N - 1))
+                expected = values.sort(descending=True).values[N - 1 - rank - 1 : N - 1 - rank + 3].tolist()
+                assert [example.value for example in examples] == pytest.approx(expected, rel=1e-5)
+        assert pictures[layer][0].common == () == pictures[layer][0].quantiles, "the constant is equal on all images"
+
+
+def test_rows_at_quantiles_stay_within_the_rows() -> None:
+    values = torch.tensor([[3.0], [1.0], [2.0]])
+    assert rows_at_quantiles(values, (1.0, 0.0), 2).tolist() == [[[0, 2]], [[2, 1]]]
+    assert rows_at_quantiles(values, (0.5,), 7).tolist() == [[[0, 2, 1]]]

@@ -5,22 +5,32 @@ const element = (name, properties = {}, children = []) => {
   made.append(...children);
   return made;
 };
-const digits = (number) => String(Number(number.toPrecision(4)));
+const named = (made, text) => { made.setAttribute("aria-label", text); return made; };
+const actionButton = (text, name, act, className = "") => {
+  const made = named(element("button", {type: "button", textContent: text, title: name, className}), name);
+  made.addEventListener("click", act);
+  return made;
+};
+const digits = (number, n = 4) => String(Number(number.toPrecision(n)));
 const grouped = (number) => number.toLocaleString("en");
+const percent = (share) => (Math.abs(share) < 0.0005 ? "0 %" : `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} %`);
+// Not `Math.max(...numbers)`, which fails for as many as a vocabulary has tokens.
+const largestOf = (numbers) => numbers.reduce((most, one) => Math.max(most, one), Number.MIN_VALUE);
+const isNarrow = () => matchMedia("(max-width: {{ narrow }}px)").matches;
 
-const NO_COMMUNITY = -1;
-// Okabe and Ito's colour-blind-safe palette without black; its yellow darkened, to be seen on white.
-const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#c9b800"];
+// A variable of the theme as a colour that a canvas understands, whatever the scheme.
+const themeColour = (() => {
+  const probe = element("span", {hidden: true});
+  return (colour) => {
+    if (!probe.isConnected) document.body.append(probe);
+    probe.style.color = colour;
+    return getComputedStyle(probe).color;
+  };
+})();
 
-// Communities, the largest first, from the community of every feature, and the colour of each.
-function rankCommunities(memberships) {
-  const sizes = new Map();
-  for (const community of memberships)
-    if (community !== NO_COMMUNITY) sizes.set(community, (sizes.get(community) || 0) + 1);
-  const ordered = [...sizes.keys()].sort((a, b) => sizes.get(b) - sizes.get(a) || a - b);
-  const rank = new Map(ordered.map((community, index) => [community, index]));
-  const colourOf = (community) => (rank.has(community) ? PALETTE[rank.get(community) % PALETTE.length] : "var(--none)");
-  // There are more communities than colours can tell apart: the second round of the palette is rings, not discs.
-  const isRing = (community) => (rank.get(community) ?? 0) >= PALETTE.length;
-  return {sizes, ordered, rank, colourOf, isRing};
+function svg(name, attributes, text) {
+  const made = document.createElementNS(svgNamespace, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
 }

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_picture
+from graph_page_case import small_graph
 from PIL import Image
 
-from experiments.pages.contact_sheet_images import LARGEST_THUMBNAIL, embedded_picture
+from experiments.pages.embedded_images import LARGEST_THUMBNAIL, SHEET_COLUMNS, ImageSheet, embedded_pictures
+from experiments.pages.embedded_images import embedded_picture as embedded_picture_on
 from models.analysed import ExampleImage, FeaturePicture
 
 
@@ -21,6 +23,10 @@ def decoded(uri: str) -> Image.Image:
     image = Image.open(BytesIO(base64.b64decode(content)))
     assert header == f"data:image/{(image.format or '').lower()};base64"
     return image
+
+
+def embedded_picture(picture: FeaturePicture):
+    return embedded_picture_on(picture, ImageSheet())
 
 
 def noisy_picture(rows: int, columns: int, n: int = 8) -> FeaturePicture:
@@ -85,3 +91,36 @@ def test_images_of_different_sizes_and_none_at_all_are_refused():
         embedded_picture(replace(picture, lowest=(other,)))
     with pytest.raises(ValueError, match="without images"):
         embedded_picture(CONSTANT_PICTURE)
+
+
+def test_images_that_features_share_lie_once_on_the_sheet_of_the_page():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (SHEET_COLUMNS + 3, 8, 8, 3), generator=generator, dtype=torch.uint8)
+    examples = tuple(ExampleImage(image, index / 7, f"class {index}", None) for index, image in enumerate(images))
+    first = replace(plain_picture(1), quantiles=(examples[2:4], examples[4:6]), common=examples)
+    second = replace(plain_picture(2), quantiles=(examples[4:6], examples[3:5]), common=examples)
+    by_layer, page = embedded_pictures(small_graph(), {"layers.0": [CONSTANT_PICTURE, first, second]})
+    assert page is not None
+    sheet = np.asarray(decoded(str(page["sheet"])))
+    assert sheet.shape == (2 * 8, SHEET_COLUMNS * 8, 3)
+    assert (page["columns"], page["rows"], page["aspect"]) == (SHEET_COLUMNS, 2, 1)
+
+    def on_sheet(number: int) -> np.ndarray:
+        row, column = divmod(number, SHEET_COLUMNS)
+        return sheet[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+
+    for (number, caption), example in zip(page["common"], examples, strict=True):
+        assert caption == example.caption
+        assert (on_sheet(number) == example.image.numpy()).all()
+    constant, *described = by_layer["layers.0"]["examples"]
+    assert constant is None
+    for embedded, picture in zip(described, (first, second), strict=True):
+        assert embedded["common"] == pytest.approx([example.value for example in examples], rel=1e-3)
+        for of_quantile, at in zip(embedded["quantiles"], picture.quantiles, strict=True):
+            for found, example in zip(of_quantile, at, strict=True):
+                assert (on_sheet(found["number"]) == example.image.numpy()).all()
+                assert found["value"] == pytest.approx(example.value, rel=1e-3)
+
+
+def test_without_pictures_there_is_no_sheet():
+    assert embedded_pictures(small_graph(), {})[1] is None
