@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from experiments.config.model_titles import model_title
 from experiments.config.schema import RunConfig
 from experiments.figures.groups import group_label, group_of
 from experiments.pipeline.ablations import Ablations
@@ -94,7 +95,7 @@ def pages_of(
 
 def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[str, dict[str, str]]:
     """Title of a run's pages, and the lines under it."""
-    summary = {"model": config.model.kind, "method": group_of(config.method.model_dump()), "seed": str(config.seed)}
+    summary = {"model": model_title(config.model.model_dump()), "method": group_of(config.method.model_dump()), "seed": str(config.seed)}
     if config.analysis.half is not None:
         summary["fitted on"] = f"the {config.analysis.half} half"
     shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
@@ -117,8 +118,8 @@ def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[F
 
 
 def model_label(model: Mapping[str, Any]) -> str:
-    """`cifar10_mlp`; `gpt2` for a model that is chosen by name, the folder's own where that is a path."""
-    return PurePath(model.get("name", "")).name or model["kind"]
+    """`cifar10_mlp`, `digits_mlp`; `gpt2` for a model that is chosen by name, the folder's own where that is a path."""
+    return PurePath(model.get("name", "")).name or model_title(model)
 
 
 def run_label(seed: int, half: str | None) -> str:
