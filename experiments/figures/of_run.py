@@ -95,12 +95,13 @@ def pages_of(
 
 def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[str, dict[str, str]]:
     """Title of a run's pages, and the lines under it."""
-    summary = {"model": model_title(config.model.model_dump()), "method": group_of(config.method.model_dump()), "seed": str(config.seed)}
+    model, method = config.model.model_dump(), config.method.model_dump()
+    summary = {"model": model_title(model), "method": group_of(method), "seed": str(config.seed)}
     if config.analysis.half is not None:
         summary["fitted on"] = f"the {config.analysis.half} half"
     shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
-    return f"{model_label(config.model.model_dump())}: {config.method.title}", summary
+    return f"{model_label(model)}: {config.method.title}", summary
 
 
 def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:

@@ -1,7 +1,7 @@
 /* Where features stand: a column for every node layer, most important on top. */
 
 const RADIUS = 6, PITCH = 14, WIDEST_PITCH = 44, LEGIBLE_PITCH = 10, LEAST_PITCH = 4;
-const BOTTOM = 16, LEAST_COLUMN = 140, MARGIN = 14, LABEL_START = 2 * RADIUS + 3, WIDEST_NAME = 220;
+const BOTTOM = 16, LEAST_COLUMN = 140, SHORT_COLUMN = 104, MARGIN = 14, LABEL_START = 2 * RADIUS + 3, WIDEST_NAME = 220;
 const TALLEST = 16000; // browsers refuse canvases of more than 32767 device pixels
 
 const widthOf = (() => {
@@ -27,9 +27,9 @@ const headOf = (layer, short) => (short ? layer.short : layer.name);
 
 // Columns of visible features, and their places in a room of this width and height.
 function layOut(layers, {order, fit, short}, width, height) {
-  const least = short ? 66 : 130;
+  const least = short ? 56 : 130;
   const headWidths = layers.map((layer) => widthOf(headOf(layer, short), "600 12px"));
-  const leastColumn = Math.max(LEAST_COLUMN, ...headWidths.map((width) => width + 20));
+  const leastColumn = Math.max(short ? SHORT_COLUMN : LEAST_COLUMN, ...headWidths.map((width) => width + 20));
   // The outermost names have a gap to reach into on one side only: their columns are wide enough for the rest.
   const leastWidth = (index) => (index > 0 && index < layers.length - 1 ? 0
     : Math.max(0, Math.min(WIDEST_NAME, headWidths[index] + 2) - (least / 2 - 8)));
