@@ -29,8 +29,8 @@ DEFAULT_PROJECT = "local-interaction-basis"
 MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
 """What `WANDB_MODE` may say, and what it means."""
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
-INIT_SECONDS, FINISH_SECONDS, ARTIFACT_SECONDS = 8.0, 16.0, 600.0
-"""How long a service that does not answer is waited for, at the start and at the end; at the end with artifacts."""
+INIT_SECONDS, FINISH_SECONDS, MANY_SECONDS = 8.0, 16.0, 600.0
+"""How long a service that does not answer is waited for, at the start and at the end; what is large, or written here."""
 LONGEST_TAG = 64
 
 
@@ -221,19 +221,20 @@ def open_run(
         if os.environ.get("WANDB_SWEEP_ID"):  # the sweep's own, which W&B takes without a word only if none is given
             del arguments["project"], arguments["entity"]
         try:
-            run = wandb.init(mode=mode, settings=run_settings(tracking, git_commit), **arguments)
+            run = wandb.init(mode=mode, settings=run_settings(tracking, mode, git_commit), **arguments)
         except wandb.errors.CommError as error:
             log.warning("tracking: W&B does not answer (%s): the run is logged offline", one_line(error))
             leave_service_alone()
-            run = wandb.init(mode="offline", settings=run_settings(tracking, git_commit), **arguments)
+            run = wandb.init(mode="offline", settings=run_settings(tracking, "offline", git_commit), **arguments)
         return run
     except Exception as error:  # whatever W&B runs into, the run itself goes on
         log.warning("tracking failed, the run's own files are not affected: %s", one_line(error))
         return None
 
 
-def run_settings(tracking: TrackingConfig, git_commit: str | None) -> Any:
+def run_settings(tracking: TrackingConfig, mode: str, git_commit: str | None) -> Any:
     """How W&B behaves: without a word on the terminal, without the user's code, and not longer than it may take."""
+    seconds = FINISH_SECONDS if mode == "online" and not tracking.artifacts else MANY_SECONDS
     return wandb_module().Settings(
         silent=True,
         console="off",
@@ -242,6 +243,6 @@ def run_settings(tracking: TrackingConfig, git_commit: str | None) -> Any:
         disable_code=True,
         save_code=False,
         init_timeout=INIT_SECONDS,
-        finish_timeout=ARTIFACT_SECONDS if tracking.artifacts else FINISH_SECONDS,
+        finish_timeout=seconds,
         finish_timeout_raises=True,
     )

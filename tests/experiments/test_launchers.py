@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 from running import (
+    REPOSITORY,
     TOY_MODELS,
     assert_says,
     clean_environment,
@@ -24,7 +29,9 @@ from running import (
     started_runs,
 )
 
+from experiments.config.composition import CONFIG_DIRECTORY
 from experiments.config.scores import with_tolerances
+from experiments.pipeline.metrics import aliases
 from experiments.sweeps.objective import metric_keys
 from experiments.sweeps.record import SweepRecord
 from models.room import room_of
@@ -243,3 +250,60 @@ class TestResuming:
         assert again.returncode == 0, again.stderr
         assert again.stdout.count("finished before: ") == 1
         assert report_below(tmp_path) == serial
+
+
+class TestClusters:
+    """What can be said of a queue without one."""
+
+    def test_the_launcher_s_options_are_taken(self, tmp_path):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        options = ("partition=cpu", "cpus_per_task=8", "timeout_min=600")
+        overrides = ("hydra/launcher=submitit_slurm", *(f"hydra.launcher.{option}" for option in options))
+        ended = command(tmp_path, *overrides, "--cfg", "hydra", "-p", "hydra.launcher")
+        assert ended.returncode == 0, ended.stderr
+        launcher = yaml.safe_load(ended.stdout)
+        assert {option: launcher[option.partition("=")[0]] for option in options} == {
+            "partition=cpu": "cpu",
+            "cpus_per_task=8": 8,
+            "timeout_min=600": 600,
+        }
+        assert launcher["_target_"].endswith("SlurmLauncher")
+
+    @pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a queue here")
+    def test_no_queue_is_said_in_one_line(self, tmp_path):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        ended = command(tmp_path, *SWEEP, "hydra/launcher=submitit_slurm")
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("error: Could not detect ")
+
+
+class TestSweepOfWeightsAndBiases:
+    CONTENT = yaml.safe_load((CONFIG_DIRECTORY / "wandb_sweep.yaml").read_text())
+
+    def commands(self) -> list[list[str]]:
+        """What an agent calls for every combination, of a range its lower end."""
+        values = {
+            key: parameter.get("values", [parameter.get("value", parameter.get("min"))])
+            for key, parameter in self.CONTENT["parameters"].items()
+        }
+        arguments = [
+            [f"{key}={value}" for key, value in zip(values, combination, strict=True)]
+            for combination in product(*values.values())
+        ]
+        assert self.CONTENT["command"][0] == "${env}"
+        assert self.CONTENT["command"][-1] == "${args_no_hyphens}"
+        return [[*self.CONTENT["command"][1:-1], *of_one] for of_one in arguments]
+
+    def test_every_command_is_one_of_the_project_s(self):
+        scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+        commands = self.commands()
+        assert len(commands) > 2
+        for program, *overrides in commands:
+            assert program in scripts
+            assert config_of(*overrides).tracking.mode == "online"
+
+    def test_its_metric_is_one_that_a_run_s_summary_has(self, tmp_path):
+        run = run_here(tmp_path, "run", *TOY[:-1], "analysis.stages=[basis,edges,ablation]")
+        assert self.CONTENT["metric"] == {"name": "edges_needed_total", "goal": "minimize"}
+        assert self.CONTENT["metric"]["name"] in aliases(read_json(run / "metrics.json"))
