@@ -30,7 +30,7 @@ MODES = {"online": "online", "run": "online", "shared": "online", "offline": "of
 """What `WANDB_MODE` may say, and what it means."""
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 INIT_SECONDS, FINISH_SECONDS, MANY_SECONDS = 8.0, 16.0, 600.0
-"""A service that does not answer is waited for so long, at the start and at the end; artifacts and this machine longer."""
+"""For a service that does not answer, at the start and at the end; for artifacts, and for what is written here."""
 LONGEST_TAG = 64
 
 
