@@ -38,10 +38,15 @@ def mode_of(config: TrackingConfig) -> str:
     """`online`, `offline` or `disabled`: the configuration's, else `WANDB_MODE`'s, else `offline`; raises UserError."""
     if config.mode is not None:
         return config.mode
-    asked = os.environ.get("WANDB_MODE") or "offline"
+    asked = told("MODE") or "offline"
     if asked not in (*MODES, "disabled"):
         raise UserError(f"WANDB_MODE={asked}: expected online, offline or disabled")
     return MODES.get(asked, asked)
+
+
+def told(name: str) -> str | None:
+    """One of W&B's own environment variables, which count where the configuration says nothing."""
+    return os.environ.get(f"WANDB_{name}") or None
 
 
 def check_tracking(config: TrackingConfig) -> None:
@@ -188,10 +193,10 @@ def opened(
         tracking,
         mode,
         directory,
-        name=tracking.name or "-".join([title, config.method.name, f"seed{config.seed}", *half]),
-        group=tracking.group or sweep,
-        job_type="analysis",
-        notes=tracking.notes or notes,
+        name=tracking.name or told("NAME") or "-".join([title, config.method.name, f"seed{config.seed}", *half]),
+        group=tracking.group or told("RUN_GROUP") or sweep,
+        job_type=told("JOB_TYPE") or "analysis",
+        notes=tracking.notes or told("NOTES") or notes,
         tags=[title, config.method.name],
         config=config.model_dump() | {"environment": dict(environment)},
         git_commit=(environment.get("git_commit") or "").partition("+")[0] or None,
@@ -208,9 +213,9 @@ def open_run(
     **arguments: Any,
 ) -> Any:
     """A W&B run, offline where the service does not answer; None where neither can be begun."""
-    own_tags = [*tags, *tracking.tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
+    own_tags = [*tags, *tracking.tags, *filter(None, (told("TAGS") or "").split(","))]
     arguments |= {
-        "project": tracking.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+        "project": tracking.project or told("PROJECT") or DEFAULT_PROJECT,
         "entity": tracking.entity,
         "tags": list(dict.fromkeys(tag[:LONGEST_TAG] for tag in own_tags)),
         "dir": directory,
@@ -218,7 +223,7 @@ def open_run(
     }
     try:
         wandb = wandb_module()
-        if os.environ.get("WANDB_SWEEP_ID"):  # the sweep's own, which W&B takes without a word only if none is given
+        if told("SWEEP_ID"):  # the sweep's own, which W&B takes without a word only if none is given
             del arguments["project"], arguments["entity"]
         try:
             run = wandb.init(mode=mode, settings=run_settings(tracking, mode, git_commit), **arguments)

@@ -187,13 +187,15 @@ class TestOneRun:
         run = read_only_run(tmp_path).run
         assert (run.display_name, run.notes, run.project) == ("mine", "seen", "toys")
 
-    def test_the_environment_s_project_and_tags_are_taken(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("WANDB_PROJECT", "elsewhere")
-        monkeypatch.setenv("WANDB_TAGS", "one,two")
+    def test_what_the_environment_says_is_taken(self, tmp_path, monkeypatch):
+        variables = {"PROJECT": "elsewhere", "TAGS": "one,two", "NAME": "mine", "NOTES": "seen", "RUN_GROUP": "these"}
+        for name, value in variables.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
         with self.opened(tmp_path, "tracking.tags=[two,three]"):
             pass
         run = read_only_run(tmp_path).run
         assert (run.project, list(run.tags)) == ("elsewhere", ["modular_addition", "lib", "two", "three", "one"])
+        assert (run.display_name, run.notes, run.run_group) == ("mine", "seen", "these")
 
     def test_an_evaluation_is_logged_once(self, tmp_path):
         with self.opened(tmp_path) as tracker:
