@@ -18,50 +18,30 @@ from experiments.config.model_titles import model_title
 from experiments.config.schema import RunConfig, TrackingConfig
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.metrics import Metrics, aliases
-from experiments.pipeline.tracking_service import leave_service_alone, trouble_with_service, wandb_module
+from experiments.pipeline.tracking_service import (
+    leave_service_alone,
+    mode_now,
+    mode_of,
+    told,
+    trouble_with_service,
+    wandb_module,
+)
 from libcore.messages import one_line
-from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PROJECT = "local-interaction-basis"
-MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
-"""What `WANDB_MODE` may say, and what it means."""
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 INIT_SECONDS, FINISH_SECONDS, MANY_SECONDS = 8.0, 16.0, 600.0
 """For a service that does not answer, at the start and at the end; for artifacts, and for what is written here."""
 LONGEST_TAG = 64
 
 
-def mode_of(config: TrackingConfig) -> str:
-    """`online`, `offline` or `disabled`: the configuration's, else `WANDB_MODE`'s, else `offline`; raises UserError."""
-    if config.mode is not None:
-        return config.mode
-    asked = told("MODE") or "offline"
-    if asked not in (*MODES, "disabled"):
-        raise UserError(f"WANDB_MODE={asked}: expected online, offline or disabled")
-    return MODES.get(asked, asked)
-
-
-def told(name: str) -> str | None:
-    """One of W&B's own environment variables, which count where the configuration says nothing."""
-    return os.environ.get(f"WANDB_{name}") or None
-
-
 def check_tracking(config: TrackingConfig) -> None:
     """Before any run starts: raises UserError where `online` has no account, or one that the service refuses."""
     if mode_of(config) == "online" and (trouble := trouble_with_service()) is not None:
         log.warning("W&B cannot be reached (%s): runs are logged offline", trouble)
-
-
-def mode_now(config: TrackingConfig) -> str:
-    """`mode_of`, but `offline` where the service does not answer; raises UserError as `check_tracking`."""
-    mode = mode_of(config)
-    if mode == "online" and (trouble := trouble_with_service()) is not None:
-        log.warning("tracking: W&B cannot be reached (%s): the run is logged offline", trouble)
-        return "offline"
-    return mode
 
 
 class Tracker:

@@ -1,4 +1,4 @@
-"""Whether W&B's service can be had now: asked once a process, and answered in seconds.
+"""Whether runs are logged to W&B's service, and whether it can be had now: asked once a process, answered in seconds.
 
 Host and account are wandb's own. It is asked here rather than through wandb, whose own process goes on asking a service
 that hangs, and is waited for when this one ends.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from contextlib import suppress
 from functools import cache
@@ -17,13 +18,42 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from experiments.config.schema import TrackingConfig
 from libcore.messages import one_line
 from models.errors import UserError
 
+log = logging.getLogger(__name__)
+
+MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
+"""What `WANDB_MODE` may say, and what it means."""
 SECONDS = 8.0
 WHO_AM_I = json.dumps({"query": "query Viewer { viewer { id } }"}).encode()
 REFUSED = (401, 403)
 """HTTP statuses that say that the account is the trouble, not the service."""
+
+
+def told(name: str) -> str | None:
+    """One of W&B's own environment variables, which count where the configuration says nothing."""
+    return os.environ.get(f"WANDB_{name}") or None
+
+
+def mode_of(config: TrackingConfig) -> str:
+    """`online`, `offline` or `disabled`: the configuration's, else `WANDB_MODE`'s, else `offline`; raises UserError."""
+    if config.mode is not None:
+        return config.mode
+    asked = told("MODE") or "offline"
+    if asked not in (*MODES, "disabled"):
+        raise UserError(f"WANDB_MODE={asked}: expected online, offline or disabled")
+    return MODES.get(asked, asked)
+
+
+def mode_now(config: TrackingConfig) -> str:
+    """`mode_of`, but `offline` where the service does not answer; raises UserError as `check_tracking`."""
+    mode = mode_of(config)
+    if mode == "online" and (trouble := trouble_with_service()) is not None:
+        log.warning("tracking: W&B cannot be reached (%s): the run is logged offline", trouble)
+        return "offline"
+    return mode
 
 
 @cache

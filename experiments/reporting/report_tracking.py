@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.config.schema import TrackingConfig
 from experiments.figures.hyperparameter_values import value_text
-from experiments.pipeline.tracking import mode_now, open_run
-from experiments.pipeline.tracking_service import wandb_module
+from experiments.pipeline.tracking import open_run
+from experiments.pipeline.tracking_service import mode_now, wandb_module
 from experiments.reporting.contents import Report
 from experiments.reporting.long_table import OF_THE_METRIC, OF_THE_RUN, long_columns, long_rows
 from experiments.reporting.tables import Entry, Table

@@ -32,7 +32,8 @@ from experiments.config.composition import config_of as validated_config_of
 from experiments.pipeline import run_pipeline as pipeline
 from experiments.pipeline.environment import git_commit
 from experiments.pipeline.metrics import aliases
-from experiments.pipeline.tracking import Tracker, mode_of, tracked
+from experiments.pipeline.tracking import Tracker, tracked
+from experiments.pipeline.tracking_service import mode_of
 from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
