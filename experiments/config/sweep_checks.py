@@ -109,10 +109,25 @@ def set_direction(config: DictConfig) -> str | None:
     return direction
 
 
+def seed_sampler(config: DictConfig) -> None:
+    """Have a sweeper that draws values draw the same ones again: a search that is resumed finds what has finished."""
+    sampler = config.hydra.sweeper.get("sampler")
+    if sampler is not None and "seed" in sampler and sampler.seed is None:
+        with read_write(config), open_dict(config):
+            sampler.seed = 0
+
+
 def is_overridden(config: DictConfig, key: str) -> bool:
-    """Whether the user has set one of Hydra's own keys on the command line."""
+    """Whether the user has set one of Hydra's own keys, on the command line or in the experiment."""
     overrides = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    return any(str(override).lstrip("+").startswith(f"{key}=") for override in overrides or ())
+    if any(str(override).lstrip("+").startswith(f"{key}=") for override in overrides or ()):
+        return True
+    experiment = config.hydra.runtime.choices.get("experiment")
+    if experiment is None:
+        return False
+    loader: Any = GlobalHydra.instance().config_loader()
+    written = loader.repository.load_config(f"experiment/{experiment}")
+    return written is not None and OmegaConf.select(written.config, key) is not None
 
 
 def is_target(part: DictConfig, name: str) -> bool:

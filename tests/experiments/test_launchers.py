@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from running import TOY_MODELS, clean_environment, command, read_json
 
+from experiments.config.run_directory import held
 from experiments.sweeps.objective import metric_keys
 from experiments.sweeps.record import SweepRecord
 
@@ -172,6 +174,33 @@ class TestOptuna:
         assert ended.returncode == 0, ended.stderr
         assert record_below(tmp_path).content()["direction"] == "maximize"
 
+    def test_an_experiment_s_own_direction_stays_and_a_resumed_search_draws_the_same(self, tmp_path):
+        experiment = tmp_path / "conf" / "experiment" / "search.yaml"
+        experiment.parent.mkdir(parents=True)
+        experiment.write_text(SEARCH)
+        overrides = (*TOY, "experiment=search", "analysis.stages=[basis,edges]")
+        assert command(tmp_path, "--config-dir", "conf", *overrides).returncode == 0
+        record = record_below(tmp_path)
+        assert record.content()["direction"] == "minimize"
+        best = min(record.jobs(), key=lambda job: job.objective)
+        (tmp_path / "elsewhere").mkdir()
+        again = command(tmp_path / "elsewhere", f"--resume={record.folder}")
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.count("finished before: ") == 3
+        assert again.stdout.splitlines()[-1].endswith(best.directory)
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+
+SEARCH = """\
+# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+objective: graph/modularity
+hydra:
+  mode: MULTIRUN
+  sweeper: {direction: minimize, n_trials: 3, n_jobs: 1, params: {analysis.n_examples: "interval(10, 25)"}}
+"""
+
 
 @pytest.mark.parametrize("overrides", [(), ("analysis.stages=[score,basis]",), ("analysis.stages=[basis,edges]",)])
 def test_an_objective_can_be_any_metric_that_the_run_will_have(tmp_path, overrides):
@@ -224,6 +253,16 @@ class TestRefusals:
         ended = command(tmp_path, "--resume", "outputs", "seed=3")
         assert ended.returncode == 2
         assert ended.stderr.startswith("error: seed=3: a sweep is resumed as it was begun")
+
+    def test_a_sweep_that_still_runs_is_not_resumed(self, tmp_path):
+        command(tmp_path, *SWEEP, "analysis.stages=[basis]")
+        record = record_below(tmp_path)
+        job = record.jobs()[0]
+        record.note(replace(job, status="started"))
+        with held(Path(job.directory), ""):
+            ended = command(tmp_path, "--resume", "outputs")
+        assert ended.returncode == 2
+        assert ended.stderr == f"error: --resume {record.folder}: the sweep still runs; expected one that has ended\n"
 
 
 def test_a_sweep_that_was_interrupted_is_finished(tmp_path, serial):
