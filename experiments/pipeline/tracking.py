@@ -18,34 +18,24 @@ from experiments.config.model_titles import model_title
 from experiments.config.schema import RunConfig, TrackingConfig
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.metrics import Metrics, aliases
+from experiments.pipeline.tracking_environment import mode_of, with_environment
 from experiments.pipeline.tracking_service import leave_service_alone, trouble_with_service, wandb_module
 from libcore.messages import one_line
-from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PROJECT = "local-interaction-basis"
-MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
-"""What `WANDB_MODE` may say, and what it means."""
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 INIT_SECONDS, FINISH_SECONDS, ARTIFACT_SECONDS = 8.0, 16.0, 600.0
 """How long a service that does not answer is waited for, at the start and at the end; at the end with artifacts."""
 LONGEST_TAG = 64
 
 
-def mode_of(config: TrackingConfig) -> str:
-    """`online`, `offline` or `disabled`: the configuration's, else `WANDB_MODE`'s, else `offline`; raises UserError."""
-    if config.mode is not None:
-        return config.mode
-    asked = os.environ.get("WANDB_MODE") or "offline"
-    if asked not in (*MODES, "disabled"):
-        raise UserError(f"WANDB_MODE={asked}: expected online, offline or disabled")
-    return MODES.get(asked, asked)
-
-
 def check_tracking(config: TrackingConfig) -> None:
     """Before any run starts: raises UserError where `online` has no account, or one that the service refuses."""
+    if mode_of(config) != "disabled":
+        with_environment(config)
     if mode_of(config) == "online" and (trouble := trouble_with_service()) is not None:
         log.warning("W&B cannot be reached (%s): runs are logged offline", trouble)
 
@@ -182,7 +172,8 @@ def opened(
     mode = mode_now(config.tracking)
     if mode == "disabled":
         return None
-    tracking, half = config.tracking, [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
+    tracking = with_environment(config.tracking)
+    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
     title = model_title(config.model.model_dump())
     return open_run(
         tracking,
@@ -190,7 +181,7 @@ def opened(
         directory,
         name=tracking.name or "-".join([title, config.method.name, f"seed{config.seed}", *half]),
         group=tracking.group or sweep,
-        job_type="analysis",
+        job_type=os.environ.get("WANDB_JOB_TYPE") or "analysis",
         notes=tracking.notes or notes,
         tags=[title, config.method.name],
         config=config.model_dump() | {"environment": dict(environment)},

@@ -32,7 +32,8 @@ from experiments.config.composition import config_of as validated_config_of
 from experiments.pipeline import run_pipeline as pipeline
 from experiments.pipeline.environment import git_commit
 from experiments.pipeline.metrics import aliases
-from experiments.pipeline.tracking import Tracker, mode_of, tracked
+from experiments.pipeline.tracking import Tracker, check_tracking, tracked
+from experiments.pipeline.tracking_environment import mode_of
 from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
@@ -187,6 +188,15 @@ class TestOneRun:
         run = read_only_run(tmp_path).run
         assert (run.project, list(run.tags)) == ("elsewhere", ["modular_addition", "lib", "two", "three", "one"])
 
+    def test_so_are_its_name_group_notes_and_type(self, tmp_path, monkeypatch):
+        asked = {"WANDB_NAME": "mine", "WANDB_RUN_GROUP": "ours", "WANDB_NOTES": "seen", "WANDB_JOB_TYPE": "nightly"}
+        for variable, value in asked.items():
+            monkeypatch.setenv(variable, value)
+        with self.opened(tmp_path):
+            pass
+        run = read_only_run(tmp_path).run
+        assert [run.display_name, run.run_group, run.notes, run.job_type] == list(asked.values())
+
     def test_an_evaluation_is_logged_once(self, tmp_path):
         with self.opened(tmp_path) as tracker:
             for step in (1, 2, 2, 1, 3):
@@ -288,6 +298,15 @@ class TestMode:
 def test_names_that_the_service_would_refuse_are_refused_before(override):
     with pytest.raises(UserError, match=r"^tracking"):
         config_of(override)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("WANDB_PROJECT", "a/b"), ("WANDB_NAME", "x" * 129)])
+def test_so_are_the_environment_s(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^{variable}={value}: "):
+        check_tracking(config_of().tracking)
+    check_tracking(config_of("tracking.mode=disabled").tracking)
+    check_tracking(config_of("tracking.project=mine", "tracking.name=mine").tracking)
 
 
 def test_an_agent_of_a_sweep_leaves_the_configuration_as_it_is(tmp_path):
