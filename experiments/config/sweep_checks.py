@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -17,7 +17,7 @@ from experiments.config.model_checks import check_runs
 from experiments.config.schema import RunConfig
 from experiments.config.sweep import Sweep, own_part, set_value, take_over_experiments_sweep
 from experiments.pipeline.console import progress_of
-from experiments.sweeps.objective import direction_of
+from experiments.sweeps.objective import Direction, direction_of
 from models.errors import UserError
 from models.room import room_of
 
@@ -89,7 +89,7 @@ def refuse_shared_directories(sweep: Sweep) -> None:
 
 def set_direction(config: DictConfig) -> str | None:
     """Which way of `objective` is better; a sweeper that draws values is told, unless the user has said. UserError
-    where it has no objective."""
+    where it has no objective, or several directions."""
     if config.objective is None:
         if "direction" in config.hydra.sweeper:
             raise UserError(
@@ -103,7 +103,10 @@ def set_direction(config: DictConfig) -> str | None:
     direction = direction_of(config.objective, is_loss)
     if "direction" in config.hydra.sweeper:
         if is_overridden(config, "hydra.sweeper.direction"):
-            return str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
+            asked = str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
+            if asked not in get_args(Direction):
+                raise UserError(f"hydra.sweeper.direction={asked}: expected minimize or maximize, for one objective")
+            return asked
         with read_write(config), open_dict(config):
             config.hydra.sweeper.direction = direction
     return direction

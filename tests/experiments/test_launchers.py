@@ -235,6 +235,14 @@ class TestRefusals:
         line = self.said(tmp_path, "-m", *TOY, "hydra/sweeper=optuna", "analysis.n_examples=interval(10,25)")
         assert line.startswith("error: objective=null: this sweeper needs to know what to minimise")
 
+    @pytest.mark.parametrize("direction", ["[minimize,maximize]", "min"])
+    def test_a_direction_that_one_objective_cannot_have(self, tmp_path, direction):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+        swept = ("hydra/sweeper=optuna", "seed=choice(0,1)", "objective=time/basis")
+        line = self.said(tmp_path, "-m", *TOY, *swept, f"hydra.sweeper.direction={direction}")
+        assert line.startswith("error: hydra.sweeper.direction=")
+        assert line.endswith("expected minimize or maximize, for one objective")
+
     @pytest.mark.parametrize("subdirectory", ["same", "${method.name}", "x/../${method.name}"])
     def test_two_runs_with_one_directory(self, tmp_path, subdirectory):
         line = self.said(tmp_path, *SWEEP, f"hydra.sweep.subdir='{subdirectory}'")
