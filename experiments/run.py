@@ -138,17 +138,31 @@ def explain(error: Exception) -> int:
 
 def resume_sweep() -> None:
     """`--resume DIR [overrides]`: the arguments of the sweep in DIR take the place of the command's; UserError."""
-    if "--resume" not in sys.argv[1:]:
+    arguments = [
+        part
+        for argument in sys.argv[1:]
+        for part in (argument.split("=", 1) if argument.startswith("--resume=") else [argument])
+    ]
+    if "--resume" not in arguments:
         return
-    at = sys.argv.index("--resume")
-    if at + 1 >= len(sys.argv):
+    at = arguments.index("--resume")
+    if not arguments[at + 1 :]:
         raise UserError("--resume: expected the folder of a sweep's report behind it")
-    record, others = resumed(Path(sys.argv[at + 1])), [*sys.argv[1:at], *sys.argv[at + 2 :]]
+    record, others = resumed(Path(arguments[at + 1])), [*arguments[:at], *arguments[at + 2 :]]
     if strange := [argument for argument in others if not argument.startswith("hydra")]:
         raise UserError(
             f"{strange[0]}: a sweep is resumed as it was begun; expected --resume DIR, and hydra's own keys"
         )
-    sys.argv[1:] = [*record.content()["arguments"], *others]
+    content = record.content()
+    if record.goes_on():
+        raise UserError(f"--resume {record.folder}: the sweep still runs; expected one that has ended")
+    # Relative paths mean the folder that the sweep was begun in.
+    if (begun_in := content.get("from")) is not None:
+        try:
+            os.chdir(begun_in)
+        except OSError as error:
+            raise UserError(f"--resume {record.folder}: begun in {begun_in}, which is not there any more") from error
+    sys.argv[1:] = [*content["arguments"], *others]
     os.environ[SWEEP] = str(record.folder)
 
 

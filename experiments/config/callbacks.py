@@ -60,7 +60,7 @@ class CheckBeforeStart(Callback):
     @ends_the_command
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from experiments.config.run_directory import check_writable, refuse_foreign_sweep
-        from experiments.config.sweep_checks import check_sweep, is_overridden, set_direction
+        from experiments.config.sweep_checks import check_sweep, is_overridden, seed_sampler, set_direction
         from experiments.sweeps.parallel_jobs import share_out_cores
         from experiments.sweeps.record import SWEEP, SweepRecord
 
@@ -69,6 +69,7 @@ class CheckBeforeStart(Callback):
         refuse_foreign_sweep(Path(config.hydra.sweep.dir))
         n_jobs = check_sweep(config)
         direction = set_direction(config)
+        seed_sampler(config)
         share_out_cores(config.hydra.launcher, n_jobs, is_overridden(config, "hydra.launcher.timeout_min"))
         if SWEEP not in os.environ:  # else it is resumed
             stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"

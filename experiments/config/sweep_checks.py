@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -17,7 +17,7 @@ from experiments.config.model_checks import check_runs
 from experiments.config.schema import RunConfig
 from experiments.config.sweep import Sweep, own_part, set_value, take_over_experiments_sweep
 from experiments.pipeline.console import progress_of
-from experiments.sweeps.objective import direction_of
+from experiments.sweeps.objective import Direction, direction_of
 from models.errors import UserError
 from models.room import room_of
 
@@ -89,7 +89,7 @@ def refuse_shared_directories(sweep: Sweep) -> None:
 
 def set_direction(config: DictConfig) -> str | None:
     """Which way of `objective` is better; a sweeper that draws values is told, unless the user has said. UserError
-    where it has no objective."""
+    where it has no objective, or several directions."""
     if config.objective is None:
         if "direction" in config.hydra.sweeper:
             raise UserError(
@@ -103,16 +103,34 @@ def set_direction(config: DictConfig) -> str | None:
     direction = direction_of(config.objective, is_loss)
     if "direction" in config.hydra.sweeper:
         if is_overridden(config, "hydra.sweeper.direction"):
-            return str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
+            asked = str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
+            if asked not in get_args(Direction):
+                raise UserError(f"hydra.sweeper.direction={asked}: expected minimize or maximize, for one objective")
+            return asked
         with read_write(config), open_dict(config):
             config.hydra.sweeper.direction = direction
     return direction
 
 
+def seed_sampler(config: DictConfig) -> None:
+    """Have a sweeper that draws values draw the same ones again: a search that is resumed finds what has finished."""
+    sampler = config.hydra.sweeper.get("sampler")
+    if sampler is not None and "seed" in sampler and sampler.seed is None:
+        with read_write(config), open_dict(config):
+            sampler.seed = 0
+
+
 def is_overridden(config: DictConfig, key: str) -> bool:
-    """Whether the user has set one of Hydra's own keys on the command line."""
+    """Whether the user has set one of Hydra's own keys, on the command line or in the experiment."""
     overrides = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    return any(str(override).lstrip("+").startswith(f"{key}=") for override in overrides or ())
+    if any(str(override).lstrip("+").startswith(f"{key}=") for override in overrides or ()):
+        return True
+    experiment = config.hydra.runtime.choices.get("experiment")
+    if experiment is None:
+        return False
+    loader: Any = GlobalHydra.instance().config_loader()
+    written = loader.repository.load_config(f"experiment/{experiment}")
+    return written is not None and OmegaConf.select(written.config, key) is not None
 
 
 def is_target(part: DictConfig, name: str) -> bool:

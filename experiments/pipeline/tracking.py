@@ -18,11 +18,10 @@ from experiments.config.model_titles import model_title
 from experiments.config.schema import RunConfig, TrackingConfig
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.metrics import Metrics, aliases
+from experiments.pipeline.tracking_environment import mode_of, with_environment
 from experiments.pipeline.tracking_service import (
     leave_service_alone,
     mode_now,
-    mode_of,
-    told,
     trouble_with_service,
     wandb_module,
 )
@@ -40,6 +39,8 @@ LONGEST_TAG = 64
 
 def check_tracking(config: TrackingConfig) -> None:
     """Before any run starts: raises UserError where `online` has no account, or one that the service refuses."""
+    if mode_of(config) != "disabled":
+        with_environment(config)
     if mode_of(config) == "online" and (trouble := trouble_with_service()) is not None:
         log.warning("W&B cannot be reached (%s): runs are logged offline", trouble)
 
@@ -167,16 +168,17 @@ def opened(
     mode = mode_now(config.tracking)
     if mode == "disabled":
         return None
-    tracking, half = config.tracking, [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
+    tracking = with_environment(config.tracking)
+    half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
     title = model_title(config.model.model_dump())
     return open_run(
         tracking,
         mode,
         directory,
-        name=tracking.name or told("NAME") or "-".join([title, config.method.name, f"seed{config.seed}", *half]),
-        group=tracking.group or told("RUN_GROUP") or sweep,
-        job_type=told("JOB_TYPE") or "analysis",
-        notes=tracking.notes or told("NOTES") or notes,
+        name=tracking.name or "-".join([title, config.method.name, f"seed{config.seed}", *half]),
+        group=tracking.group or sweep,
+        job_type=os.environ.get("WANDB_JOB_TYPE") or "analysis",
+        notes=tracking.notes or notes,
         tags=[title, config.method.name],
         config=config.model_dump() | {"environment": dict(environment)},
         git_commit=(environment.get("git_commit") or "").partition("+")[0] or None,
@@ -193,9 +195,9 @@ def open_run(
     **arguments: Any,
 ) -> Any:
     """A W&B run, offline where the service does not answer; None where neither can be begun."""
-    own_tags = [*tags, *tracking.tags, *filter(None, (told("TAGS") or "").split(","))]
+    own_tags = [*tags, *tracking.tags, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
     arguments |= {
-        "project": tracking.project or told("PROJECT") or DEFAULT_PROJECT,
+        "project": tracking.project or DEFAULT_PROJECT,
         "entity": tracking.entity,
         "tags": list(dict.fromkeys(tag[:LONGEST_TAG] for tag in own_tags)),
         "dir": directory,
@@ -203,7 +205,7 @@ def open_run(
     }
     try:
         wandb = wandb_module()
-        if told("SWEEP_ID"):  # the sweep's own, which W&B takes without a word only if none is given
+        if os.environ.get("WANDB_SWEEP_ID"):  # the sweep's own, which W&B takes without a word only if none is given
             del arguments["project"], arguments["entity"]
         try:
             run = wandb.init(mode=mode, settings=run_settings(tracking, mode, git_commit), **arguments)

@@ -19,32 +19,16 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from experiments.config.schema import TrackingConfig
+from experiments.pipeline.tracking_environment import mode_of
 from libcore.messages import one_line
 from models.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
-"""What `WANDB_MODE` may say, and what it means."""
 SECONDS = 8.0
 WHO_AM_I = json.dumps({"query": "query Viewer { viewer { id } }"}).encode()
 REFUSED = (401, 403)
 """HTTP statuses that say that the account is the trouble, not the service."""
-
-
-def told(name: str) -> str | None:
-    """One of W&B's own environment variables, which count where the configuration says nothing."""
-    return os.environ.get(f"WANDB_{name}") or None
-
-
-def mode_of(config: TrackingConfig) -> str:
-    """`online`, `offline` or `disabled`: the configuration's, else `WANDB_MODE`'s, else `offline`; raises UserError."""
-    if config.mode is not None:
-        return config.mode
-    asked = told("MODE") or "offline"
-    if asked not in (*MODES, "disabled"):
-        raise UserError(f"WANDB_MODE={asked}: expected online, offline or disabled")
-    return MODES.get(asked, asked)
 
 
 def mode_now(config: TrackingConfig) -> str:

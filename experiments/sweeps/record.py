@@ -55,7 +55,7 @@ class SweepRecord:
     def begin(self, arguments: Sequence[str], n_jobs: int | None, objective: str | None, direction: str | None) -> None:
         """Note the command's arguments, how many jobs there will be where that is known, and what is sought."""
         content = {"arguments": list(arguments), "jobs": n_jobs, "objective": objective, "direction": direction}
-        write_json(self.folder / RECORD, content)
+        write_json(self.folder / RECORD, content | {"from": os.getcwd()})
 
     def content(self) -> dict[str, Any]:
         """What was noted when the sweep began. Raises UserError where there is no sweep's record."""
@@ -77,37 +77,56 @@ class SweepRecord:
         finally:
             os.close(descriptor)
 
-    def jobs(self) -> list[Job]:
-        """The last word on every job that has begun, by number."""
+    def notes(self) -> list[Job]:
+        """Every word on every job, in order."""
         try:
             lines = (self.folder / JOBS).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
         entries = (json.loads(line) for line in lines)
-        jobs = (Job(**(entry | {"overrides": tuple(entry["overrides"])})) for entry in entries)
-        return [job for _, job in sorted({job.number: job for job in jobs}.items())]
+        return [Job(**(entry | {"overrides": tuple(entry["overrides"])})) for entry in entries]
+
+    def jobs(self) -> list[Job]:
+        """The last word on every job that has begun, by number."""
+        return [job for _, job in sorted({job.number: job for job in self.notes()}.items())]
+
+    def drawn_before(self) -> list[Job]:
+        """Finished jobs of a search that drew other values under their numbers when it was resumed."""
+        jobs = self.jobs()
+        calls, directories = {job.overrides for job in jobs}, {job.directory for job in jobs}
+        others = (job for job in self.notes() if job.overrides not in calls and job.directory not in directories)
+        return [job for job in {job.overrides: job for job in others}.values() if job.status == FINISHED]
+
+    def goes_on(self) -> bool:
+        """Whether a job of the sweep runs, on this machine."""
+        from experiments.config.run_directory import is_held
+
+        running = any(job.status == STARTED and is_held(Path(job.directory)) for job in self.jobs())
+        return running or slots_are_taken(self.folder)
 
     def finished(self, overrides: Sequence[str]) -> Job | None:
         """The job with these overrides, if it has finished and its run's directory still says so."""
         from experiments.config.run_directory import read_status
 
-        for job in self.jobs():
+        for job in (*self.jobs(), *self.drawn_before()):
             status = read_status(Path(job.directory)) or {}
-            if job.status == FINISHED and job.overrides == tuple(overrides) and status.get("status") == FINISHED:
+            # A later sweep may have the directory now.
+            is_own = Path(status.get("sweep", self.folder)).resolve() == self.folder.resolve()
+            is_finished = job.status == FINISHED and status.get("status") == FINISHED
+            if is_finished and is_own and job.overrides == tuple(overrides):
                 return job
         return None
 
     def ended(self) -> list[Job]:
         """Every job once none of them goes on any more: those that ended without a word, or never began, are named."""
-        from experiments.config.run_directory import is_held
-
         n_planned, quiet_looks = self.content()["jobs"] or 0, 0
         while True:
+            quiet_looks = 0 if self.goes_on() else quiet_looks + 1
             jobs = {job.number: job for job in self.jobs()}
-            goes_on = any(job.status == STARTED and is_held(Path(job.directory)) for job in jobs.values())
-            quiet_looks = 0 if goes_on or slots_are_taken(self.folder) else quiet_looks + 1
+            # A job lets its directory go a moment before it says how it came out.
+            is_said = quiet_looks > any(job.status == STARTED for job in jobs.values())
             # A job that waits for its turn takes it soon after another has ended.
-            if quiet_looks and (len(jobs) >= n_planned or quiet_looks > LOOKS_FOR_WAITING * jobs_wait_for_slots()):
+            if is_said and (len(jobs) >= n_planned or quiet_looks > LOOKS_FOR_WAITING * jobs_wait_for_slots()):
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
         for number, job in jobs.items():
@@ -116,7 +135,7 @@ class SweepRecord:
         for number in range(n_planned):
             if number not in jobs:
                 jobs[number] = Job(number, (), "", "lost", f"job {number} was never begun")
-        return [job for _, job in sorted(jobs.items())]
+        return [*(job for _, job in sorted(jobs.items())), *self.drawn_before()]
 
 
 def forget_skipped(directory: Path) -> None:
@@ -124,8 +143,8 @@ def forget_skipped(directory: Path) -> None:
     from experiments.config.run_directory import LOG
 
     try:
-        if {path.name for path in directory.iterdir()} == {LOG}:
-            (directory / LOG).unlink()
+        if {path.name for path in directory.iterdir()} <= {LOG}:
+            (directory / LOG).unlink(missing_ok=True)
             directory.rmdir()
     except OSError:  # a directory that is in use, or holds something else
         pass

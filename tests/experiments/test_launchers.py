@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -30,6 +31,7 @@ from running import (
 )
 
 from experiments.config.composition import CONFIG_DIRECTORY
+from experiments.config.run_directory import held
 from experiments.config.scores import with_tolerances
 from experiments.pipeline.metrics import aliases
 from experiments.sweeps.objective import metric_keys
@@ -192,6 +194,33 @@ class TestOptuna:
         assert ended.returncode == 0, ended.stderr
         assert record_below(tmp_path).content()["direction"] == "maximize"
 
+    def test_an_experiment_s_own_direction_stays_and_a_resumed_search_draws_the_same(self, tmp_path):
+        experiment = tmp_path / "conf" / "experiment" / "search.yaml"
+        experiment.parent.mkdir(parents=True)
+        experiment.write_text(SEARCH)
+        overrides = (*TOY, "experiment=search", "analysis.stages=[basis,edges]")
+        assert command(tmp_path, "--config-dir", "conf", *overrides).returncode == 0
+        record = record_below(tmp_path)
+        assert record.content()["direction"] == "minimize"
+        best = min(record.jobs(), key=lambda job: job.objective)
+        (tmp_path / "elsewhere").mkdir()
+        again = command(tmp_path / "elsewhere", f"--resume={record.folder}")
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.count("finished before: ") == 3
+        assert again.stdout.splitlines()[-1].endswith(best.directory)
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+
+SEARCH = """\
+# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+objective: graph/modularity
+hydra:
+  mode: MULTIRUN
+  sweeper: {direction: minimize, n_trials: 3, n_jobs: 1, params: {analysis.n_examples: "interval(10, 25)"}}
+"""
+
 
 @pytest.mark.parametrize(
     "overrides", [(), ("analysis.stages=[score,basis,edges,ablation]",), ("analysis.stages=[basis,edges]",)]
@@ -217,6 +246,13 @@ class TestRefusals:
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
         line = refused("-m", *TOY, "hydra/sweeper=optuna", "analysis.n_examples=interval(10,25)")
         assert_says(line, "objective=null: this sweeper needs to know what to minimise")
+
+    @pytest.mark.parametrize("direction", ["[minimize,maximize]", "min"])
+    def test_a_direction_that_one_objective_cannot_have(self, refused, direction):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+        swept = ("hydra/sweeper=optuna", "seed=choice(0,1)", "objective=features/kept/output")
+        line = refused("-m", *TOY, *swept, f"hydra.sweeper.direction={direction}")
+        assert_says(line, "error: hydra.sweeper.direction=", "expected minimize or maximize, for one objective")
 
     @pytest.mark.parametrize("subdirectory", ["same", "${seed}", "x/../${seed}"])
     def test_two_runs_with_one_directory(self, refused, subdirectory):
@@ -250,6 +286,16 @@ class TestResuming:
         assert again.returncode == 0, again.stderr
         assert again.stdout.count("finished before: ") == 1
         assert report_below(tmp_path) == serial
+
+    def test_a_sweep_that_still_runs_is_not_resumed(self, tmp_path):
+        command(tmp_path, *SWEEP, "analysis.stages=[basis]")
+        record = record_below(tmp_path)
+        job = record.jobs()[0]
+        record.note(replace(job, status="started"))
+        with held(Path(job.directory), ""):
+            ended = command(tmp_path, "--resume", "outputs")
+        assert ended.returncode == 2
+        assert ended.stderr == f"error: --resume {record.folder}: the sweep still runs; expected one that has ended\n"
 
 
 class TestClusters:

@@ -79,7 +79,8 @@ class TestWhatWasAskedFor:
 
     def test_figures_show_what_there_is(self, variant):
         run = variant("analysis.stages=[basis,figures]")
-        assert files_below(run / "figures") == {"importance_spectrum.png", "importance_spectrum.pdf"}
+        spectrum = {"importance_spectrum.png", "importance_spectrum.pdf"}
+        assert files_below(run / "figures") == spectrum | {"features.html"}
 
     def test_figures_of_nothing_are_refused(self):
         with pytest.raises(UserError, match=r"stages=.*basis"):

@@ -15,7 +15,7 @@ from experiments.sweeps import parallel_jobs
 from experiments.sweeps.ending import exit_status
 from experiments.sweeps.objective import best_of, direction_of
 from experiments.sweeps.parallel_jobs import SLOTS, THREADS, share_out_cores, slot
-from experiments.sweeps.record import Job, SweepRecord, resumed
+from experiments.sweeps.record import Job, SweepRecord, forget_skipped, resumed
 from models.errors import UserError
 
 
@@ -63,6 +63,39 @@ def test_a_job_that_goes_on_is_waited_for(record, tmp_path):
     thread.join()
 
 
+def test_a_job_that_says_a_moment_later_how_it_came_out_was_not_killed(record, tmp_path, monkeypatch):
+    record.begin([], 1, None, None)
+    record.note(job(0, "started", directory=str(tmp_path)))
+    monkeypatch.setattr(time, "sleep", lambda _: record.note(job(0, directory=str(tmp_path))))
+    assert [one.status for one in record.ended()] == ["finished"]
+
+
+def test_what_a_search_found_before_it_was_resumed_is_kept(record, tmp_path):
+    record.begin([], None, None, None)
+    found = job(0, overrides=("seed=5",), directory=str(tmp_path))
+    for entry in (found, job(1, "failed", overrides=("seed=6",)), job(0), job(1)):
+        record.note(entry)
+    assert record.ended() == [job(0), job(1), found]
+    (tmp_path / "status.json").write_text(json.dumps({"status": "finished"}))
+    assert record.finished(("seed=5",)) == found
+
+
+def test_a_directory_that_was_used_again_is_no_earlier_job_s(record):
+    for entry in (job(0, overrides=("seed=5",)), job(0)):
+        record.note(entry)
+    assert record.drawn_before() == []
+
+
+@pytest.mark.parametrize(("names", "is_removed"), [((), True), (("run.log",), True), (("run.log", "notes"), False)])
+def test_a_skipped_job_s_directory_is_removed_if_it_holds_nothing_else(tmp_path, names, is_removed):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for name in names:
+        (directory / name).touch()
+    forget_skipped(directory)
+    assert directory.exists() is not is_removed
+
+
 def test_only_a_job_whose_run_still_says_so_has_finished(record, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
@@ -72,6 +105,10 @@ def test_only_a_job_whose_run_still_says_so_has_finished(record, tmp_path):
     (run / "status.json").write_text(json.dumps({"status": "finished"}))
     assert record.finished(done.overrides) == done
     assert record.finished(("seed=7",)) is None
+    (run / "status.json").write_text(json.dumps({"status": "finished", "sweep": str(tmp_path / "another")}))
+    assert record.finished(done.overrides) is None
+    (run / "status.json").write_text(json.dumps({"status": "finished", "sweep": str(record.folder)}))
+    assert record.finished(done.overrides) == done
     (run / "status.json").write_text(json.dumps({"status": "interrupted"}))
     assert record.finished(done.overrides) is None
 

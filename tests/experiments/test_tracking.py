@@ -32,8 +32,8 @@ from experiments.config.composition import config_of as validated_config_of
 from experiments.pipeline import run_pipeline as pipeline
 from experiments.pipeline.environment import git_commit
 from experiments.pipeline.metrics import aliases
-from experiments.pipeline.tracking import Tracker, tracked
-from experiments.pipeline.tracking_service import mode_of
+from experiments.pipeline.tracking import Tracker, check_tracking, tracked
+from experiments.pipeline.tracking_environment import mode_of
 from models.errors import UserError
 from models.training_state import TrainingEvaluation
 
@@ -189,14 +189,14 @@ class TestOneRun:
         assert (run.display_name, run.notes, run.project) == ("mine", "seen", "toys")
 
     def test_what_the_environment_says_is_taken(self, tmp_path, monkeypatch):
-        variables = {"PROJECT": "elsewhere", "TAGS": "one,two", "NAME": "mine", "NOTES": "seen", "RUN_GROUP": "these"}
-        for name, value in variables.items():
+        asked = {"PROJECT": "elsewhere", "NAME": "mine", "RUN_GROUP": "ours", "NOTES": "seen", "JOB_TYPE": "nightly"}
+        for name, value in (asked | {"TAGS": "one,two"}).items():
             monkeypatch.setenv(f"WANDB_{name}", value)
         with self.opened(tmp_path, "tracking.tags=[two,three]"):
             pass
         run = read_only_run(tmp_path).run
-        assert (run.project, list(run.tags)) == ("elsewhere", ["modular_addition", "lib", "two", "three", "one"])
-        assert (run.display_name, run.notes, run.run_group) == ("mine", "seen", "these")
+        assert list(run.tags) == ["modular_addition", "lib", "two", "three", "one"]
+        assert [run.project, run.display_name, run.run_group, run.notes, run.job_type] == list(asked.values())
 
     def test_an_evaluation_is_logged_once(self, tmp_path):
         with self.opened(tmp_path) as tracker:
@@ -299,6 +299,15 @@ class TestMode:
 def test_names_that_the_service_would_refuse_are_refused_before(override):
     with pytest.raises(UserError, match=r"^tracking"):
         config_of(override)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("WANDB_PROJECT", "a/b"), ("WANDB_NAME", "x" * 129)])
+def test_so_are_the_environment_s(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^{variable}={value}: "):
+        check_tracking(config_of().tracking)
+    check_tracking(config_of("tracking.mode=disabled").tracking)
+    check_tracking(config_of("tracking.project=mine", "tracking.name=mine").tracking)
 
 
 def test_an_agent_of_a_sweep_leaves_the_configuration_as_it_is(tmp_path):
