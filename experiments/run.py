@@ -108,6 +108,8 @@ def main() -> None:
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
+        if jobs_wait_for_slots():
+            print("jobs that were begun go on in the background", file=sys.stderr)
         if SWEEP in os.environ:
             print(f"lib-run --resume {os.environ[SWEEP]} finishes what has not", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -51,6 +51,9 @@ def wandb_module() -> ModuleType:
     import wandb
 
     wandb.setup(wandb.Settings(silent=True, mode="offline"))
+    # Its reports on itself, which a process waits for when it ends, also where nobody takes them.
+    with suppress(ImportError, AttributeError):
+        import_module("wandb.analytics.opentelemetry.opentelemetry_proxy").disable()
     return wandb
 
 
@@ -69,11 +72,8 @@ def trouble_with_service() -> str | None:
 
 
 def leave_service_alone() -> None:
-    """Nothing is sent any more, W&B's reports on itself included, which a process waits for when it ends."""
+    """Nothing is sent any more."""
     wandb_module().setup().settings.mode = "offline"
-    with suppress(ImportError, AttributeError):
-        proxy = import_module("wandb.analytics.opentelemetry.opentelemetry_proxy")
-        proxy.disable()
 
 
 def trouble_with(settings: Any) -> str | None:
