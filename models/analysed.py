@@ -162,6 +162,7 @@ class AnalysedModel:
         label_features: a name for every kept feature of every node layer.
         picture_features: pictures of each node layer's first features, where inputs are images or pairs of numbers.
         token_contexts: where each node layer's first features are strongest, for models whose inputs are texts.
+        order: of the training split, where a part of it is taken; None as it stands.
     """
 
     chain: Callable[[torch.dtype], Chain]
@@ -170,10 +171,14 @@ class AnalysedModel:
     label_features: LabelFeatures
     picture_features: PictureFeatures | None = None
     token_contexts: TokenContextsOf | None = None
+    order: Int64[Tensor, " example"] | None = None
 
     def fit_inputs(self, n_examples: int | None, half: Half | None = None) -> Tensor:
         """The first `n_examples` of the training split, all by default; of those one half, where that is asked for."""
-        inputs = self.train.inputs[:n_examples]
+        if self.order is None or (n_examples is None and half is None):
+            inputs = self.train.inputs[:n_examples]
+        else:
+            inputs = self.train.inputs[self.order[:n_examples]]
         middle = len(inputs) // 2
         if half is None:
             return inputs

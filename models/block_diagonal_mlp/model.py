@@ -167,15 +167,16 @@ def chain_of(weights: Weights, architecture: Architecture, dtype: torch.dtype, d
 def analysed(weights: Weights, architecture: Architecture, device: torch.device) -> AnalysedModel:
     """The MLP on all its data, which it is also tested on; the unablated model scores 1.
 
-    It is fitted on them in a random order, always the same, so that blocks are independent in a part of them too, but
-    for chance.
+    A part of them is taken in a random order, always the same, so that blocks are independent in it too, but for
+    chance.
     """
     inputs = combinations(weights["points"].to(device=device, dtype=torch.float64), architecture.correlation)
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0)).to(device)
+    data = evaluation_data(weights, architecture, inputs)
     return AnalysedModel(
         chain=lambda dtype: chain_of(weights, architecture, dtype, device),
-        train=evaluation_data(weights, architecture, inputs[order]),
-        test=evaluation_data(weights, architecture, inputs),
+        train=data,
+        test=data,
+        order=torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0)).to(device),
         label_features=partial(label_features, weights, architecture),
     )
 

@@ -182,6 +182,17 @@ def test_inputs_are_all_combinations_isotropic_and_independent() -> None:
     torch.testing.assert_close(first.T @ second / 6**4, first.mean(0)[:, None] * second.mean(0), rtol=1e-12, atol=0)
 
 
+def test_a_part_of_the_data_is_drawn_from_all_of_them() -> None:
+    """The first combinations in order have the first blocks at one point; a part that is drawn varies in all blocks."""
+    model = analysed(initial_weights(Architecture(), 0), Architecture(), torch.device("cpu"))
+    whole, part = model.fit_inputs(None), model.fit_inputs(100)
+    assert torch.equal(whole, model.train.inputs)
+    assert torch.linalg.matrix_rank(whole[:100] - whole[:100].mean(0)) < whole.shape[1]
+    assert torch.linalg.matrix_rank(part - part.mean(0)) == whole.shape[1]
+    halves = torch.cat([model.fit_inputs(None, "first"), model.fit_inputs(None, "second")])
+    assert len(torch.unique(halves, dim=0)) == len(whole)
+
+
 @pytest.mark.parametrize("correlation", [0.1, 0.5, 0.9])
 def test_correlated_rows_have_their_share_and_leave_each_block_as_it_was(correlation: float) -> None:
     points = isotropic_points(3, 5, 2, torch.Generator().manual_seed(0))
