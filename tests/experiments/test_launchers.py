@@ -188,12 +188,6 @@ class TestOptuna:
         assert line.endswith(best.directory)
         assert "output_directory" not in line
 
-    def test_the_direction_follows_the_metric(self, tmp_path):
-        arguments = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "analysis.stages=[basis,edges]")
-        ended = command(tmp_path, "-m", *TOY, *arguments, "method=choice(lib,pca)", "objective=graph/modularity")
-        assert ended.returncode == 0, ended.stderr
-        assert record_below(tmp_path).content()["direction"] == "maximize"
-
     def test_an_experiment_s_own_direction_stays_and_a_resumed_search_draws_the_same(self, tmp_path):
         experiment = tmp_path / "conf" / "experiment" / "search.yaml"
         experiment.parent.mkdir(parents=True)
