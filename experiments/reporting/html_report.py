@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -19,7 +19,7 @@ from experiments.reporting.markdown_report import TITLE
 def to_html(report: Report, out: Path) -> str:
     """The whole page; figures are read from below `out`."""
     environment = Environment(
-        loader=PackageLoader("experiments.reporting"),
+        loader=ChoiceLoader([PackageLoader("experiments.reporting"), PackageLoader("experiments.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -26,10 +26,7 @@ const store = viewStore(document.title, {
   panel: oneOf("auto", "open", "closed"), theme: oneOf("auto", "light", "dark"),
 }, showView, say);
 
-const isSame = (place, node) => nodeAt(place) === node;
-const isPinned = (node) => store.view.pins.some((place) => isSame(place, node));
-const pin = (node) => store.set({pins: [placeOf(node), ...store.view.pins.filter((place) => !isSame(place, node))]});
-const release = (node) => store.set({pins: store.view.pins.filter((place) => !isSame(place, node))});
+const {isPinned, pin, release} = pinning(store, placeOf);
 
 for (const side of sides) {
   const host = named(element("section", {className: "graph-view"}, [element("h2", {}, [side.page
@@ -93,33 +90,19 @@ function cardOf(node, isPinnedCard) {
 
 function showPanel(pointed) {
   const pinned = store.view.pins.map(nodeAt), shown = pinned.length ? pinned : pointed ? [pointed] : [];
-  const head = pinned.length > 1 ? [element("div", {className: "tools"}, [element("span", {textContent: `${pinned.length} pinned`}),
-    actionButton("Release all", "Release all pinned features", () => store.set({pins: []}))])] : [];
-  byId("panel").replaceChildren(...head, ...shown.map((node) => cardOf(node, pinned.length > 0)),
-    ...(shown.length ? [] : [element("p", {className: "quiet", textContent: "Hover over a feature, or move to one with Tab and the " +
-      "arrow keys: the other side's features that it correlates with are framed. Click or Enter pins it; Escape releases all."})]));
-  byId("sheet-handle").textContent = pinned.length === 1 ? pinned[0].label : pinned.length ? `${pinned.length} features pinned` : "Features and help";
-}
-
-function showPanelBox({panel, pins}) {
-  const open = panel === "auto" ? !isNarrow() || pins.length > 0 : panel === "open";
-  byId("panel-box").classList.toggle("closed", !open);
-  byId("side").hidden = !open;
-  byId("panel-box").hidden = !open && !isNarrow();
-  for (const id of ["panel-toggle", "sheet-handle"]) byId(id).setAttribute("aria-expanded", open);
+  fillPanel(store, pinned, shown, cardOf, {handle: "Features and help",
+    hint: "Hover over a feature, or move to one with Tab and the arrow keys: the other side's features that it correlates " +
+      "with are framed. Click or Enter pins it; Escape releases all."});
 }
 
 /* ---- the view ---- */
 
 function showView(shown, changed, isFromAddress) {
-  for (const key of ["links", "order", "colour", "least"]) byId(key).value = shown[key];
+  showControls(shown);
+  byId("least").value = shown.least;
   byId("least-text").value = shown.least.toFixed(2);
   byId("multiple").value = shown.edges;
   byId("edge-total").value = `× ${Number(Math.exp(shown.edges).toPrecision(2))}`;
-  byId("only-connected").checked = shown.connected;
-  if (byId("search").value.trim() !== shown.find.trim()) byId("search").value = shown.find;
-  showTheme(shown.theme);
-  showPanelBox(shown);
   let found = 0;
   for (const side of sides) {
     const matches = searched(side.run.nodes, shown.find);
@@ -140,20 +123,10 @@ function showView(shown, changed, isFromAddress) {
 function listen() {
   byId("multiple").addEventListener("input", (event) => store.set({edges: Number(event.target.value)}));
   byId("least").addEventListener("input", (event) => store.set({least: Number(event.target.value)}));
-  for (const key of ["links", "order", "colour"]) byId(key).addEventListener("change", (event) => store.set({[key]: event.target.value}));
-  byId("only-connected").addEventListener("change", (event) => store.set({connected: event.target.checked}));
-  byId("search").addEventListener("input", (event) => store.set({find: event.target.value}));
-  byId("search").addEventListener("keydown", (event) => {
-    const [first] = sides.flatMap((side) => searched(side.run.nodes, event.target.value));
-    if (event.key === "Enter" && first) { pin(first); first.side.view.reveal(first); }
-  });
-  const toggle = () => store.set({panel: byId("side").hidden ? "open" : "closed"});
-  for (const id of ["panel-toggle", "sheet-handle"]) byId(id).addEventListener("click", toggle);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !event.target.closest("input, select")) store.set({pins: []});
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => sides.forEach((side) => side.view.refresh()));
-  matchMedia("(max-width: {{ narrow }}px)").addEventListener("change", () => showPanelBox(store.view));
+  listenToControls(store, (query) => {
+    const [first] = sides.flatMap((side) => searched(side.run.nodes, query));
+    if (first) { pin(first); first.side.view.reveal(first); }
+  }, () => sides.forEach((side) => side.view.refresh()));
 }
 
 byId("colour").disabled = !sides.some((side) => side.run.signed);

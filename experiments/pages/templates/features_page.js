@@ -12,9 +12,8 @@ const store = viewStore(document.title, {
 
 const current = () => (store.view.at ? run.find(...store.view.at) : null);
 const go = (node) => store.set({at: addressOf(node)});
-const isPinned = (node) => store.view.pins.some((one) => one[0] === node.layerName && one[1] === node.index);
-const togglePin = (node) => store.set({pins: isPinned(node)
-  ? store.view.pins.filter((one) => !(one[0] === node.layerName && one[1] === node.index)) : [addressOf(node), ...store.view.pins]});
+const {isPinned, pin, release} = pinning(store, addressOf);
+const togglePin = (node) => (isPinned(node) ? release(node) : pin(node));
 
 /* ---- the list ---- */
 

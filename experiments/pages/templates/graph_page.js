@@ -13,12 +13,8 @@ const store = viewStore(document.title, {
   panel: oneOf("auto", "open", "closed"), theme: oneOf("auto", "light", "dark"),
 }, showView, say);
 
-const isSame = (one, node) => one[0] === node.layerName && one[1] === node.index;
-const isPinned = (node) => store.view.pins.some((one) => isSame(one, node));
-// The last one pinned comes first, where it is seen.
-const pin = (node) => store.set({pins: [addressOf(node), ...store.view.pins.filter((one) => !isSame(one, node))]});
-const release = (node) => store.set({pins: store.view.pins.filter((one) => !isSame(one, node))});
-const pinAll = (nodes) => store.set({pins: [...nodes.map(addressOf), ...store.view.pins.filter((one) => !nodes.some((node) => isSame(one, node)))]});
+const {isSame, isPinned, pin, release} = pinning(store, addressOf);
+const pinAll = (nodes) => store.set({pins: [...nodes.map(addressOf), ...store.view.pins.filter((place) => !nodes.some((node) => isSame(place, node)))]});
 const pinnedNodes = () => store.view.pins.map((one) => run.find(...one));
 const currentCounts = () => store.view.counts ?? startCounts;
 
@@ -48,26 +44,14 @@ function cardOf(node, isPinnedCard) {
 
 function showPanel() {
   const pinned = pinnedNodes(), shown = pinned.length ? pinned : view.pointed ? [view.pointed] : [];
-  const head = pinned.length > 1 ? [element("div", {className: "tools"}, [element("span", {textContent: `${pinned.length} pinned`}),
-    actionButton("Release all", "Release all pinned features", () => store.set({pins: []}))])] : [];
-  byId("panel").replaceChildren(...head, ...shown.map((node) => cardOf(node, pinned.length > 0)),
-    ...(shown.length ? [] : [element("p", {className: "quiet",
-      textContent: "Hover over a feature, or move to one with Tab and the arrow keys, to see what it is and what it interacts " +
-        "with. Click or Enter pins it; several can be pinned. Escape releases them."})]));
-  byId("sheet-handle").textContent = pinned.length === 1 ? pinned[0].label : pinned.length ? `${pinned.length} features pinned` : "Features, groups, help";
+  fillPanel(store, pinned, shown, cardOf, {handle: "Features, groups, help",
+    hint: "Hover over a feature, or move to one with Tab and the arrow keys, to see what it is and what it interacts " +
+      "with. Click or Enter pins it; several can be pinned. Escape releases them."});
 }
 
 function showGroups() {
   byId("groups").replaceChildren(...groupsSection(run, store.view.groups, {nodes: pinnedNodes, go: follow, pin: pinAll,
     change: (groups) => store.set({groups}), mark: (nodes) => view.mark(nodes)}));
-}
-
-function showPanelBox({panel, pins}) {
-  const open = panel === "auto" ? !isNarrow() || pins.length > 0 : panel === "open";
-  byId("panel-box").classList.toggle("closed", !open);
-  byId("side").hidden = !open;
-  byId("panel-box").hidden = !open && !isNarrow();
-  for (const id of ["panel-toggle", "sheet-handle"]) byId(id).setAttribute("aria-expanded", open);
 }
 
 /* ---- the view ---- */
@@ -85,13 +69,8 @@ function showTotals() {
 }
 
 function showView(shown, changed, isFromAddress) {
-  const ids = {links: "links", order: "order", colour: "colour"};
-  for (const [key, id] of Object.entries(ids)) byId(id).value = shown[key];
-  for (const [key, id] of [["connected", "only-connected"], ["constant", "show-constant"], ["fit", "fit-height"]])
-    byId(id).checked = shown[key];
-  if (byId("search").value.trim() !== shown.find.trim()) byId("search").value = shown.find;
-  showTheme(shown.theme);
-  showPanelBox(shown);
+  showControls(shown);
+  for (const [key, id] of [["constant", "show-constant"], ["fit", "fit-height"]]) byId(id).checked = shown[key];
   const matches = searched(run.nodes, shown.find);
   byId("match-count").value = shown.find.trim() ? `${grouped(matches.length)} found` : "";
   const {order, connected, constant, fit, links, colour} = shown;
@@ -112,22 +91,13 @@ function listen() {
   multiple.addEventListener("input", () => store.set({counts: startCounts.map((count, index) =>
     Math.min(run.pairs[index].edges.length, Math.round(count * Math.exp(multiple.value))))}));
   byId("reset").addEventListener("click", () => store.set({counts: null}));
-  for (const key of ["links", "order", "colour"]) byId(key).addEventListener("change", (event) => store.set({[key]: event.target.value}));
-  for (const [key, id] of [["connected", "only-connected"], ["constant", "show-constant"], ["fit", "fit-height"]])
+  for (const [key, id] of [["constant", "show-constant"], ["fit", "fit-height"]])
     byId(id).addEventListener("change", (event) => store.set({[key]: event.target.checked}));
-  byId("search").addEventListener("input", (event) => store.set({find: event.target.value}));
-  byId("search").addEventListener("keydown", (event) => {
-    const [first] = searched(run.nodes, event.target.value);
-    if (event.key === "Enter" && first) { pin(first); view.reveal(first); }
-  });
-  const toggle = () => store.set({panel: byId("side").hidden ? "open" : "closed"});
-  for (const id of ["panel-toggle", "sheet-handle"]) byId(id).addEventListener("click", toggle);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !event.target.closest("input, select")) store.set({pins: []});
-  });
+  listenToControls(store, (query) => {
+    const [first] = searched(run.nodes, query);
+    if (first) { pin(first); view.reveal(first); }
+  }, () => view.refresh());
   byId("other-page")?.addEventListener("click", (event) => { event.target.href = event.target.dataset.page + store.flush(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.refresh());
-  matchMedia("(max-width: {{ narrow }}px)").addEventListener("change", () => showPanelBox(store.view));
 }
 
 byId("communities").append(communityLegend(view, run));

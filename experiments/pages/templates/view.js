@@ -142,3 +142,15 @@ function showTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
 }
+
+// Pins of a view whose places `placeOf` gives. The last one pinned comes first, where it is seen.
+function pinning(store, placeOf) {
+  const isSame = (place, node) => JSON.stringify(place) === JSON.stringify(placeOf(node));
+  const others = (node) => store.view.pins.filter((place) => !isSame(place, node));
+  return {
+    isSame,
+    isPinned: (node) => store.view.pins.some((place) => isSame(place, node)),
+    pin: (node) => store.set({pins: [placeOf(node), ...others(node)]}),
+    release: (node) => store.set({pins: others(node)}),
+  };
+}
