@@ -47,6 +47,10 @@ class ActivationStream:
         """The same activations in chunks of another budget."""
         return replace(self, memory_budget=memory_budget)
 
+    def first(self, n_examples: int) -> ActivationStream:
+        """The activations of the first examples."""
+        return replace(self, n_examples=n_examples)
+
     def example(self) -> Tensor:
         """The first example's activation `[1, position, d]`: shapes and dtype to plan with."""
         return self.produce(0, 1)

@@ -99,7 +99,8 @@ class AnalysisConfig(Strict):
         return bytes_of(self.memory_budget)
 
 
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
+LONGEST_TAG = 64
+Tag = Annotated[str, Field(min_length=1, max_length=LONGEST_TAG)]
 TrackedName = Annotated[str, Field(min_length=1, max_length=128)]
 """As long as W&B takes them."""
 

@@ -5,11 +5,10 @@ It shares its parts with `graph.html` (`templates/`) and what it shows comes fro
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from experiments.pages.html_page import write_html_page
-from experiments.pages.run_data import RunContent, listed_edges_only, run_data
+from experiments.pages.run_data import RunContent, listed_data
 
 
 def write_features_page(path: Path, content: RunContent, graph_page: str | None = None) -> None:
@@ -22,9 +21,7 @@ def write_features_page(path: Path, content: RunContent, graph_page: str | None 
 
     Raises ValueError as `run_data`.
     """
-    listed = replace(content, graph=replace(content.graph, edges=listed_edges_only(content)))
-    shown_edges = dict.fromkeys(content.graph.node_layers[:-1], 0)
-    data = run_data(replace(listed, shown_edges=shown_edges))
+    data = listed_data(content)
     write_html_page(
         path, "features.html", data, title=content.title, summary=content.summary, other_page=graph_page or ""
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -50,13 +51,38 @@ class RunContent:
     contexts: TokenContexts | None = None
     signed: dict[str, SignedEdges] = field(default_factory=dict)
 
+    @cached_property
+    def described(self) -> Embedded:
+        """All but the edges: what a run's pages have in common, and what takes long is done once for all of them."""
+        return described_features(self)
+
 
 def run_data(content: RunContent) -> Embedded:
-    """The data, JSON's types only.
+    """The data of the graph's page, JSON's types only.
 
     Raises ValueError if a node layer has not one label and one community per feature or has more examples than
     features, if `shown_edges` lacks a layer, or if a number is not finite.
     """
+    return content.described | {"pairs": embedded_pairs(content, content.graph, content.shown_edges)}
+
+
+def listed_data(content: RunContent) -> Embedded:
+    """The same for a page without a graph: of edges each feature's strongest, none drawn. Raises as `run_data`."""
+    listed = replace(content.graph, edges=listed_edges_only(content))
+    return content.described | {"pairs": embedded_pairs(content, listed, dict.fromkeys(listed.node_layers[:-1], 0))}
+
+
+def embedded_pairs(content: RunContent, graph: InteractionGraph, shown_edges: dict[str, int]) -> list[Embedded]:
+    """The edges of `graph`, by pair of node layers."""
+    return [
+        embedded_pair(graph, layer, shown_edges, content.signed.get(layer))
+        for layer in graph.node_layers[:-1]
+        if layer in graph.edges
+    ]
+
+
+def described_features(content: RunContent) -> Embedded:
+    """Features with their examples, and what these are made of."""
     graph, images, tokens = content.graph, None, None
     described: dict[str, Embedded] = {}
     if content.contexts is not None:
@@ -72,11 +98,6 @@ def run_data(content: RunContent) -> Embedded:
             | described.get(layer, nothing)
             | {"principal": principal_matches(graph, layer)}
             for layer in graph.node_layers
-        ],
-        "pairs": [
-            embedded_pair(graph, layer, content.shown_edges, content.signed.get(layer))
-            for layer in graph.node_layers[:-1]
-            if layer in graph.edges
         ],
         "communities": embedded_communities(content.table),
         "quantiles": list(QUANTILES),

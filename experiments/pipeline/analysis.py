@@ -23,7 +23,7 @@ from experiments.pipeline.metrics import (
     sparsity_metrics,
 )
 from experiments.pipeline.resources import Resources
-from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, statistics_stage
+from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, statistics_stage, watched
 from experiments.pipeline.tracking import Tracker
 from libcore.ablation import smallest_kept_edge
 from libcore.basis import Basis
@@ -99,10 +99,10 @@ def analyse(
         results.finished("ablation", ablated, ablation_metrics(results.ablations))
         results.tracker.ablations(results.ablations)
     if edges and "figures" in wanted:
-        with progress_of("signs of edges"):
-            results.signed = chain_signed_edges(
-                chain, inputs, bases, quadrature_of(config), config.analysis.memory_bytes
-            )
+        with progress_of("signs of edges") as advance:
+            observed = watched(chain, advance, len(chain.sections))
+            budget = config.analysis.memory_bytes
+            results.signed = chain_signed_edges(observed, inputs, bases, quadrature_of(config), budget)
     describe(results, config, graph, model, chain, bases)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from experiments.pipeline.ablations import Ablations, plain
+from experiments.pipeline.metric_keys import TOTAL, tolerance_of
 from experiments.pipeline.resources import Resources
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
@@ -56,10 +57,10 @@ def aliases(metrics: Metrics) -> Metrics:
     named = {"test_score": "score/test", "train_score": "score/train", "modularity": "graph/modularity"}
     found = {alias: metrics[key] for alias, key in named.items() if key in metrics}
     for kind in ("features", "edges"):
-        totals = [key for key in metrics if key.startswith(f"{kind}/needed_") and key.endswith("/total")]
+        tolerances = {name: tolerance_of(name, kind) for name in metrics if name.endswith(f"/{TOTAL}")}
+        totals = {tolerance: metrics[name] for name, tolerance in tolerances.items() if tolerance is not None}
         if totals:
-            tightest = min(totals, key=lambda key: float(key.split("/")[1].removeprefix("needed_")))
-            found[f"{kind}_needed_total"] = metrics[tightest]
+            found[f"{kind}_needed_total"] = totals[min(totals)]
     if kept := [n for key, n in metrics.items() if key.startswith("features/kept/")]:
         found["features_kept_total"] = sum(kept)
     if seconds := [taken for key, taken in metrics.items() if key.startswith("time/")]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    with tracked(config, directory, environment(device), sweep, notes) as tracker:
+    with tracked(config, directory, partial(environment, device), sweep, notes) as tracker:
         results, cache = RunResults(tracker), StageCache(config.cache_directory, device)
         trained = model_stage(cache, room, tracker.training)
         results.finished("model", trained)

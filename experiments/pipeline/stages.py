@@ -102,8 +102,9 @@ def statistics_stage(
     }
 
     def compute(advance: Advance) -> StageResult:
-        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.node_layers)))
-        statistics = chain_statistics(watched, inputs, config.analysis.memory_bytes)
+        statistics = chain_statistics(
+            watched(chain, advance, len(chain.node_layers)), inputs, config.analysis.memory_bytes
+        )
         return StageResult(codec.tensors_of_statistics(statistics), codec.values_of_statistics(statistics))
 
     stage = cache.finish("statistics", stage_key(depends_on, ("libcore", "models")), compute)
@@ -132,9 +133,8 @@ def basis_stage(
     } | estimator_depends_on(config)
 
     def compute(advance: Advance) -> StageResult:
-        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.sections)))
         try:
-            bases = method(watched, inputs, statistics, settings, **options)
+            bases = method(watched(chain, advance, len(chain.sections)), inputs, statistics, settings, **options)
         except ValueError as error:  # what a method says of options, files and bases that do not suit the model
             raise UserError(one_line(error)) from error
         return StageResult(codec.tensors_of_bases(bases), errors.values())
@@ -151,9 +151,9 @@ def edges_stage(
     depends_on = {"basis": basis_key, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
 
     def compute(advance: Advance) -> StageResult:
-        watched = replace(chain, on_chunk=PassesOverData(advance, len(chain.sections)))
+        observed = watched(chain, advance, len(chain.sections))
         estimator, budget = config.analysis.estimator, config.analysis.memory_bytes
-        edges = interaction_edges(watched, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
+        edges = interaction_edges(observed, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
         completeness = chain_completeness(chain, inputs, bases, quadrature, budget)
         worst = max(completeness, key=lambda layer: completeness[layer], default=None)
         if worst is not None:
@@ -177,12 +177,17 @@ def score_stage(cache: StageCache, config: RunConfig, model_key: str, model: Ana
         splits = {"train": model.train, "test": model.test}
         passes, scores = PassesOverData(advance, len(splits)), {}
         for name, split in splits.items():
-            watched = replace(chain, on_chunk=lambda _, done, total, name=name: passes(f"{name} split", done, total))
+            observed = replace(chain, on_chunk=lambda _, done, total, name=name: passes(f"{name} split", done, total))
             data = split.first(config.analysis.n_score_examples)
-            scores[name] = unablated_score(watched, data, config.analysis.memory_bytes)
+            scores[name] = unablated_score(observed, data, config.analysis.memory_bytes)
         return StageResult(values=scores)
 
     return cache.finish("score", stage_key(depends_on, ("libcore", "models")), compute)
+
+
+def watched(chain: Chain, advance: Advance, n_layers: int) -> Chain:
+    """The same chain, whose passes over data tell how far they have come; a stage passes from so many node layers."""
+    return replace(chain, on_chunk=PassesOverData(advance, n_layers))
 
 
 def estimator_depends_on(config: RunConfig) -> dict[str, Any]:

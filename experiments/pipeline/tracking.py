@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.model_titles import model_title
-from experiments.config.schema import RunConfig, TrackingConfig
+from experiments.config.schema import LONGEST_TAG, RunConfig, TrackingConfig
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.metrics import Metrics, aliases
 from experiments.pipeline.tracking_environment import mode_of, with_environment
 from experiments.pipeline.tracking_service import (
     leave_service_alone,
     mode_now,
-    trouble_with_service,
     wandb_module,
 )
 from libcore.messages import one_line
@@ -34,15 +33,13 @@ DEFAULT_PROJECT = "local-interaction-basis"
 SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 INIT_SECONDS, FINISH_SECONDS, MANY_SECONDS = 8.0, 16.0, 600.0
 """For a service that does not answer, at the start and at the end; for artifacts, and for what is written here."""
-LONGEST_TAG = 64
 
 
 def check_tracking(config: TrackingConfig) -> None:
     """Before any run starts: raises UserError where `online` has no account, or one that the service refuses."""
     if mode_of(config) != "disabled":
         with_environment(config)
-    if mode_of(config) == "online" and (trouble := trouble_with_service()) is not None:
-        log.warning("W&B cannot be reached (%s): runs are logged offline", trouble)
+        mode_now(config)
 
 
 class Tracker:
@@ -141,7 +138,7 @@ def escaped(name: str) -> str:
 def tracked(
     config: RunConfig,
     directory: Path,
-    environment: Mapping[str, Any],
+    environment: Callable[[], Mapping[str, Any]],
     sweep: str | None = None,
     notes: str | None = None,
 ) -> Iterator[Tracker]:
@@ -162,7 +159,11 @@ def tracked(
 
 
 def opened(
-    config: RunConfig, directory: Path, environment: Mapping[str, Any], sweep: str | None, notes: str | None
+    config: RunConfig,
+    directory: Path,
+    environment: Callable[[], Mapping[str, Any]],
+    sweep: str | None,
+    notes: str | None,
 ) -> Any:
     """W&B's run; None where tracking is disabled, or fails."""
     mode = mode_now(config.tracking)
@@ -170,7 +171,7 @@ def opened(
         return None
     tracking = with_environment(config.tracking)
     half = [f"{config.analysis.half}-half"] if config.analysis.half is not None else []
-    title = model_title(config.model.model_dump())
+    title, found = model_title(config.model.model_dump()), environment()
     return open_run(
         tracking,
         mode,
@@ -180,8 +181,8 @@ def opened(
         job_type=os.environ.get("WANDB_JOB_TYPE") or "analysis",
         notes=tracking.notes or notes,
         tags=[title, config.method.name],
-        config=config.model_dump() | {"environment": dict(environment)},
-        git_commit=(environment.get("git_commit") or "").partition("+")[0] or None,
+        config=config.model_dump() | {"environment": dict(found)},
+        git_commit=(found.get("git_commit") or "").partition("+")[0] or None,
     )
 
 

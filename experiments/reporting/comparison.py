@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from experiments.figures.groups import group_label, group_order
+from experiments.pipeline.metric_keys import in_order, parse_metric
 from experiments.reporting.finished_runs import FinishedRun
-from experiments.reporting.metric_keys import in_order, parse_metric
 from experiments.reporting.tables import NOTHING, Entry, Table
 
 METRIC_GROUPS = (

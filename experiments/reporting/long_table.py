@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.figures.hyperparameter_values import ABSENT, value_text
-from experiments.reporting.metric_keys import parse_metric
+from experiments.pipeline.metric_keys import parse_metric
 from experiments.reporting.overview import RunsOfModel
 from experiments.reporting.run_files import shown_path
 

@@ -10,9 +10,9 @@ from experiments.config.scores import ACCURACY, Score
 from experiments.figures.groups import group_label, group_order
 from experiments.figures.hyperparameter_values import ABSENT, Value, is_numeric, value_order, value_text
 from experiments.figures.hyperparameters import SweptRun
+from experiments.pipeline.metric_keys import TOTAL, tolerance_of
 from experiments.reporting.comparison import Cell, entry_of
 from experiments.reporting.finished_runs import FinishedRun
-from experiments.reporting.metric_keys import TOTAL, parse_metric
 from experiments.reporting.settings import Setting, differing_keys, setting_of, setting_title
 from experiments.reporting.tables import Entry, Table
 from experiments.reporting.verdicts import CRITERIA
@@ -101,12 +101,11 @@ class MainMeasures:
     @classmethod
     def of(cls, runs: Sequence[FinishedRun], score: Score | None) -> MainMeasures:
         """Those that these runs have."""
-        parsed = [parse_metric(name) for run in runs for name in run.metrics]
-        found = {
-            kind: min(key.tolerance for key in parsed if key.kind == f"{kind}/needed" and key.tolerance is not None)
-            for kind in CRITERIA
-            if any(key.kind == f"{kind}/needed" and key.tolerance is not None for key in parsed)
-        }
+        found: dict[str, float] = {}
+        for kind in CRITERIA:
+            counted = (tolerance_of(name, kind) for run in runs for name in run.metrics)
+            if tolerances := [tolerance for tolerance in counted if tolerance is not None]:
+                found[kind] = min(tolerances)
         return cls(f"test {(score or ACCURACY).title if score else 'score'}", found)
 
     def names(self) -> tuple[str, ...]:
@@ -125,13 +124,8 @@ class MainMeasures:
 
 def total_needed(run: FinishedRun, setting: RunsOfSetting, kind: str, tolerance: float) -> float | int | None:
     """The sum over node layers, else the total that the run itself gives; None where a layer was not counted."""
-    names = {
-        name: key.layer
-        for other in setting.runs
-        for name in other.metrics
-        if (key := parse_metric(name)).kind == f"{kind}/needed" and key.tolerance == tolerance
-    }
-    layers = [name for name, layer in names.items() if layer != TOTAL] or list(names)
+    names = {name: None for other in setting.runs for name in other.metrics if tolerance_of(name, kind) == tolerance}
+    layers = [name for name in names if not name.endswith(f"/{TOTAL}")] or list(names)
     counts = [run.metrics.get(name) for name in layers]
     present = [count for count in counts if count is not None]
     return sum(present) if present and len(present) == len(layers) else None

@@ -52,7 +52,3 @@ class Table:
     def texts(self) -> list[list[str]]:
         """Head and rows as texts."""
         return [list(self.head), *([entry.text for entry in row] for row in self.rows)]
-
-    def has_links(self) -> bool:
-        """Whether a cell leads somewhere."""
-        return any(entry.links for row in self.rows for entry in row)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from experiments.config.scores import Score
 from experiments.figures.groups import group_label
+from experiments.pipeline.metric_keys import TOTAL, tolerance_of
 from experiments.reporting.comparison import Cell, Comparison, entry_of
-from experiments.reporting.metric_keys import tolerance_of
 from experiments.reporting.tables import Entry, Table
 
 CRITERIA = {"features": "node layers", "edges": "pairs of node layers"}
@@ -33,12 +33,10 @@ def verdicts(comparison: Comparison, score: Score) -> list[str]:
 
 def needed_verdict(comparison: Comparison, kind: str, tolerance: float, other: str, score: Score) -> list[str]:
     """In how many layers or pairs LIB needs fewer, and the totals; nothing where one of the two was not ablated."""
-    cells = [
-        (row["lib"], row[other])
-        for name, row in comparison.rows.items()
-        if tolerance_of(name, kind) == tolerance and not name.endswith("/total")
+    rows = needed_rows(comparison, kind, tolerance)
+    compared = [
+        (ours, theirs) for row in rows if (ours := row["lib"]) is not None and (theirs := row[other]) is not None
     ]
-    compared = [(ours, theirs) for ours, theirs in cells if ours is not None and theirs is not None]
     if not compared:
         return []
     fewer = sum(ours.mean < theirs.mean for ours, theirs in compared)
@@ -67,17 +65,22 @@ def totals_table(comparison: Comparison) -> Table | None:
     rows: list[tuple[Entry, ...]] = []
     for kind in CRITERIA:
         for tolerance in sorted(tolerances(comparison, kind)):
-            names = [
-                name
-                for name in comparison.rows
-                if tolerance_of(name, kind) == tolerance and not name.endswith("/total")
-            ]
-            totals = (total_of([comparison.rows[name][method] for name in names]) for method in comparison.methods)
+            needed = needed_rows(comparison, kind, tolerance)
+            totals = (total_of([row[method] for row in needed]) for method in comparison.methods)
             rows.append((Entry(f"{kind} needed, {tolerance:g}"), *map(entry_of, totals)))
     if (row := comparison.rows.get("graph/modularity")) is not None:
         rows.append((Entry("modularity"), *(entry_of(row[method]) for method in comparison.methods)))
     head = ("over all node layers", *map(group_label, comparison.methods))
     return Table("totals", head, tuple(rows)) if rows else None
+
+
+def needed_rows(comparison: Comparison, kind: str, tolerance: float) -> list[dict[str, Cell | None]]:
+    """What was counted at a tolerance, of each node layer or pair."""
+    return [
+        row
+        for name, row in comparison.rows.items()
+        if tolerance_of(name, kind) == tolerance and not name.endswith(f"/{TOTAL}")
+    ]
 
 
 def total_of(cells: list[Cell | None]) -> Cell | None:

@@ -109,11 +109,12 @@ class SweepRecord:
         from experiments.config.run_directory import read_status
 
         for job in (*self.jobs(), *self.drawn_before()):
+            if job.status != FINISHED or job.overrides != tuple(overrides):
+                continue
             status = read_status(Path(job.directory)) or {}
             # A later sweep may have the directory now.
             is_own = Path(status.get("sweep", self.folder)).resolve() == self.folder.resolve()
-            is_finished = job.status == FINISHED and status.get("status") == FINISHED
-            if is_finished and is_own and job.overrides == tuple(overrides):
+            if status.get("status") == FINISHED and is_own:
                 return job
         return None
 

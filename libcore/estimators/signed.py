@@ -120,7 +120,7 @@ def chain_signed_edges(
         basis, next_basis = bases[layer].to(dtype=dtype), bases[next_layer].to(dtype=dtype)
         section, stream = chain.sections[index], streams[index]
         if not isinstance(section, AffineSection):
-            stream = first_of(stream, examples_within(stream, next_basis))
+            stream = stream.first(examples_within(stream, next_basis))
         signed = signed_edges(section, stream, basis, next_basis, quadrature)
         found[layer] = SignedEdges(signed.mean.cpu(), signed.slope.cpu(), signed.n_examples)
     return found
@@ -130,8 +130,3 @@ def examples_within(stream: ActivationStream, next_basis: Basis) -> int:
     """The first so many examples of a stream are within `MOST_WORK`: at least one, at most all."""
     positions = stream.example().shape[1]
     return max(1, min(stream.n_examples, MOST_WORK // (positions * next_basis.n_features)))
-
-
-def first_of(stream: ActivationStream, n_examples: int) -> ActivationStream:
-    """The stream's first examples."""
-    return ActivationStream(stream.produce, n_examples, stream.memory_budget, stream.values_to_produce)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from running import MID, OUTPUT, POST, PRE, few_settings, report_of, write_run
 
+from experiments.pipeline.metric_keys import in_order
 from experiments.reporting.comparison import Cell, compare, metrics_table, number, to_csv
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.markdown_report import markdown_table
-from experiments.reporting.metric_keys import in_order
 
 
 class TestNumbers:

@@ -380,3 +380,13 @@ def test_the_interaction_graph_s_panel_shows_the_same_examples_and_leads_here(pa
     address = page.run("document.querySelector('#panel .features-link').href")
     page.open(tmp_path / "features.html", width=1400, height=900, fragment=address.partition("#")[2])
     assert shown(page) == (f"{LAYERS[1]}, feature 3", "3")
+
+
+def test_what_both_pages_show_of_features_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are encoded, and principal components of thousands of coordinates computed, in it."""
+    described, calls = run_data.described_features, []
+    monkeypatch.setattr(run_data, "described_features", lambda one: calls.append(one) or described(one))
+    shown = content()
+    write_graph_page(tmp_path / "graph.html", shown)
+    write_features_page(tmp_path / "features.html", shown)
+    assert len(calls) == 1

@@ -12,9 +12,9 @@ from running import FEW_METRICS, MID, PRE, config_of, few_settings, files_below,
 from experiments.config.schema import RunConfig
 from experiments.figures.hyperparameter_values import distinct, is_numeric, value_text
 from experiments.figures.hyperparameters import hyperparameter_figure
+from experiments.pipeline.metric_keys import MetricKey, parse_metric
 from experiments.report import write_and_print
 from experiments.reporting.finished_runs import FinishedRun
-from experiments.reporting.metric_keys import MetricKey, parse_metric
 from experiments.reporting.report_files import write_report
 from experiments.reporting.settings import WITHOUT_EFFECT, defaults_of, flat, identity, is_below, setting_of
 

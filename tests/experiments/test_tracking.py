@@ -174,7 +174,7 @@ class TestOneRun:
     """The tracker by itself."""
 
     def opened(self, directory, *overrides: str):
-        return tracked(validated_config_of(overrides), directory, {"cores": 2}, notes="by hand")
+        return tracked(validated_config_of(overrides), directory, lambda: {"cores": 2}, notes="by hand")
 
     def test_notes_and_no_group(self, tmp_path):
         with self.opened(tmp_path):
