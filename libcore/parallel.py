@@ -1,11 +1,12 @@
-"""Chunks of a stream shared out to threads: one chunk a thread, each computed by one thread.
+"""Work shared out to threads: a part of the examples each, every part computed by one thread.
 
-An operation on a chunk that stays in cache is too short to be worth sharing among threads itself.
+An operation on what stays in cache is too short to be worth sharing among threads itself; and threads that meet after
+every operation wait for each other, most of all beside another busy process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TypeVar
@@ -15,7 +16,34 @@ from torch import Tensor
 
 from libcore.streams import ActivationStream, rows_per_chunk
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Interrupted(Exception):
+    """Another thread has failed, or the whole was interrupted; nobody waits for this one's result."""
+
+
+def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], on_gpu: bool) -> list[Result]:
+    """`work(item, check)` for every item, results in their order: as many at once as torch may use threads on a CPU.
+
+    Each runs on one thread. `check` is to be called between its steps; it ends the work where another has failed.
+    """
+    n_threads = 1 if on_gpu else min(torch.get_num_threads(), len(items))
+    stop = Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise Interrupted
+
+    if n_threads <= 1:
+        return [work(item, check) for item in items]
+    with ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        try:
+            return list(pool.map(lambda item: work(item, check), items))
+        finally:
+            stop.set()  # after an error or an interruption, no thread goes on
+            torch.set_num_threads(n_threads)
 
 
 def map_shares(
@@ -29,27 +57,18 @@ def map_shares(
     """
     on_gpu = stream.example().is_cuda
     examples_at_once = rows_per_chunk(values_per_example, stream.memory_budget)
-    n_threads = 1 if on_gpu else min(torch.get_num_threads(), examples_at_once, stream.n_examples)
-    budget = stream.memory_budget if on_gpu else min(stream.memory_budget // n_threads, most_bytes)
-    stop = Event()
+    n_shares = 1 if on_gpu else min(torch.get_num_threads(), examples_at_once, stream.n_examples)
+    budget = stream.memory_budget if on_gpu else min(stream.memory_budget // n_shares, most_bytes)
 
-    def share(number: int) -> Result:
-        chunks = stream.within(budget).chunks(values_per_example, first=number, every=n_threads)
-        return work(until(stop, chunks))
+    def share(number: int, check: Callable[[], None]) -> Result:
+        chunks = stream.within(budget).chunks(values_per_example, first=number, every=n_shares)
+        return work(checked(chunks, check))
 
-    if n_threads == 1:
-        return [share(0)]
-    with ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        try:
-            return list(pool.map(share, range(n_threads)))
-        finally:
-            stop.set()  # after an error or an interruption, no thread begins another chunk
-            torch.set_num_threads(n_threads)
+    return in_threads(share, range(n_shares), on_gpu)
 
 
-def until(stop: Event, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The chunks that come before `stop` is set."""
+def checked(chunks: Iterator[Tensor], check: Callable[[], None]) -> Iterator[Tensor]:
+    """The same chunks, with a check before each."""
     for chunk in chunks:
-        if stop.is_set():
-            return
+        check()
         yield chunk

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from libcore.ablation.evaluation import AblationCurve, EvaluationData, examples_per_pass
-from libcore.ablation.schedule import Bracket, halvings
+from libcore.ablation.evaluation import AblationCurve, EvaluationData
+from libcore.ablation.masked_scores import masked_scores
+from libcore.ablation.schedule import Bracket, ladder
 from libcore.ablation.steps import KeptAndScore, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.sections.masked import masked_evaluation
+from libcore.streams import ActivationStream
 
 
-@torch.no_grad()
 def edge_ablation_steps(
     chain: Chain,
     data: EvaluationData,
@@ -26,48 +26,45 @@ def edge_ablation_steps(
     tolerances: Sequence[float],
     test_score: float,
     memory_budget: int,
+    stream: ActivationStream | None = None,
 ) -> Generator[KeptAndScore, None, AblationCurve]:
     """Keep the `n` strongest edges behind node layer number `index`; each output feature has its own masked inputs.
 
-    The needed count comes from bisection between 0 and `d_in * d_out`, the bracket of the published code, in which all
-    that is more than there are edges is one evaluation. Below the count the curve goes on by halves, down to one edge.
-    Holds the features of all of `data` at the layer: `examples * positions * features` numbers.
+    The needed count comes from the published bisection between 0 and `d_in * d_out`, taken from below: the numbers that
+    it would halve its way down are tried upwards, from one edge to the first that is enough at every tolerance, and
+    those above are taken to be enough. It then goes on as published. Few edges cost little, and the curve is drawn down
+    to one edge on the way. All edges are tried too: a basis may not do with all that it has kept.
     """
     basis, next_basis = bases
-    chunk = examples_per_pass(chain, data, memory_budget)
-    evaluations = {
-        start: masked_evaluation(
-            chain.sections[index],
-            basis.features(chain.activation(data.inputs[start : start + chunk], index)),
-            basis,
-            next_basis,
-            memory_budget,
-        )
-        for start in range(0, len(data.inputs), chunk)
-    }
+    score_of = masked_scores(chain, data, index, bases, memory_budget, stream)
     curve = AblationCurve()
     scored, n_edges = curve.score_by_kept, edges[:, basis.variable].numel()
 
     def evaluated(kept: int) -> KeptAndScore:
-        mask = strongest_edges(edges, kept, basis.has_constant)
-
-        def output_of(start: int, stop: int) -> Tensor:
-            return chain.output_from(next_basis.activation(evaluations[start](mask)), index + 1)
-
-        scored[kept] = data.mean_score(output_of, chunk)
+        scored[kept] = score_of(strongest_edges(edges, kept, basis.has_constant))
         return kept, scored[kept]
 
+    def is_enough(kept: int, tolerance: float) -> bool:
+        return data.within(scored[min(kept, n_edges)], test_score, tolerance)
+
+    tried = []
+    for kept in ladder(basis.d * next_basis.d) if tolerances else ():
+        if min(kept, n_edges) not in scored:
+            yield evaluated(min(kept, n_edges))
+        tried.append(kept)
+        if all(is_enough(kept, tolerance) for tolerance in tolerances):
+            break
     for tolerance in tolerances:
-        bracket = Bracket(too_few=0, enough=basis.d * next_basis.d)
+        bracket = Bracket(too_few=0, enough=basis.d * next_basis.d).from_below(
+            [(kept, is_enough(kept, tolerance)) for kept in tried]
+        )
         while (middle := bracket.middle) is not None:
-            kept = min(middle, n_edges)
-            if kept not in scored:
-                yield evaluated(kept)
-            bracket = bracket.halved(middle, data.within(scored[kept], test_score, tolerance))
+            if min(middle, n_edges) not in scored:
+                yield evaluated(min(middle, n_edges))
+            bracket = bracket.halved(middle, is_enough(middle, tolerance))
         curve.needed[tolerance] = min(bracket.enough, n_edges)
-    for kept in halvings(min(curve.needed.values(), default=0)):
-        if kept not in scored:
-            yield evaluated(kept)
+    if tolerances and n_edges not in scored:
+        yield evaluated(n_edges)
     return curve
 
 

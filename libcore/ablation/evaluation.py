@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from libcore.ablation.examples import Examples
 from libcore.chain import Chain
-from libcore.streams import rows_per_chunk
 
 ScoreSum = Callable[[Tensor, int, int], float]
 """`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
@@ -32,7 +32,7 @@ class EvaluationData:
 
     Attributes:
         inputs: what the chain's `embed` takes.
-        score_sum: scores of a chunk's outputs, summed over examples.
+        score_sum: scores of a chunk's outputs, summed over examples; called by several threads.
         lower_is_better: whether a model that is harmed scores more, as in cross-entropy.
         score_name: what the score is called; cross-entropies are in nats per token.
     """
@@ -51,15 +51,6 @@ class EvaluationData:
         if self.lower_is_better:
             return score <= test_score + tolerance + ROUND_OFF
         return score >= test_score - tolerance - ROUND_OFF
-
-    def mean_score(self, output_of: Callable[[int, int], Tensor], chunk: int) -> float:
-        """Mean score over all inputs, `chunk` examples at a time."""
-        n = len(self.inputs)
-        total = sum(
-            self.score_sum(output_of(start, min(start + chunk, n)), start, min(start + chunk, n))
-            for start in range(0, n, chunk)
-        )
-        return total / n
 
 
 def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
@@ -87,22 +78,13 @@ def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
     return EvaluationData(inputs, correct)
 
 
-@torch.no_grad()
 def unablated_score(chain: Chain, data: EvaluationData, memory_budget: int) -> float:
     """Score of the model itself."""
+    examples = Examples.of(chain, data.inputs, 0, memory_budget)
 
-    def output_of(start: int, stop: int) -> Tensor:
+    def score_of(start: int, stop: int) -> float:
         output = chain.output_from(chain.activation(data.inputs[start:stop], 0), 0)
         chain.on_chunk(chain.node_layers[0], stop, len(data.inputs))
-        return output
+        return data.score_sum(output, start, stop)
 
-    return data.mean_score(output_of, examples_per_pass(chain, data, memory_budget))
-
-
-def examples_per_pass(chain: Chain, data: EvaluationData, memory_budget: int) -> int:
-    """How many examples may go through the whole chain at once."""
-    values = chain.values_to_produce(data.inputs, len(chain.sections))
-    if chain.tail is not None:
-        last = chain.activation(data.inputs[:1], len(chain.sections))
-        values = max(values, chain.tail.forward_values(last))
-    return rows_per_chunk(2 * values, memory_budget)
+    return sum(examples.mapped(score_of)) / examples.count

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import torch
 
-from libcore.ablation.evaluation import AblationCurve, EvaluationData, examples_per_pass
-from libcore.ablation.node_outputs import outputs_with_kept
+from libcore.ablation.evaluation import AblationCurve, EvaluationData
+from libcore.ablation.examples import Examples, part_of, rest_of, sections_from
 from libcore.ablation.steps import KeptAndScore, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.parallel import in_threads
+from libcore.sections import AffineSection
+from libcore.sections.base import KeptEvaluation
+from libcore.sections.kept import kept_evaluation
+from libcore.streams import ActivationStream
+
+NUMBERS_AT_A_TIME = 16
+"""Numbers of kept features that a block of examples is scored with while it is in the caches."""
 
 
-@torch.no_grad()
 def node_ablation_steps(
     chain: Chain,
     data: EvaluationData,
@@ -23,35 +30,72 @@ def node_ablation_steps(
     tolerances: Sequence[float],
     test_score: float,
     memory_budget: int,
+    stream: ActivationStream | None = None,
 ) -> Generator[KeptAndScore, None, AblationCurve]:
     """Keep the first `n` features of node layer number `index`, the constant counted as one; run the rest of the model.
 
-    The needed count is the smallest `n` whose score is within tolerance: found by trying every `n` upwards, since the
-    score need not grow with `n`. The schedule's further `n` complete the curve. Before a layer that narrows, the
-    features of all of `data` are held: `examples * positions * features` numbers.
+    The needed count is the smallest `n` whose score is within tolerance. Scores need not grow with `n`, so that every
+    `n` below it is tried too: after those of the schedule, what is between them, upwards. `stream` gives the layer's
+    activations on the data; by default they are computed from the inputs.
     """
-    chunk = examples_per_pass(chain, data, memory_budget)
-    output_with_kept = outputs_with_kept(chain, data.inputs, index, basis, chunk)
+    scores_of = kept_scores(chain, data, index, basis, memory_budget, stream)
     curve = AblationCurve()
     scored = curve.score_by_kept
 
-    def evaluated(kept: int) -> KeptAndScore:
-        scored[kept] = data.mean_score(lambda start, stop: output_with_kept(start, stop, kept), chunk)
-        return kept, scored[kept]
+    def evaluated(numbers: Sequence[int]) -> Iterable[KeptAndScore]:
+        for first in range(0, len(numbers), NUMBERS_AT_A_TIME):
+            some = numbers[first : first + NUMBERS_AT_A_TIME]
+            scored.update(zip(some, scores_of(some), strict=True))
+            yield from ((kept, scored[kept]) for kept in some)
 
+    def smallest_within(tolerance: float) -> int:
+        within = (kept for kept in sorted(scored) if data.within(scored[kept], test_score, tolerance))
+        return next(within, basis.n_features)
+
+    yield from evaluated(sorted(set(schedule)))
     for tolerance in sorted(tolerances, reverse=True):
-        kept = 0
-        while True:
-            if kept not in scored:
-                yield evaluated(kept)
-            if kept == basis.n_features or data.within(scored[kept], test_score, tolerance):
-                break
-            kept += 1
-        curve.needed[tolerance] = kept
-    for kept in schedule:
-        if kept not in scored:
-            yield evaluated(kept)
+        while below := [kept for kept in range(smallest_within(tolerance) + 1) if kept not in scored]:
+            yield from evaluated(below[:NUMBERS_AT_A_TIME])
+        curve.needed[tolerance] = smallest_within(tolerance)
     return curve
+
+
+def kept_scores(
+    chain: Chain,
+    data: EvaluationData,
+    index: int,
+    basis: Basis,
+    memory_budget: int,
+    stream: ActivationStream | None = None,
+) -> Callable[[Sequence[int]], list[float]]:
+    """Scores by ascending numbers of kept features of node layer number `index`.
+
+    Every block of examples is scored with all numbers before the next.
+    """
+    stream = stream or chain.stream(data.inputs, index, memory_budget)
+    examples = Examples.of(chain, data.inputs, index, memory_budget)
+    unchanged = AffineSection(torch.eye(basis.d, dtype=basis.to_basis.dtype, device=basis.to_basis.device))
+    section, *rest = sections_from(chain, index) or (unchanged,)
+    output_of, parts = rest_of(tuple(rest)), examples.parts
+    evaluations = [kept_evaluation(section, part_of(stream, part), basis) for part in parts]
+
+    def scores(numbers: Sequence[int]) -> list[float]:
+        @torch.no_grad()
+        def of_part(
+            part_and_evaluation: tuple[tuple[int, int], KeptEvaluation], check: Callable[[], None]
+        ) -> list[float]:
+            part, evaluation = part_and_evaluation
+            totals, kept_outputs = [0.0] * len(numbers), evaluation(numbers)
+            for start, stop in examples.blocks(part):
+                check()
+                for number, activation in enumerate(kept_outputs(start - part[0], stop - part[0])):
+                    totals[number] += data.score_sum(output_of(activation), start, stop)
+            return totals
+
+        of_parts = in_threads(of_part, list(zip(parts, evaluations, strict=True)), examples.on_gpu)
+        return [sum(totals) / examples.count for totals in zip(*of_parts, strict=True)]
+
+    return scores
 
 
 def node_ablation(

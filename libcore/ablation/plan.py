@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from libcore.ablation.schedule import bisection_evaluations, halvings, kept_schedule
+from libcore.ablation.schedule import bisection_evaluations, kept_schedule, ladder
 from libcore.ablation.whole_model import AblationKind
 from libcore.basis import Basis
 from libcore.chain import Chain
@@ -107,10 +107,9 @@ def plan_ablations(
         numbers = range(basis.n_features + 1) if tolerances else kept_schedule(basis.n_features)
         curves["node", layer] = PlannedCurve(len(numbers), passes=n_sections + 1)
         if layer in layers_with_edges:
-            n_edges = next_basis.n_features * len(range(basis.n_features)[basis.variable])
             bracket = basis.d * next_basis.d
             curves["edge", layer] = PlannedCurve(
-                bisection_evaluations(bracket, len(tolerances)) + (len(halvings(n_edges)) if tolerances else 0),
+                len(ladder(bracket)) + 1 + len(tolerances) * bisection_evaluations(bracket // 2) if tolerances else 0,
                 passes=next_basis.n_features + n_sections - index,
             )
     return AblationPlan(curves)

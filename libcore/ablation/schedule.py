@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -22,6 +23,27 @@ class Bracket:
         """After `middle` was tried."""
         return Bracket(self.too_few, middle) if is_enough else Bracket(middle, self.enough)
 
+    def from_below(self, tried: Iterable[tuple[int, bool]]) -> Bracket:
+        """Between the first of the ascending numbers that is enough and the one before it."""
+        bracket = self
+        for kept, is_enough in tried:
+            bracket = bracket.halved(kept, is_enough)
+            if is_enough:
+                break
+        return bracket
+
+
+def ladder(upper: int) -> list[int]:
+    """The numbers that a bisection of `0 ... upper` asks for while each is enough, ascending.
+
+    `upper` halved, rounded up each time, down to one.
+    """
+    numbers, bracket = [], Bracket(0, upper)
+    while (middle := bracket.middle) is not None:
+        numbers.append(middle)
+        bracket = bracket.halved(middle, is_enough=True)
+    return numbers[::-1]
+
 
 def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -> list[int]:
     """Numbers of features at which a node-ablation curve is drawn: all small ones, then geometric, then all."""
@@ -29,11 +51,6 @@ def kept_schedule(n_features: int, ratio: float = 1.06, dense_until: int = 24) -
     while (step := max(step * ratio, step + 1)) < n_features:
         schedule.append(int(step))
     return sorted({*schedule, n_features})
-
-
-def halvings(kept: int) -> list[int]:
-    """`kept` halved again and again, rounding down, to one; `kept` itself is not among them."""
-    return [kept >> times for times in range(1, kept.bit_length())]
 
 
 def bisection_evaluations(length: int, n_searches: int = 1) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -20,6 +20,7 @@ from libcore.chain import Chain
 from libcore.first_pass import first_activations
 from libcore.fit_settings import MEMORY_BUDGET
 from libcore.graph import InteractionGraph
+from libcore.streams import unwatched
 
 AblationKind = Literal["node", "edge"]
 TOLERANCES = (0.001, 0.01, 0.05)
@@ -61,9 +62,10 @@ def ablation_steps(
 ) -> Generator[Evaluation, None, Ablations]:
     """Node ablation of every node layer but the last, edge ablation of those with edges, evaluation by evaluation."""
     ablations = Ablations(unablated_score(chain, data, memory_budget))
-    rest = (tolerances, ablations.test_score, memory_budget)
+    streams = replace(chain, on_chunk=unwatched).streams(data.inputs, memory_budget)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
+        rest = (tolerances, ablations.test_score, streams[index].memory_budget, streams[index])
         of_nodes = node_ablation_steps(chain, data, index, basis, kept_schedule(basis.n_features), *rest)
         ablations.nodes[layer] = yield from labelled("node", layer, of_nodes)
         if layer in edges:

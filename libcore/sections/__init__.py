@@ -9,6 +9,7 @@ from libcore.sections.base import (
     FastMaskedEvaluation,
     FunctionSection,
     LinearFirst,
+    LinearLast,
     MaskedEvaluation,
     Section,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Gated",
     "Linear",
     "LinearFirst",
+    "LinearLast",
     "MaskedEvaluation",
     "MaxPoolingSection",
     "Normalisation",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
-from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.base import MaskedEvaluation, Section, columns
 from libcore.streams import ActivationStream, float64_zeros
 
 
@@ -26,6 +26,13 @@ class AffineSection(Section):
 
     def after_linear(self, projected: Float[Tensor, "batch position d_out"]) -> Float[Tensor, "batch position d_out"]:
         return projected
+
+    @property
+    def weights_written(self) -> int:
+        return self.weight.numel()
+
+    def followed_by(self, weight: Float[Tensor, "d_out d_further"]) -> AffineSection:
+        return AffineSection(self.weight @ weight)
 
     def closed_form_jacobian_gram(
         self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
@@ -59,4 +66,8 @@ class AffineSection(Section):
     ) -> MaskedEvaluation:
         """One product a mask: masking an input is masking an entry of the interaction matrix."""
         interaction = basis.from_basis @ self.weight @ next_basis.to_basis
-        return lambda mask: features @ (interaction * mask.T)
+
+        def evaluate(mask: Tensor, outputs: Tensor | None = None) -> Tensor:
+            return features @ (columns(interaction, outputs) * mask.T)
+
+        return evaluate

@@ -7,11 +7,11 @@ that read the constant coordinate, so that scaling the whole activation to zero 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from libcore.basis import Basis
@@ -42,6 +42,11 @@ class Section(Movable, ABC):
     def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
         """Numbers alive per example in a forward pass."""
         return 2 * (example.numel() + self(example).numel())
+
+
+def columns(weight: Float[Tensor, "*rest d_out"], outputs: Int[Tensor, " some"] | None) -> Float[Tensor, "*rest some"]:
+    """Those that write the chosen outputs."""
+    return weight if outputs is None else weight[..., outputs]
 
 
 def moved_to(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
@@ -79,8 +84,15 @@ class ClosedForm(Protocol):
         ...
 
 
-MaskedEvaluation = Callable[[Tensor], Tensor]
-"""`mask [feature_out, feature_in] -> [batch, position_out, feature_out]`: output `i` from the inputs `mask[i]`."""
+@runtime_checkable
+class MaskedEvaluation(Protocol):
+    """Output features, each from its own masked inputs."""
+
+    def __call__(
+        self, mask: Bool[Tensor, "some feature_in"], outputs: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "batch position_out some"]:
+        """Output feature `outputs[i]`, `i` itself by default, from the inputs `mask[i]`."""
+        ...
 
 
 @runtime_checkable
@@ -109,6 +121,41 @@ class LinearFirst(Protocol):
 
     def after_linear(self, projected: Float[Tensor, "batch position width"]) -> Float[Tensor, "batch position d_out"]:
         """The rest of the section."""
+        ...
+
+
+@runtime_checkable
+class LinearLast(Protocol):
+    """A section that ends with a linear map, into which a further one can be taken."""
+
+    @property
+    def weights_written(self) -> int:
+        """Multiplications per output position in what it ends with."""
+        ...
+
+    def followed_by(self: Moved, weight: Float[Tensor, "d_out d_further"]) -> Moved:
+        """`f -> section(f) @ weight`."""
+        ...
+
+
+KeptOutputs = Callable[[int, int], Iterator[Tensor]]
+"""`(start, stop)` -> for each number in turn, the section's output on these examples with so many features kept."""
+
+
+KeptEvaluation = Callable[[Sequence[int]], KeptOutputs]
+"""A section with only the first features kept of the layer before it, for ascending numbers of them.
+
+What does not depend on the examples is computed here, once. An output is used before the next is asked for, which may
+take its place in memory.
+"""
+
+
+@runtime_checkable
+class FastKeptEvaluation(Protocol):
+    """A section that may know a faster way than a pass for each number of kept features."""
+
+    def kept_evaluation(self, stream: ActivationStream, basis: Basis) -> KeptEvaluation | None:
+        """On these activations; None where it does not pay."""
         ...
 
 

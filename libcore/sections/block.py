@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from itertools import combinations
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +17,8 @@ from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
 from libcore.sections.branch import Branch, Positions
 from libcore.streams import ActivationStream, float64_zeros
+
+Block = TypeVar("Block", bound="BlockSection")
 
 BYTES_IN_CACHE = 48 * 2**20
 """Working set of a chunk on a CPU: with larger ones, arrays over position pairs are written to memory and read back,
@@ -56,6 +60,18 @@ class BlockSection(Section):
         n_queries = len(positions.queries)
         in_branches = max((branch.forward_values(positions.count, n_queries) for branch in self.branches), default=0)
         return example.numel() + 2 * n_queries * self.residual.shape[1] + in_branches
+
+    @property
+    def weights_written(self) -> int:
+        """Of the residual stream's part and all branches."""
+        return self.residual.numel() + sum(branch.writes.numel() for branch in self.branches)
+
+    def followed_by(self: Block, weight: Float[Tensor, "d_out d_further"]) -> Block:
+        """What every branch and the residual stream write, written in other coordinates."""
+        section = copy(self)
+        section.residual = self.residual @ weight
+        section.branches = tuple(branch.followed_by(weight) for branch in self.branches)
+        return section
 
     def closed_form_jacobian_gram(
         self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature

@@ -82,6 +82,15 @@ class Branch(Movable, ABC):
     ) -> Float[Tensor, "batch query d_out"]:
         """What the branch adds at the output positions."""
 
+    @property
+    @abstractmethod
+    def writes(self) -> Float[Tensor, "*rest d_out"]:
+        """The weights that it ends with."""
+
+    @abstractmethod
+    def followed_by(self, weight: Float[Tensor, "d_out d_further"]) -> Branch:
+        """`f -> branch(f) @ weight`."""
+
     @abstractmethod
     def forward_values(self, positions: int, queries: int) -> int:
         """Numbers alive per example in a forward pass."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.sections.base import FastMaskedEvaluation, MaskedEvaluation, Section
+from libcore.sections.base import FastMaskedEvaluation, MaskedEvaluation, Section, columns
 from libcore.sections.masks import distinct_masks
 from libcore.streams import rows_per_chunk
 
@@ -38,8 +38,8 @@ def evaluate_mask_by_mask(
     values_per_mask = n_examples * (in_section + n_positions * (basis.n_features + 2 * basis.d))
     masks_per_chunk = rows_per_chunk(values_per_mask, memory_budget)
 
-    def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
-        output = None
+    def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
+        to_basis, output = columns(next_basis.to_basis, outputs), None
         for kept, outputs_of_mask in distinct_masks(mask, masks_per_chunk):
             rows = torch.zeros(len(kept), mask.shape[1] + 1, dtype=features.dtype, device=features.device)
             rows = rows.scatter_(1, kept, 1.0)[:, :-1]
@@ -47,8 +47,8 @@ def evaluate_mask_by_mask(
             evaluated = section(basis.activation(masked).flatten(0, 1)).unflatten(0, (len(kept), n_examples))
             if output is None:
                 output = evaluated.new_empty(n_examples, evaluated.shape[2], len(mask))
-            for activation, outputs in zip(evaluated, outputs_of_mask, strict=True):
-                output[..., outputs] = activation @ next_basis.to_basis[:, outputs]
+            for activation, those in zip(evaluated, outputs_of_mask, strict=True):
+                output[..., those] = activation @ to_basis[:, those]
         assert output is not None
         return output
 

@@ -138,6 +138,8 @@ def test_masked_evaluation_equals_a_pass_per_mask(name, budget):
     masks = [torch.rand(4, D_IN, generator=generator) < share for share in (0.3, 0.7)]
     for mask in (*masks, torch.ones(4, D_IN, dtype=torch.bool), torch.zeros(4, D_IN, dtype=torch.bool)):
         torch.testing.assert_close(evaluate(mask), slow(mask), rtol=1e-12, atol=1e-12)
+        some = torch.tensor([2, 0])
+        torch.testing.assert_close(evaluate(mask[some], some), slow(mask)[..., some], rtol=1e-12, atol=1e-12)
 
 
 def test_contributions_of_the_inputs_add_up_to_the_output():

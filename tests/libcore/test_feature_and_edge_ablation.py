@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import slow_reference
@@ -19,9 +20,10 @@ from libcore.ablation import (
     node_ablation,
     unablated_score,
 )
+from libcore.ablation import masked_scores as scoring
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
-from libcore.ablation.schedule import Bracket
+from libcore.ablation.schedule import Bracket, ladder
 from libcore.ablation.steps import carried_out
 from libcore.ablation.whole_model import Evaluation
 from libcore.basis import Basis
@@ -29,6 +31,8 @@ from libcore.chain import Chain
 from libcore.graph import interaction_edges
 from libcore.methods import FitSettings
 from libcore.methods.lib import fit_lib
+from libcore.sections import MaskedEvaluation
+from libcore.sections.masked import masked_evaluation
 from libcore.statistics import chain_statistics
 
 TOLERANCES = (0.05, 0.25, 0.5)
@@ -182,7 +186,7 @@ def test_more_edges_than_there_are_is_one_evaluation(setting: Setting, layer: in
 
 @pytest.mark.parametrize("n_features", [3, 4])
 @pytest.mark.parametrize("layer", range(3))
-def test_edges_are_tried_by_bisection_of_the_published_bracket_and_by_halves_below(
+def test_edges_are_tried_by_bisection_of_the_published_bracket_from_below(
     setting: Setting, layer: int, n_features: int
 ) -> None:
     """The bracket is as wide as coordinates go, not features, of which the last may be left out."""
@@ -192,17 +196,64 @@ def test_edges_are_tried_by_bisection_of_the_published_bracket_and_by_halves_bel
     edges = setting.edges[names[0]][:, :n_features]
     rest = (TOLERANCES, setting.test_score, AMPLE)
     curve = edge_ablation(chain, setting.data, layer, (few, next_whole), edges, *rest)
-    expected, n_edges = [], edges[:, 1:].numel()
+    n_edges = edges[:, 1:].numel()
+
+    def is_enough(kept: int, tolerance: float) -> bool:
+        return setting.data.within(curve.score_by_kept[min(kept, n_edges)], setting.test_score, tolerance)
+
+    upwards = list(
+        takewhile_inclusive(lambda kept: not is_enough(kept, min(TOLERANCES)), ladder(whole.d * next_whole.d))
+    )
+    expected = [min(kept, n_edges) for kept in upwards]
     for tolerance in TOLERANCES:
         bracket = Bracket(0, whole.d * next_whole.d)
         while (middle := bracket.middle) is not None:
-            expected.append(min(middle, n_edges))
-            score = curve.score_by_kept[expected[-1]]
-            bracket = bracket.halved(middle, setting.data.within(score, setting.test_score, tolerance))
-    fewest = min(curve.needed.values())
-    while (fewest := fewest // 2) > 0:
-        expected.append(fewest)
-    assert list(curve.score_by_kept) == list(dict.fromkeys(expected))
+            # As published, but for numbers above the first of those upwards that is enough, which are not tried.
+            first = next((kept for kept in upwards if is_enough(kept, tolerance)), None)
+            above = first is not None and middle > first
+            if not above:
+                expected.append(min(middle, n_edges))
+            bracket = bracket.halved(middle, above or is_enough(middle, tolerance))
+        assert curve.needed[tolerance] == min(bracket.enough, n_edges)
+    assert list(curve.score_by_kept) == list(dict.fromkeys([*expected, n_edges]))
+
+
+def takewhile_inclusive(condition: Callable[[int], bool], numbers: list[int]) -> Iterator[int]:
+    """As `itertools.takewhile`, with the first that does not fulfil the condition."""
+    for number in numbers:
+        yield number
+        if not condition(number):
+            return
+
+
+def test_outputs_whose_mask_did_not_change_are_not_evaluated_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[int] = []
+
+    def counted(*arguments: Any) -> MaskedEvaluation:
+        evaluate = masked_evaluation(*arguments)
+
+        def counting(mask: Tensor, outputs: Tensor | None = None) -> Tensor:
+            evaluated.append(len(mask))
+            return evaluate(mask, outputs)
+
+        return counting
+
+    monkeypatch.setattr(scoring, "masked_evaluation", counted)
+    names = setting.chain.node_layers[1:3]
+    bases = (setting.bases[names[0]], setting.bases[names[1]])
+    score_of = scoring.masked_scores(setting.chain, setting.data, 1, bases, AMPLE)
+    mask = torch.ones(bases[1].n_features, bases[0].n_features, dtype=torch.bool)
+    fewer = mask.clone()
+    fewer[1, 2] = False
+    scores = [score_of(each) for each in (mask, mask, fewer, mask)]
+    threads = torch.get_num_threads()
+    assert evaluated == [len(mask)] * threads + [1] * 2 * threads
+    expected = [setting.score_of_mask(1, each) for each in (mask, mask, fewer, mask)]
+    assert scores == pytest.approx(expected, abs=1e-12)
+    passing = scoring.masked_scores(setting.chain, setting.data, 1, bases, memory_budget=5000)
+    assert [passing(each) for each in (mask, mask, fewer, mask)] == pytest.approx(expected, abs=1e-12)
 
 
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
@@ -297,19 +348,3 @@ def test_of_a_graph_by_the_front_door(setting: Setting) -> None:
         ValueError, match=r"a graph of before, middle.* and a chain of before, output; expected the same"
     ):
         ablate(graph, setting.chain.restricted_to(["before", "output"]), setting.data)
-
-
-@pytest.mark.parametrize(
-    "score", [lambda output, start, stop: float(stop - start), lambda output, start, stop: float(start)]
-)
-def test_mean_score_sums_over_chunks(score: Callable[[Tensor, int, int], float]) -> None:
-    data = EvaluationData(torch.zeros(10, 1), score)
-    chunks: list[tuple[int, int]] = []
-
-    def output_of(start: int, stop: int) -> Tensor:
-        chunks.append((start, stop))
-        return torch.zeros(stop - start, 1)
-
-    mean = data.mean_score(output_of, chunk=4)
-    assert chunks == [(0, 4), (4, 8), (8, 10)]
-    assert mean == sum(score(torch.zeros(0), start, stop) for start, stop in chunks) / 10

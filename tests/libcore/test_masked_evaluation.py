@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 
 from libcore.basis import Basis
 from libcore.sections import AttentionSection, FastMaskedEvaluation, MaskedEvaluation, Section
-from libcore.sections.attention.masked import DistinctRows, masked_attention_evaluation
+from libcore.sections.attention.masked import masked_attention_evaluation
+from libcore.sections.attention.tables import DistinctRows
 from libcore.sections.masked import evaluate_mask_by_mask, masked_evaluation
 
 FEATURES_IN, FEATURES_OUT = 5, 7
@@ -141,6 +142,17 @@ def test_one_evaluation_serves_many_masks(generator: Generator, name: str) -> No
     masks = [make(generator) for make in MASKS.values()]
     first = [evaluate(mask) for mask in masks]
     assert all(torch.equal(evaluate(mask), output) for mask, output in zip(masks, first, strict=True))
+
+
+@pytest.mark.parametrize("outputs", [[4], [0, 3, 6], list(range(FEATURES_OUT))])
+@pytest.mark.parametrize("name", [*SECTIONS, "attention_tables"])
+def test_some_outputs_are_as_among_all(generator: Generator, name: str, outputs: list[int]) -> None:
+    of_tables = name == "attention_tables"
+    section = attention(generator, D_IN, D_OUT) if of_tables else SECTIONS[name](generator)
+    features = repeated_features(generator) if of_tables else random(generator, 4, POSITIONS, FEATURES_IN)
+    evaluate = masked_evaluation(section, features, *bases(generator), AMPLE)
+    chosen, mask = torch.tensor(outputs), random_mask(generator)
+    assert torch.allclose(evaluate(mask[chosen], chosen), evaluate(mask)[..., chosen], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["affine", "gelu", "attention", "attention_bidirectional"])

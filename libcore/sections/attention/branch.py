@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
+from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
@@ -14,6 +17,15 @@ from libcore.sections.branch import Attributions, Branch, JacobianSums
 
 class AttentionBranch(Attention, Branch):
     """`Attention`; the numbers that its closed forms keep alive decide how large chunks are."""
+
+    @property
+    def writes(self) -> Tensor:
+        return self.W_O
+
+    def followed_by(self, weight: Tensor) -> AttentionBranch:
+        branch = copy(self)
+        branch.W_O = self.W_O @ weight
+        return branch
 
     def forward_values(self, positions: int, queries: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape

@@ -1,37 +1,25 @@
-"""Edge ablation of attention when each position's activation takes few distinct values, one per token or so.
+"""Edge ablation of attention by tables over distinct activations (`tables.py`).
 
 For a fixed mask per output feature, the attention score depends on the pair (query activation, key activation) and the
-value a head contributes to one output feature is one number per key activation. Both are tabulated over the distinct
-activations of each position; an example is then a few gathers and a softmax per head and output feature, instead of a
-pass through all projections.
+value a head contributes to one output feature is one number per key activation. Both are tabulated; an example is then
+a few gathers and a softmax per head and output feature.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.sections.attention.attention import Attention
-from libcore.sections.base import MaskedEvaluation
+from libcore.sections.attention.tables import DistinctRows, distinct_positions
+from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.branch import Positions
 from libcore.streams import rows_per_chunk
 
-
-@dataclass(frozen=True)
-class DistinctRows:
-    """`rows[index]` gives back the activations of one position."""
-
-    rows: Float[Tensor, "distinct feature"]
-    index: Int[Tensor, " batch"]
-
-    @classmethod
-    def of(cls, activation: Float[Tensor, "batch feature"]) -> DistinctRows:
-        rows, index = torch.unique(activation, dim=0, return_inverse=True)
-        return cls(rows, index)
+BYTES_IN_CACHE = 2**21
+"""Scores and values of one block of examples."""
 
 
 def masked_attention_evaluation(
@@ -46,20 +34,19 @@ def masked_attention_evaluation(
     """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
     n_examples, n_positions, _ = features.shape
     queries, attends = positions.queries.tolist(), attention.attends(positions)
-    distinct = [DistinctRows.of(features[:, position]) for position in range(n_positions)]
-    if max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct) > n_examples:
+    distinct = distinct_positions(features, queries)
+    if distinct is None:
         return None
 
     residual = basis.from_basis @ residual @ next_basis.to_basis
     query_weight = basis.from_basis @ attention.W_Q / attention.scale
     key_weight = basis.from_basis @ attention.W_K
     value_weight = basis.from_basis @ attention.W_V @ attention.W_O @ next_basis.to_basis
-    n_heads, n_outputs = len(value_weight), residual.shape[1]
-    chunk = rows_per_chunk(3 * n_positions * n_outputs * n_heads, memory_budget)
 
-    def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
-        masked_residual = residual * mask.T
-        masked_values = value_weight * mask.T
+    def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
+        masked_residual, masked_values = (columns(weight, outputs) * mask.T for weight in (residual, value_weight))
+        n_outputs = len(mask)
+        chunk = rows_per_chunk(3 * n_positions * n_outputs * len(value_weight), min(memory_budget, BYTES_IN_CACHE))
         values = [torch.einsum("nj,hji->nih", position.rows, masked_values) for position in distinct]
         output = features.new_empty(n_examples, len(queries), n_outputs)
         for column, t in enumerate(queries):

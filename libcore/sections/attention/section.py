@@ -7,10 +7,12 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.sections.attention.branch import AttentionBranch
+from libcore.sections.attention.kept import kept_attention_evaluation
 from libcore.sections.attention.masked import masked_attention_evaluation
-from libcore.sections.base import MaskedEvaluation
+from libcore.sections.base import KeptEvaluation, MaskedEvaluation
 from libcore.sections.block import BlockSection
 from libcore.sections.masked import evaluate_mask_by_mask
+from libcore.streams import ActivationStream
 
 
 class AttentionSection(BlockSection):
@@ -25,6 +27,8 @@ class AttentionSection(BlockSection):
         causal: position `t` attends to positions `s <= t` only.
     """
 
+    branches: tuple[AttentionBranch]
+
     def __init__(
         self,
         residual: Float[Tensor, "d_in d_out"],
@@ -35,8 +39,23 @@ class AttentionSection(BlockSection):
         query_positions: tuple[int, ...] | None = None,
         causal: bool = True,
     ) -> None:
-        self.attention = AttentionBranch(W_Q, W_K, W_V, W_O, causal=causal)
-        super().__init__(residual, (self.attention,), query_positions)
+        super().__init__(residual, (AttentionBranch(W_Q, W_K, W_V, W_O, causal=causal),), query_positions)
+
+    @property
+    def attention(self) -> AttentionBranch:
+        """The branch."""
+        return self.branches[0]
+
+    @property
+    def weights_written(self) -> int:
+        """Of the heads alone: what the residual stream writes is in a table, too."""
+        return self.attention.writes.numel()
+
+    def kept_evaluation(self, stream: ActivationStream, basis: Basis) -> KeptEvaluation | None:
+        """By tables over distinct activations where there are few of them (one per token), else None."""
+        return kept_attention_evaluation(
+            self.residual, self.attention, self.positions_of(stream.example()), stream, basis
+        )
 
     def masked_evaluation(
         self,

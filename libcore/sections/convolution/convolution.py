@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
-from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.base import MaskedEvaluation, Section, columns
 from libcore.sections.convolution.kernel_overlap import Window
 from libcore.streams import ActivationStream, float64_zeros
 
@@ -146,11 +146,11 @@ class ConvolutionSection(Section):
     ) -> MaskedEvaluation:
         """One convolution a mask: masking an input is masking an entry of the interaction at every offset."""
         in_features = self.in_bases(basis, next_basis)
-        return lambda mask: in_features.masked(mask)(features)
+        return lambda mask, outputs=None: in_features.masked(mask, outputs)(features)
 
-    def masked(self, mask: Tensor) -> ConvolutionSection:
-        """The same map with output coordinate `i` reading only the input coordinates `mask[i]`."""
-        return ConvolutionSection(self.kernel * mask.T, self.grid, self.stride, self.padding)
+    def masked(self, mask: Tensor, outputs: Tensor | None) -> ConvolutionSection:
+        """The same map to the chosen output coordinates, number `i` of them reading the inputs `mask[i]` alone."""
+        return ConvolutionSection(columns(self.kernel, outputs) * mask.T, self.grid, self.stride, self.padding)
 
 
 class MaxPoolingSection(Section):

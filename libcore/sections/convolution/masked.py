@@ -30,23 +30,22 @@ def masked_hidden_evaluation(
 ) -> MaskedEvaluation:
     """`second_i(φ(sum_j mask_ij z_j))` for every output feature `i`; `first` and `second` are in features already."""
     n_in, d_hidden = first.kernel.shape[2:]
-    n_out = second.kernel.shape[3]
     hidden_pixels = second.grid[0] * second.grid[1]
     readers = second.pixels_read()
     n_offsets = second.kernel.shape[0] * second.kernel.shape[1]
-    per_example = first.values_per_example() + 2 * n_out * hidden_pixels * (d_hidden + n_offsets)
+    per_example = first.values_per_example() + 2 * second.kernel.shape[3] * hidden_pixels * (d_hidden + n_offsets)
     examples = rows_per_chunk(per_example, min(memory_budget, BYTES_AT_A_TIME))
     kernel = second.kernel.flatten(0, 1).permute(2, 1, 0)  # [feature_out, d_hidden, offset]
 
-    def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
-        weights = mask.to(features.dtype)
-        outputs = []
+    def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
+        weights, blocks = mask.to(features.dtype), []
+        chosen_kernel = kernel if outputs is None else kernel[outputs]
         for block in features.split(examples):
             contributions = first.contributions(block).reshape(n_in, -1)
-            hidden = activation_function(weights @ contributions).view(n_out, -1, d_hidden)
-            by_offset = torch.bmm(hidden, kernel).view(n_out, len(block), hidden_pixels, n_offsets)
-            outputs.append(gathered(by_offset, readers))
-        return torch.cat(outputs)
+            hidden = activation_function(weights @ contributions).view(len(mask), -1, d_hidden)
+            by_offset = torch.bmm(hidden, chosen_kernel).view(len(mask), len(block), hidden_pixels, n_offsets)
+            blocks.append(gathered(by_offset, readers))
+        return torch.cat(blocks)
 
     return evaluate
 

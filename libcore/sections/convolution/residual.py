@@ -203,7 +203,7 @@ class ResidualConvolutionSection(Section):
         """The linear part is one convolution; the hidden pixels are mixed anew for every output feature's mask."""
         residual, first, second = self._in_bases(basis, next_basis)
         through_hidden = masked_hidden_evaluation(first, second, self.activation_function, features, memory_budget)
-        return lambda mask: residual.masked(mask)(features) + through_hidden(mask)
+        return lambda mask, outputs=None: residual.masked(mask, outputs)(features) + through_hidden(mask, outputs)
 
 
 def pixels_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,6 +47,11 @@ class PositionwiseBranch(Positionwise):
     def writes(self) -> Tensor:
         return self.weight_out.repeat(self.hidden.pre_activations_per_hidden, 1)
 
+    def followed_by(self, weight: Tensor) -> PositionwiseBranch:
+        branch = copy(self)
+        branch.weight_out = self.weight_out @ weight
+        return branch
+
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         read = positions.at_queries(activation)
         if self.normalisation is not None:
@@ -87,6 +94,11 @@ class ScaleBranch(Positionwise):
     def writes(self) -> Tensor:
         return self.write
 
+    def followed_by(self, weight: Tensor) -> ScaleBranch:
+        branch = copy(self)
+        branch.write = self.write @ weight
+        return branch
+
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         return self.normalisation.inverse_scale(positions.at_queries(activation)) * self.write
 
@@ -119,6 +131,11 @@ class RescaleBranch(Positionwise):
     @property
     def writes(self) -> Tensor:
         return self.weight_out
+
+    def followed_by(self, weight: Tensor) -> RescaleBranch:
+        branch = copy(self)
+        branch.weight_out = self.weight_out @ weight
+        return branch
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         read = positions.at_queries(activation)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
-from libcore.sections.base import MaskedEvaluation
+from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.block import BlockSection
 from libcore.sections.masks import distinct_masks
 from libcore.sections.positionwise.branch import PositionwiseBranch
@@ -39,6 +39,8 @@ class ResidualElementwiseSection(BlockSection):
         activation_function: differentiable, elementwise.
     """
 
+    branches: tuple[PositionwiseBranch]
+
     def __init__(
         self,
         residual: Float[Tensor, "d_in d_out"],
@@ -48,8 +50,12 @@ class ResidualElementwiseSection(BlockSection):
     ) -> None:
         super().__init__(residual, (PositionwiseBranch(weight_in, weight_out, Elementwise(activation_function)),))
         self.weight_in = weight_in
-        self.weight_out = weight_out
         self.activation_function = activation_function
+
+    @property
+    def weight_out(self) -> Float[Tensor, "d_hidden d_out"]:
+        """The branch's, since another may take its place (`followed_by`)."""
+        return self.branches[0].weight_out
 
     @property
     def linear(self) -> Float[Tensor, "d_in width"]:
@@ -107,15 +113,16 @@ class ResidualElementwiseSection(BlockSection):
         weight_out = self.weight_out @ next_basis.to_basis
         rows, masks_per_chunk = self._block_of_hidden(flat, memory_budget)
 
-        def evaluate(mask: Bool[Tensor, "feature_out feature_in"]) -> Tensor:
-            output = flat @ (linear * mask.T)
+        def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
+            output = flat @ (columns(linear, outputs) * mask.T)
+            chosen_out = columns(weight_out, outputs)
             for kept, outputs_of_mask in distinct_masks(mask, masks_per_chunk):
-                columns, kept_weight = kept.clamp(max=flat.shape[1] - 1), padded_weight_in[kept]
+                index, kept_weight = kept.clamp(max=flat.shape[1] - 1), padded_weight_in[kept]
                 for features_block, output_block in zip(flat.split(rows), output.split(rows), strict=True):
-                    kept_features = features_block[:, columns].transpose(0, 1)
+                    kept_features = features_block[:, index].transpose(0, 1)
                     hidden = self.activation_function(torch.bmm(kept_features, kept_weight))
-                    for hidden_of_mask, outputs in zip(hidden, outputs_of_mask, strict=True):
-                        output_block[:, outputs] += hidden_of_mask @ weight_out[:, outputs]
+                    for hidden_of_mask, those in zip(hidden, outputs_of_mask, strict=True):
+                        output_block[:, those] += hidden_of_mask @ chosen_out[:, those]
             return output.unflatten(0, features.shape[:2])
 
         return evaluate

@@ -1,0 +1,120 @@
+"""Scores with the edges of one layer pair masked, for many masks in turn (METHOD.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from libcore.ablation.evaluation import EvaluationData
+from libcore.ablation.examples import Examples, rest_of, sections_from
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.parallel import in_threads
+from libcore.sections import AffineSection, Section
+from libcore.sections.masked import masked_evaluation
+from libcore.streams import ActivationStream
+
+
+def masked_scores(
+    chain: Chain,
+    data: EvaluationData,
+    index: int,
+    bases: tuple[Basis, Basis],
+    memory_budget: int,
+    stream: ActivationStream | None = None,
+) -> Callable[[Tensor], float]:
+    """Scores by the mask of the edges behind node layer number `index`.
+
+    Where the features of all examples and the outputs of the last mask fit into half of the budget they are held, and
+    an output feature whose mask is that of the call before is not evaluated again.
+    """
+    stream = stream or chain.stream(data.inputs, index, memory_budget)
+    examples = Examples.of(chain, data.inputs, index, memory_budget)
+    pair = MaskedPair(chain.sections[index], stream, bases, memory_budget)
+    output_of = rest_of(sections_from(chain, index + 1, AffineSection(bases[1].from_basis)))
+    kind = HeldPart if pair.held_bytes() <= memory_budget // 2 else PassingPart
+    parts = [kind(pair, part) for part in examples.parts]
+
+    def score(mask: Tensor) -> float:
+        @torch.no_grad()
+        def of_part(part: HeldPart | PassingPart, check: Callable[[], None]) -> float:
+            part.take(mask)
+            total = 0.0
+            for start, stop in examples.blocks(part.bounds):
+                check()
+                total += data.score_sum(output_of(part.features(start, stop)), start, stop)
+            return total
+
+        return sum(in_threads(of_part, parts, examples.on_gpu)) / examples.count
+
+    return score
+
+
+class MaskedPair:
+    """A layer pair whose edges are masked."""
+
+    def __init__(
+        self, section: Section, stream: ActivationStream, bases: tuple[Basis, Basis], memory_budget: int
+    ) -> None:
+        self.section = section
+        self.stream = stream
+        self.bases = bases
+        self.memory_budget = memory_budget
+
+    def held_bytes(self) -> int:
+        """Of all examples' features on both sides."""
+        with torch.no_grad():
+            example = self.stream.example()
+            positions_out = self.section(example).shape[1]
+        numbers = example.shape[1] * self.bases[0].n_features + positions_out * self.bases[1].n_features
+        return self.stream.n_examples * numbers * example.element_size()
+
+    def evaluation(self, start: int, stop: int) -> Callable[..., Tensor]:
+        """The section by mask on these examples."""
+        features = self.bases[0].features(self.stream.produce(start, stop))
+        return masked_evaluation(self.section, features, *self.bases, self.memory_budget)
+
+
+class HeldPart:
+    """One thread's examples with the outputs for the last mask."""
+
+    def __init__(self, pair: MaskedPair, bounds: tuple[int, int]) -> None:
+        self.bounds = bounds
+        self.evaluation = pair.evaluation(*bounds)
+        self.mask: Tensor | None = None
+        self.outputs: Tensor | None = None
+
+    def take(self, mask: Bool[Tensor, "feature_out feature_in"]) -> None:
+        """Evaluate what has another mask than before."""
+        if self.mask is None or self.outputs is None:
+            self.outputs = self.evaluation(mask)
+        else:
+            changed = torch.nonzero((mask != self.mask).any(1)).flatten()
+            if len(changed):
+                self.outputs[..., changed] = self.evaluation(mask[changed], changed)
+        self.mask = mask
+
+    def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
+        """Of these examples, counted among all."""
+        assert self.outputs is not None
+        return self.outputs[start - self.bounds[0] : stop - self.bounds[0]]
+
+
+class PassingPart:
+    """One thread's examples, of which nothing is held."""
+
+    def __init__(self, pair: MaskedPair, bounds: tuple[int, int]) -> None:
+        self.pair = pair
+        self.bounds = bounds
+        self.mask: Tensor | None = None
+
+    def take(self, mask: Bool[Tensor, "feature_out feature_in"]) -> None:
+        """The mask that features are asked for with."""
+        self.mask = mask
+
+    def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
+        """Of these examples, counted among all."""
+        return self.pair.evaluation(start, stop)(self.mask)

@@ -1,0 +1,49 @@
+"""Node ablation before attention over few distinct activations: tables for every number of kept features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from libcore.basis import Basis
+from libcore.sections.attention.attention import Attention
+from libcore.sections.attention.tables import AttentionTables, distinct_positions
+from libcore.sections.base import KeptEvaluation, KeptOutputs
+from libcore.sections.branch import Positions
+from libcore.streams import ActivationStream
+
+
+def kept_attention_evaluation(
+    residual: Float[Tensor, "d_in d_out"],
+    attention: Attention,
+    positions: Positions,
+    stream: ActivationStream,
+    basis: Basis,
+) -> KeptEvaluation | None:
+    """Evaluation by number of kept features, or None where tables would be larger than the batch.
+
+    Holds the activations of all examples while it finds the distinct ones.
+    """
+    activation = stream.produce(0, stream.n_examples)
+    distinct = distinct_positions(activation, positions.queries.tolist())
+    if distinct is None:
+        return None
+    index = torch.stack([of_position.index for of_position in distinct], 1)
+    features = [of_position.rows @ basis.to_basis for of_position in distinct]
+
+    def at(numbers: Sequence[int]) -> KeptOutputs:
+        tables = [
+            AttentionTables(residual, attention, positions, [f[:, :kept] @ basis.from_basis[:kept] for f in features])
+            for kept in numbers
+        ]
+
+        def of_examples(start: int, stop: int) -> Iterator[Tensor]:
+            for of_number in tables:
+                yield of_number.output(index[start:stop])
+
+        return of_examples
+
+    return at
