@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.basis import Basis
+from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.block import BlockSection
 from libcore.sections.masks import distinct_masks
 from libcore.sections.positionwise.branch import PositionwiseBranch
+from libcore.sections.positionwise.attributions import ElementwiseAttributions
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.sections.positionwise.hidden import Elementwise
-from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
+from libcore.streams import ActivationStream
 
 VALUES_IN_CACHE = 2**19
 """Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
 
-ATTRIBUTIONS_IN_CACHE = 2**20
-"""Attributions (float64) computed at a time: with more, writing and reading them takes longer than the products."""
+BYTES_IN_CACHE = 2**23
+"""Activations and derivatives of one chunk."""
 
 
 class ResidualElementwiseSection(BlockSection):
     """`f -> f @ residual + activation_function(f @ weight_in) @ weight_out` at every position.
 
-    A block of one elementwise branch, whose Jacobian Gram it has. What is its own is there for speed: edges in one
-    product per block of inputs, a third of the general form's time where the output is narrow (51 features); and for
-    ablation a linear map to begin with, and masked outputs that cost as many rows of `weight_in` as they keep inputs.
+    A block of one elementwise branch, whose Jacobian Gram it has. What is its own is there for speed: edges without the
+    neurons that are not active, and for ablation a linear map to begin with, and masked outputs that cost as many rows of `weight_in` as they keep inputs.
 
     Args:
         residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
@@ -73,25 +74,24 @@ class ResidualElementwiseSection(BlockSection):
         next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
-        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, one product per block of inputs."""
+        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, neurons without a derivative left out."""
         linear = (basis.from_basis @ self.residual @ next_basis.to_basis).double()
         weight_in = (basis.from_basis @ self.weight_in).double()
         weight_out = (self.weight_out @ next_basis.to_basis).double()
-        square_sum, count = float64_zeros(*linear.shape, like=linear), 0
         n_positions, d_hidden = stream.example().shape[1], self.weight_in.shape[1]
-        rows = min(
-            rows_per_chunk(n_positions * (2 * linear.numel() + weight_out.numel()), stream.memory_budget),
-            max(1, ATTRIBUTIONS_IN_CACHE // linear.numel()),
-        )
-        for activation in stream.chunks(2 * len(linear) + n_positions * (sum(self.residual.shape) + 6 * d_hidden)):
-            features = basis.features(activation)
-            pre_activation = basis.activation(features) @ self.weight_in
-            derivative = path_derivative(pre_activation, self.activation_function, quadrature).double().flatten(0, 1)
-            features = features.double().flatten(0, 1)
-            for of_block, derivative_of_block in zip(features.split(rows), derivative.split(rows), strict=True):
-                square_sum += squared_attributions(of_block, derivative_of_block, linear, weight_in, weight_out)
-            count += len(features)
-        return square_sum.T / count
+
+        def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
+            attributions = ElementwiseAttributions(linear, weight_in, weight_out, stream.memory_budget)
+            for activation in chunks:
+                features = basis.features(activation)
+                pre_activation = basis.activation(features) @ self.weight_in
+                derivative = path_derivative(pre_activation, self.activation_function, quadrature)
+                attributions.add(features.double().flatten(0, 1), derivative.double().flatten(0, 1))
+            return attributions.square_sum
+
+        values = 2 * len(linear) + n_positions * (sum(self.residual.shape) + 6 * d_hidden)
+        shares = map_shares(stream, values, BYTES_IN_CACHE, square_sum_of)
+        return torch.stack(shares).sum(0).T / (stream.n_examples * n_positions)
 
     def masked_evaluation(
         self,
@@ -138,16 +138,3 @@ class ResidualElementwiseSection(BlockSection):
         rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
         values_per_mask = width * d_hidden + rows * (width + d_hidden)
         return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))
-
-
-def squared_attributions(
-    features: Float[Tensor, "sample feature_in"],
-    derivative: Float[Tensor, "sample d_hidden"],
-    linear: Float[Tensor, "feature_in feature_out"],
-    weight_in: Float[Tensor, "feature_in d_hidden"],
-    weight_out: Float[Tensor, "d_hidden feature_out"],
-) -> Float[Tensor, "feature_in feature_out"]:
-    """`sum_x A_ij(x)^2`, float64. The derivative scales the narrow side: one product then gives every `A / fhat`."""
-    scaled_out = (derivative.T[:, :, None] * weight_out[:, None, :]).flatten(1)
-    attribution = (weight_in @ scaled_out).unflatten(1, (len(features), -1))
-    return attribution.add_(linear[:, None]).mul_(features.T[:, :, None]).square_().sum(1)
