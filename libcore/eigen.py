@@ -82,12 +82,17 @@ def isolated_columns(vectors: Float[Tensor, "d k"], isolated: Sequence[int]) -> 
     return tuple(torch.nonzero((vectors[list(isolated)] != 0).any(0)).flatten().tolist())
 
 
+def signs_of(columns: Float[Tensor, "d k"]) -> Float[Tensor, " k"]:
+    """1 or -1: of each column's entry of largest magnitude."""
+    if columns.numel() == 0:
+        return columns.new_ones(columns.shape[1])
+    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))[0]
+    return torch.where(largest < 0, -1.0, 1.0).to(columns)
+
+
 def fix_signs(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
     """The same columns, each with a positive entry of largest magnitude."""
-    if columns.numel() == 0:
-        return columns
-    largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
-    return torch.where(largest < 0, -columns, columns)
+    return columns * signs_of(columns)
 
 
 def largest_of(descending: Float[Tensor, " k"]) -> float:

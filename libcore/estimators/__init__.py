@@ -16,9 +16,10 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.estimators.stochastic import PROBES, Probes, stochastic_edges, stochastic_jacobian_gram
+from libcore.jacobian_factor import JacobianFactor
 from libcore.names import refuse_other
 from libcore.quadrature import Quadrature
-from libcore.sections import ClosedForm, Section
+from libcore.sections import ClosedForm, FactoredJacobian, Section
 from libcore.streams import ActivationStream
 
 Estimator = Literal["auto", "closed_form", "exact", "stochastic"]
@@ -49,6 +50,19 @@ def jacobian_gram(
         assert isinstance(section, ClosedForm)
         return section.closed_form_jacobian_gram(stream, next_basis, quadrature)
     return exact_jacobian_gram(section, stream, next_basis, quadrature)
+
+
+def jacobian_factor(
+    section: Section,
+    stream: ActivationStream,
+    next_basis: Basis,
+    quadrature: Quadrature,
+    estimator: Estimator = "auto",
+) -> JacobianFactor | None:
+    """`M'` of METHOD.md eq. 4 by its factors, where the section's closed form has few columns; None elsewhere."""
+    if use_closed_form(section, estimator) and isinstance(section, FactoredJacobian):
+        return section.jacobian_factor(stream, next_basis, quadrature)
+    return None
 
 
 def edges(

@@ -6,6 +6,11 @@ for each node layer, last to first:
     M'      = E[ J^T J ], J the Jacobian to the next layer's features  eq. 4
     V, Λ    = eigenvectors and eigenvalues of Rpinv M' Rpinv^T         eq. 5
     C       = R V Λ^(1/2)                      the basis               eq. 6
+
+or, equal to eq. 3-6 where M' = B B^T with few columns B:
+
+    w, Λ    = eigenvectors and eigenvalues of B^T G B                  eq. 6b
+    C       = P B w, P the projection onto the range of G
 """
 
 from __future__ import annotations
@@ -20,12 +25,14 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.eigen import Truncation, descending_eigh, largest_of
-from libcore.estimators import jacobian_gram
+from libcore.eigen import Truncation, descending_eigh, largest_of, signs_of
+from libcore.estimators import jacobian_factor, jacobian_gram
 from libcore.fit_settings import FitSettings, working_dtype
+from libcore.gram_range import projected_onto_range
+from libcore.jacobian_factor import JacobianFactor
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method
-from libcore.principal_components import principal_components
+from libcore.principal_components import centred_maps, principal_components
 from libcore.quadrature import GRADIENT
 from libcore.statistics import LayerStatistics
 
@@ -47,14 +54,56 @@ def lib_basis(
     alignment = unwhiten @ jacobian_gram @ unwhiten.T  # M, eq. 5
     importance, rotation = descending_eigh(alignment[1:, 1:], components.isolated)
     kept = importance > truncation.cut(largest_of(importance), dtype)
+    align, scale = rotation[:, kept], importance[kept].sqrt()  # V, Λ^(1/2)
+    return basis_about_the_mean(
+        whiten[:-1, 1:] @ align * scale,
+        align.T @ unwhiten[1:, :-1] / scale[:, None],
+        statistics.mean,
+        torch.cat([alignment[:1, 0].clamp(min=0.0), importance]),
+    )
 
-    # The constant is a feature even where nothing depends on it; it then keeps its own scale.
-    constant = alignment[:1, 0].clamp(min=0.0)
-    scale = torch.cat([torch.where(constant > 0, constant, 1.0), importance[kept]]).sqrt()  # Λ^(1/2)
-    align = rotation[:, kept]  # V
-    to_basis = torch.cat([whiten[:, :1], whiten[:, 1:] @ align], dim=1) * scale
-    from_basis = torch.cat([unwhiten[:1], align.T @ unwhiten[1:]]) / scale[:, None]
-    return Basis(to_basis, from_basis, torch.cat([constant, importance]), has_constant=True)
+
+def lib_basis_of_few(
+    statistics: LayerStatistics,
+    factor: JacobianFactor,
+    truncation: Truncation,
+    dtype: torch.dtype,
+) -> Basis:
+    """`lib_basis` where the next layer reads few directions: neither whitening nor a wide eigenproblem (eq. 6b).
+
+    The cut on variance is the range of `G`; `importance` lists the `Λ` of the directions that are read, since all
+    others are zero.
+    """
+    gram, root = statistics.gram[:-1, :-1], factor.root()  # G, B
+    read = root[:-1]
+    gram_read = gram @ read
+    importance, rotation = descending_eigh(read.T @ gram_read)
+    kept = importance > truncation.cut(largest_of(importance), dtype)
+    align = rotation[:, kept]  # w
+    return basis_about_the_mean(
+        projected_onto_range(read @ align, gram, statistics.count, truncation, dtype),
+        (gram_read @ align).T / importance[kept][:, None],
+        statistics.mean,
+        torch.cat([(statistics.mean @ root).square().sum()[None], importance]),
+    )
+
+
+def basis_about_the_mean(
+    directions: Float[Tensor, "n k"],
+    back: Float[Tensor, "k n"],
+    mean: Float[Tensor, " n_and_constant"],
+    importance: Float[Tensor, " m"],
+) -> Basis:
+    """The features `(f - mu) @ directions`, each with a positive entry of largest magnitude, behind the constant.
+
+    The constant is a feature even where nothing depends on it; it then keeps its own scale.
+    """
+    signs = signs_of(directions)
+    to_basis, from_basis = centred_maps(directions * signs, back * signs[:, None], mean[:-1])
+    scale = torch.where(importance[0] > 0, importance[0], 1.0).sqrt()  # Λ_0^(1/2)
+    to_basis[:, 0] *= scale
+    from_basis[0] /= scale
+    return Basis(to_basis, from_basis, importance, has_constant=True)
 
 
 def refuse_path_of_one_point(settings: FitSettings, *, jacobian: str = "point") -> None:
@@ -90,14 +139,14 @@ def fit_lib(
     bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
     streams = chain.streams(inputs, settings.memory_budget)
     for index, (layer, next_layer) in reversed(list(enumerate(pairwise(chain.node_layers)))):
-        gram = jacobian_gram(
-            chain.sections[index],
-            streams[index],
-            bases[next_layer].to(dtype=dtype),
-            quadrature,
-            settings.estimator,
-            settings.probes.named(f"basis/{layer}"),
-            partial(settings.on_error, layer),
-        )
+        section, stream, next_basis = chain.sections[index], streams[index], bases[next_layer].to(dtype=dtype)
+        few = None
+        if not statistics[layer].isolated:
+            few = jacobian_factor(section, stream, next_basis, quadrature, settings.estimator)
+        if few is not None:
+            bases[layer] = lib_basis_of_few(statistics[layer], few, settings.truncation, dtype)
+            continue
+        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
+        gram = jacobian_gram(section, stream, next_basis, quadrature, settings.estimator, probes, on_error)
         bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
     return {layer: bases[layer] for layer in chain.node_layers}

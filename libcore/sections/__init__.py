@@ -6,6 +6,7 @@ from libcore.sections.attention.rotary import Rotary
 from libcore.sections.attention.section import AttentionSection
 from libcore.sections.base import (
     ClosedForm,
+    FactoredJacobian,
     FastMaskedEvaluation,
     FunctionSection,
     LinearFirst,
@@ -33,6 +34,7 @@ __all__ = [
     "ComposedSection",
     "ConvolutionSection",
     "Elementwise",
+    "FactoredJacobian",
     "FastMaskedEvaluation",
     "FunctionSection",
     "Gated",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
+from libcore.jacobian_factor import JacobianFactor
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section, columns
 from libcore.streams import ActivationStream, float64_zeros
@@ -40,6 +42,15 @@ class AffineSection(Section):
         """`A P A^T` with `P = C C^T` (METHOD.md 5): the Jacobian is constant, so no data is needed."""
         jacobian = (self.weight @ next_basis.to_basis).double()
         return jacobian @ jacobian.T
+
+    def jacobian_factor(
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
+    ) -> JacobianFactor | None:
+        """`A C`."""
+        jacobian = (self.weight @ next_basis.to_basis).double()
+        if jacobian.shape[1] >= jacobian.shape[0]:
+            return None
+        return JacobianFactor(jacobian, torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device))
 
     def closed_form_edges(
         self,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from libcore.basis import Basis
+from libcore.jacobian_factor import JacobianFactor
 from libcore.quadrature import Quadrature
 from libcore.streams import ActivationStream
 
@@ -81,6 +82,17 @@ class ClosedForm(Protocol):
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E` of METHOD.md eq. 8, in float64."""
+        ...
+
+
+@runtime_checkable
+class FactoredJacobian(Protocol):
+    """A closed form whose Jacobian Gram has few columns: no array is as large as the Gram itself."""
+
+    def jacobian_factor(
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
+    ) -> JacobianFactor | None:
+        """`M'` of METHOD.md eq. 4 by its factors; None where they are no smaller than it."""
         ...
 
 

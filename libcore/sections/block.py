@@ -43,6 +43,7 @@ class BlockSection(Section):
         self.residual = residual
         self.branches = branches
         self.query_positions = query_positions
+        self.carries_constant_alone = not residual[:-1].any().item()
 
     def positions_of(self, activation: Float[Tensor, "batch position d_in"]) -> Positions:
         """Input and output positions."""
@@ -50,10 +51,16 @@ class BlockSection(Section):
 
     def __call__(self, activation: Float[Tensor, "batch position d_in"]) -> Float[Tensor, "batch position_out d_out"]:
         positions = self.positions_of(activation)
-        output = positions.at_queries(activation) @ self.residual
+        output = self.carried(positions.at_queries(activation))
         for branch in self.branches:
             output = output + branch(activation, positions)
         return output
+
+    def carried(self, activation: Float[Tensor, "batch query d_in"]) -> Float[Tensor, "batch query d_out"]:
+        """`f_t @ residual`; no product where nothing but the constant is carried."""
+        if self.carries_constant_alone:
+            return activation[..., -1:] * self.residual[-1]
+        return activation @ self.residual
 
     def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
         positions = self.positions_of(example)

@@ -9,15 +9,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.basis import Basis
+from libcore.jacobian_factor import JacobianFactor
 from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.block import BlockSection
 from libcore.sections.masks import distinct_masks
-from libcore.sections.positionwise.branch import PositionwiseBranch
 from libcore.sections.positionwise.attributions import ElementwiseAttributions
+from libcore.sections.positionwise.branch import PositionwiseBranch
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.sections.positionwise.hidden import Elementwise
+from libcore.sections.positionwise.jacobian import PositionwiseJacobianSums
 from libcore.streams import ActivationStream
 
 VALUES_IN_CACHE = 2**19
@@ -30,8 +32,9 @@ BYTES_IN_CACHE = 2**23
 class ResidualElementwiseSection(BlockSection):
     """`f -> f @ residual + activation_function(f @ weight_in) @ weight_out` at every position.
 
-    A block of one elementwise branch, whose Jacobian Gram it has. What is its own is there for speed: edges without the
-    neurons that are not active, and for ablation a linear map to begin with, and masked outputs that cost as many rows of `weight_in` as they keep inputs.
+    A block of one elementwise branch, whose Jacobian Gram it has. What is its own is there for speed: that Gram by its
+    factors where the input is wide, edges without the neurons that are not active, and for ablation a linear map to
+    begin with, and masked outputs that cost as many rows of `weight_in` as they keep inputs.
 
     Args:
         residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
@@ -66,6 +69,41 @@ class ResidualElementwiseSection(BlockSection):
     def after_linear(self, projected: Float[Tensor, "batch position width"]) -> Float[Tensor, "batch position d_out"]:
         pre_activation, residual = projected.split((self.weight_in.shape[1], self.residual.shape[1]), dim=-1)
         return residual + self.activation_function(pre_activation) @ self.weight_out
+
+    def jacobian_factor(
+        self, stream: ActivationStream, next_basis: Basis, quadrature: Quadrature
+    ) -> JacobianFactor | None:
+        """Eq. 9 with the weights into the hidden neurons, and what the residual stream carries, left outside."""
+        carried, writes = self._carried(next_basis)
+        if self.weight_in.shape[1] + carried.shape[1] >= len(carried):
+            return None
+        branch, example = self.branches[0], stream.example()
+        positions = self.positions_of(example)
+
+        def moments_of(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+            sums = PositionwiseJacobianSums(branch.to(dtype=torch.float64), next_basis.double(), quadrature)
+            for activation in chunks:
+                sums.add(activation.double(), positions)
+            return sums.slope_sum, sums.slope_gram
+
+        values = 2 * example.numel() + branch.jacobian_values(positions.count, positions.count, 0, 1)
+        shares = map_shares(stream, values, BYTES_IN_CACHE, moments_of)
+        slope_sum, slope_gram = (torch.stack(moments).sum(0) for moments in zip(*shares, strict=True))
+        count = stream.n_examples * positions.count
+        hidden_out = self.weight_out.double() @ next_basis.double().to_basis
+        crossed = (slope_sum / count)[:, None] * (hidden_out @ writes.T)
+        of_hidden = slope_gram / count * (hidden_out @ hidden_out.T)
+        middle = torch.cat([torch.cat([of_hidden, crossed], 1), torch.cat([crossed.T, writes @ writes.T], 1)])
+        return JacobianFactor(torch.cat([self.weight_in.double(), carried], 1), middle)
+
+    def _carried(self, next_basis: Basis) -> tuple[Float[Tensor, "d_in carried"], Float[Tensor, "carried feature_out"]]:
+        """Two factors of `R C`, float64: one column for the constant where nothing else is carried."""
+        residual = self.residual.double() @ next_basis.double().to_basis
+        if self.carries_constant_alone:
+            constant = residual.new_zeros(len(residual), 1)
+            constant[-1] = 1.0
+            return constant, residual[-1:]
+        return residual, torch.eye(residual.shape[1], dtype=residual.dtype, device=residual.device)
 
     def closed_form_edges(
         self,
