@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import functional
 
 from models.modular_addition.data import Examples
@@ -60,24 +58,21 @@ def train(
         name: weight.detach().to(device).requires_grad_()
         for name, weight in initial_weights(architecture, seed).items()
     }
-    train_pairs, train_labels = (
-        one_hot_pairs(train_split.to(device), architecture.modulus),
-        train_split.labels.to(device),
-    )
-    test_pairs, test_labels = one_hot_pairs(test_split.to(device), architecture.modulus), test_split.labels.to(device)
+    train_split, test_split = train_split.to(device), test_split.to(device)
+    train_pairs, test_pairs = train_split.pairs(), test_split.pairs()
     optimiser = torch.optim.AdamW(
         weights.values(),
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
 
     history: list[TrainingEvaluation] = []
     running = 0
     for step in range(1, settings.max_steps + 1):
-        loss = functional.cross_entropy(logits_from_pairs(weights, *train_pairs), train_labels)
+        loss = functional.cross_entropy(logits_from_pairs(weights, *train_pairs), train_split.labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -86,7 +81,7 @@ def train(
         if step % settings.evaluate_every == 0 or step == settings.max_steps:
             with torch.no_grad():
                 predictions = logits_from_pairs(weights, *test_pairs).argmax(-1)
-            accuracy = (predictions == test_labels).double().mean().item()
+            accuracy = (predictions == test_split.labels).double().mean().item()
             history.append(TrainingEvaluation(step, loss.item(), accuracy, learning_rate))
             on_evaluation(history[-1])
             running = running + 1 if accuracy >= settings.target_accuracy else 0
@@ -94,8 +89,3 @@ def train(
                 break
     trained = {name: weight.detach() for name, weight in weights.items()}
     return TrainingResult(trained, history, running >= settings.patience)
-
-
-def one_hot_pairs(examples: Examples, modulus: int) -> tuple[Float[Tensor, "example number"], ...]:
-    """`a` and `b` as one-hot rows."""
-    return tuple(functional.one_hot(examples.tokens[:, at], modulus).float() for at in (0, 1))
