@@ -137,20 +137,25 @@ def decoded(
 
 
 def decode_rows(path: Path, encoded: list[bytes | None], images: Tensor, start: int) -> None:
-    """Decode one task's rows into `images`; raises DatasetError with the first that is no image of that shape."""
+    """Decode one task's rows into `images`; raises DatasetError with the first that is no image of that shape.
+
+    All of a task's pixels become one tensor: made of each image, arrays and tensors took a third of the time.
+    """
     _, channels, height, width = images.shape
-    for row in range(start, min(start + IMAGES_PER_TASK, len(encoded))):
+    pixels = bytearray()
+    for row, content in enumerate(encoded[start : start + IMAGES_PER_TASK], start):
         try:
-            images[row] = decode(encoded[row], height, width)
+            pixels += decode(content, height, width)
         except DatasetError as error:
             raise DatasetError(
                 f"{path}: expected {channels}x{height}x{width} images in mode RGB, found {error} in row {row}"
             ) from error
+    channels_last = torch.frombuffer(pixels, dtype=torch.uint8).view(-1, height, width, channels)
+    images[start : start + len(channels_last)] = channels_last.permute(0, 3, 1, 2)
 
 
-def decode(content: bytes | None, height: int, width: int) -> UInt8[Tensor, "3 height width"]:
-    """One PNG or JPEG image; raises DatasetError saying what it is instead."""
-    import numpy as np
+def decode(content: bytes | None, height: int, width: int) -> bytes:
+    """The pixels of one PNG or JPEG image, row by row, channels last; raises DatasetError saying what it is instead."""
     from PIL import Image
 
     if content is None:
@@ -159,7 +164,7 @@ def decode(content: bytes | None, height: int, width: int) -> UInt8[Tensor, "3 h
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
             if image.mode != "RGB" or image.size != (width, height):
                 raise DatasetError(f"{image.width}x{image.height} pixels in mode {image.mode}")
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            return image.tobytes()
     except DatasetError:
         raise
     # On damaged content the decoders raise whatever they trip over, SyntaxError and struct.error among it.
