@@ -78,17 +78,17 @@ class TestWholeCifar10:
         check_available("cifar10", tmp_path)
         assert_is_small_cifar10(load_images("cifar10", tmp_path))
 
-    def test_more_rows_than_one_task_decodes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("models.vision.cifar10_parquet.IMAGES_PER_TASK", 4)
+    def test_more_rows_than_are_decoded_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("models.vision.cifar10_parquet.IMAGES_AT_ONCE", 4)
         assert_is_small_cifar10(load_images("cifar10", write_parquet(tmp_path)))
 
-    def test_each_image_is_decoded_once_and_each_task_makes_one_tensor(
+    def test_each_image_is_decoded_once_and_one_tensor_made_of_many(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         decoded: list[bytes | None] = []
         tensors: list[Any] = []
         decode, frombuffer = cifar10_parquet.decode, torch.frombuffer
-        monkeypatch.setattr(cifar10_parquet, "IMAGES_PER_TASK", 4)
+        monkeypatch.setattr(cifar10_parquet, "IMAGES_AT_ONCE", 4)
         monkeypatch.setattr(cifar10_parquet, "decode", lambda *args: decoded.append(args[0]) or decode(*args))
         monkeypatch.setattr(
             torch, "frombuffer", lambda *args, **options: tensors.append(1) or frombuffer(*args, **options)
