@@ -47,12 +47,14 @@ class Room(ABC, Generic[SchemaT]):
         seeded: whether weights that no checkpoint gives depend on the run's seed.
         score_name: what the model's outputs are scored by.
         lower_score_is_better: whether a model that is harmed scores more.
+        reads_data: whether `analysed` reads files that take time, which a run then tells of as its stage `data`.
     """
 
     shared_code: ClassVar[tuple[str, ...]] = ()
     seeded: bool = True
     score_name: str = "accuracy"
     lower_score_is_better: bool = False
+    reads_data: ClassVar[bool] = False
 
     def __init__(self, settings: ModelSettings[SchemaT]) -> None:
         self.settings = settings

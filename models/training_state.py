@@ -21,7 +21,7 @@ class TrainingEvaluation:
 
     Attributes:
         step: optimiser steps done.
-        loss: on the training split, in nats; where steps take batches, the mean since the evaluation before.
+        loss: on the training split, in nats: the mean of the steps since the evaluation before.
         score: on the test split, what the model is scored by.
         learning_rate: of the step.
     """

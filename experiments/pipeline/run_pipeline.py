@@ -31,6 +31,7 @@ from experiments.pipeline.stages import (
     score_stage,
 )
 from experiments.pipeline.tracking import tracked
+from models.analysed import AnalysedModel
 from models.room import Room, room_of
 from models.weights import ModelFile
 from models.whole_files import written_whole
@@ -63,7 +64,7 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
         if not trained.result.values["reached_target"]:
             log.warning("training ended before it met its criterion; the model is analysed as it is")
         file = model_file(trained)
-        model = room.analysed(file, device)
+        model = with_data(results, room, file, device)
         if "score" in config.analysis.stages:
             scored = score_stage(cache, config, trained.key, model)
             results.finished(
@@ -77,6 +78,16 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
         kept = [directory / name for name in ARTIFACTS] if config.tracking.artifacts else []
         tracker.results(results.metrics, figures, [path for path in kept if path.is_file()])
     return results.metrics
+
+
+def with_data(results: RunResults, room: Room[Any], file: ModelFile, device: torch.device) -> AnalysedModel:
+    """The model with its data; what reading them took is told as a stage."""
+    with measured(device) as resources:
+        model = room.analysed(file, device)
+    if room.reads_data:
+        log.info("data: %.1f s", resources.seconds)
+        results.ended("data", resources, {})
+    return model
 
 
 def figures_of(

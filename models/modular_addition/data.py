@@ -19,6 +19,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def pairs(self) -> tuple[Int[Tensor, " example"], Int[Tensor, " example"]]:
+        """The two numbers, each contiguous."""
+        return self.tokens[:, 0].contiguous(), self.tokens[:, 1].contiguous()
+
     def to(self, device: torch.device) -> Examples:
         """A copy on another device."""
         return Examples(self.tokens.to(device), self.labels.to(device))

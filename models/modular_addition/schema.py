@@ -10,8 +10,9 @@ from models.schema import Betas, Count, ModelSchema, NotNegative, Positive, Shar
 
 
 class Training(Strict):
-    """Full-batch AdamW, and when it stops."""
+    """AdamW, and when it stops."""
 
+    batch_size: Count | None
     learning_rate: Positive
     weight_decay: NotNegative
     betas: Betas

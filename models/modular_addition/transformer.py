@@ -70,13 +70,14 @@ def initial_weights(architecture: Architecture, seed: int) -> dict[str, nn.Param
 
 
 def logits_from_pairs(
-    weights: Weights | dict[str, nn.Parameter], a: Float[Tensor, "example number"], b: Float[Tensor, "example number"]
+    weights: Weights | dict[str, nn.Parameter], a: Int[Tensor, " example"], b: Int[Tensor, " example"]
 ) -> Float[Tensor, "example vocabulary"]:
-    """Logits at "=", from one-hot `a` and `b`, without work that no logit depends on.
+    """Logits at "=" of pairs of numbers, without work that no logit depends on.
 
     Keys and values at positions 0 and 1 depend on one number each and the query on none, so attention scores and
-    values are tables of `p` rows, looked up by a product with the one-hot inputs (whose backward pass is a product
-    again, where indexing would scatter).
+    values are tables of `p` rows. Adjacent linear maps are multiplied with each other first: `W_O` with `W_in` and
+    with `W_U`, `W_out` with `W_U`, so that the residual stream is never computed: three products over the examples
+    where there were five.
     """
     w_q, w_k, w_v, w_o = (weights[f"blocks.0.attn.W_{name}"] for name in "QKVO")
     b_q, b_k, b_v, b_o = (weights[f"blocks.0.attn.b_{name}"] for name in "QKVO")
@@ -87,24 +88,37 @@ def logits_from_pairs(
     # score(f) = q . (f W_K + b_K) / sqrt(d_head): one vector per head reads it off the residual stream.
     score_weight = torch.einsum("hde,he->dh", w_k, query) / sqrt(w_q.shape[-1])
     score_bias = (query * b_k).sum(-1) / sqrt(w_q.shape[-1])
-    value_weight, value_bias = w_v.transpose(0, 1).flatten(1), b_v.flatten()
+    read_weight = torch.cat([score_weight, w_v.transpose(0, 1).flatten(1)], dim=1)
+    read_bias = torch.cat([score_bias, b_v.flatten()])
 
-    scores, values = [], []
-    for one_hot, at in ((a, 0), (b, 1)):
-        rows = embedding[:-1] + position[at]
-        scores.append(one_hot @ (rows @ score_weight + score_bias))
-        values.append(one_hot @ (rows @ value_weight + value_bias))
-    scores.append((equals @ score_weight + score_bias).expand_as(scores[0]))
-    values.append((equals @ value_weight + value_bias).expand_as(values[0]))
-
-    pattern = torch.stack(scores).softmax(0)
-    mixed = sum(
-        share[:, :, None] * value.unflatten(1, w_v.shape[::2]) for share, value in zip(pattern, values, strict=True)
+    # A row holds every head's score, then every head's value.
+    first, second = (
+        functional.embedding(number, (embedding[:-1] + position[at]) @ read_weight + read_bias)
+        for number, at in ((a, 0), (b, 1))
     )
-    resid_mid = equals + mixed.flatten(1) @ w_o.flatten(0, 1) + b_o  # pyright: ignore[reportAttributeAccessIssue]
-    hidden = functional.relu(resid_mid @ weights["blocks.0.mlp.W_in"] + weights["blocks.0.mlp.b_in"])
-    resid_post = resid_mid + hidden @ weights["blocks.0.mlp.W_out"] + weights["blocks.0.mlp.b_out"]
-    return resid_post @ weights["unembed.W_U"] + weights["unembed.b_U"]
+    third = (equals @ read_weight + read_bias).expand_as(first)
+    n_heads = len(w_q)
+    pattern = torch.stack([row[:, :n_heads] for row in (first, second, third)]).softmax(0)
+    values = [row[:, n_heads:].unflatten(1, w_v.shape[::2]) for row in (first, second, third)]
+    mixed = pattern[0, :, :, None] * values[0]
+    for share, value in zip(pattern[1:], values[1:], strict=True):
+        mixed = mixed.addcmul(share[:, :, None], value)
+
+    return logits_after_attention(weights, mixed.flatten(1), equals + b_o, w_o.flatten(0, 1))
+
+
+def logits_after_attention(
+    weights: Weights | dict[str, nn.Parameter],
+    mixed: Float[Tensor, "example value"],
+    offset: Float[Tensor, " d"],
+    w_o: Float[Tensor, "value d"],
+) -> Float[Tensor, "example vocabulary"]:
+    """Logits of the residual stream `offset + mixed @ w_o` before the MLP; `mixed` holds every head's mixed value."""
+    w_in, b_in, w_out, b_out = (weights[f"blocks.0.mlp.{name}"] for name in ("W_in", "b_in", "W_out", "b_out"))
+    w_u, b_u = weights["unembed.W_U"], weights["unembed.b_U"]
+    hidden = torch.addmm(offset @ w_in + b_in, mixed, w_o @ w_in).relu_()
+    past_mlp = torch.addmm((offset + b_out) @ w_u + b_u, mixed, w_o @ w_u)
+    return torch.addmm(past_mlp, hidden, w_out @ w_u)
 
 
 def chain_of(weights: Weights, dtype: torch.dtype, device: torch.device) -> Chain:

@@ -43,6 +43,7 @@ def user_errors() -> Iterator[None]:
 class ImageClassifierRoom(Room[ImageSchemaT]):
     """Image classifiers, scored by accuracy."""
 
+    reads_data = True
     shared_code = ("models.vision.mlp", "models.vision.training", "models.training_state", *READERS)
 
     def __init__(self, settings: ModelSettings[ImageSchemaT]) -> None:

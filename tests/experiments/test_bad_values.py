@@ -53,6 +53,7 @@ class TestValues:
             ("model.modulus=7.5", "integer"),
             ("model.n_heads=0", "greater than or equal to 1"),
             ("model.train_fraction=1", "less than 1"),
+            ("model.training.batch_size=0", "greater than or equal to 1"),
             ("model.training.learning_rate=inf", "finite"),
             ("model.training.target_accuracy=nan", "1"),
             ("seed=-1", "greater than or equal to 0"),

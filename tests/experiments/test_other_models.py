@@ -60,6 +60,16 @@ def test_features_are_labelled_and_pictured_by_their_top_images(run_of, model):
     assert "data:image/" in (run / "figures" / "graph.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("model", LAYERS)
+def test_reading_images_is_a_stage_of_its_own(run_of, model):
+    run = run_of(model)
+    timings, metrics = read_json(run / "timings.json"), read_json(run / "metrics.json")
+    assert ("data" in timings) == ("time/data" in metrics) == (model in VISION)
+    if model in VISION:
+        assert list(timings)[:2] == ["model", "data"]
+        assert timings["data"]["seconds"] == metrics["time/data"] > 0
+
+
 def test_the_ground_truth_is_found_by_lib_and_missed_by_pca_at_the_input(run_of, tmp_path_factory):
     base = tmp_path_factory.getbasetemp() / "others"
     pca = run_here(base, "ground_truth_pca", "model=block_diagonal_mlp", "method=pca", "tracking.mode=disabled")

@@ -36,7 +36,6 @@ from experiments.config.scores import with_tolerances
 from libcore.graph import InteractionGraph
 from models.modular_addition import room
 from models.modular_addition.data import split_pairs
-from models.modular_addition.training import one_hot_pairs
 from models.modular_addition.transformer import logits_from_pairs
 
 WIDTH = {PRE: 17, MID: 17, POST: 17, OUTPUT: 8}
@@ -161,7 +160,7 @@ class TestFiles:
         """By the forward pass that training uses, which shares no code with the sections."""
         weights, metrics = load_file(full / "model.safetensors"), read_json(full / "metrics.json")
         for name, examples in zip(("train", "test"), split_pairs(7, 0.8, 0), strict=True):
-            predictions = logits_from_pairs(weights, *one_hot_pairs(examples, 7)).argmax(-1)
+            predictions = logits_from_pairs(weights, *examples.pairs()).argmax(-1)
             assert metrics[f"score/{name}"] == (predictions == examples.labels).double().mean().item()
         assert metrics["score/test"] > 0
 

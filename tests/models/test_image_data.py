@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from models.vision import images
+from models.vision import cifar10_parquet, images
 from models.vision.cifar10_parquet import ParquetFiles, read_split
 from models.vision.cifar10_torchvision import TorchvisionFolder
 from models.vision.images import FORMATS, DatasetError, ImageFormat, check_available, dataset_hash, load_images
@@ -77,9 +78,26 @@ class TestWholeCifar10:
         check_available("cifar10", tmp_path)
         assert_is_small_cifar10(load_images("cifar10", tmp_path))
 
-    def test_more_rows_than_one_task_decodes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("models.vision.cifar10_parquet.IMAGES_PER_TASK", 4)
+    def test_more_rows_than_are_decoded_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("models.vision.cifar10_parquet.IMAGES_AT_ONCE", 4)
         assert_is_small_cifar10(load_images("cifar10", write_parquet(tmp_path)))
+
+    def test_each_image_is_decoded_once_and_one_tensor_made_of_many(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded: list[bytes | None] = []
+        tensors: list[Any] = []
+        decode, frombuffer = cifar10_parquet.decode, torch.frombuffer
+        monkeypatch.setattr(cifar10_parquet, "IMAGES_AT_ONCE", 4)
+        monkeypatch.setattr(cifar10_parquet, "decode", lambda *args: decoded.append(args[0]) or decode(*args))
+        monkeypatch.setattr(
+            torch, "frombuffer", lambda *args, **options: tensors.append(1) or frombuffer(*args, **options)
+        )
+        root, cache = write_parquet(tmp_path / "root"), tmp_path / "cache"
+        for _ in range(2):
+            assert_is_small_cifar10(load_images("cifar10", root, cache))
+        assert sorted(decoded) == sorted(content for name in ("train", "test") for content, _ in rows_of(name))
+        assert len(tensors) == 2 + 1
 
     def test_torchvision_s_folder(self, tmp_path: Path) -> None:
         write_folder(tmp_path)

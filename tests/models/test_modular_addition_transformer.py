@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from models.modular_addition.data import all_pairs
-from models.modular_addition.training import one_hot_pairs
 from models.modular_addition.transformer import (
     NODE_LAYERS,
     Architecture,
@@ -74,18 +73,16 @@ def test_scaling_the_activation_to_zero_scales_the_biases_to_zero(weights: dict[
 
 def test_training_forward_pass_is_the_model(weights: dict[str, Tensor]) -> None:
     pairs = all_pairs(ARCHITECTURE.modulus)
-    a, b = (one_hot.double() for one_hot in one_hot_pairs(pairs, ARCHITECTURE.modulus))
-    found = logits_from_pairs(weights, a, b)
+    found = logits_from_pairs(weights, *pairs.pairs())
     torch.testing.assert_close(found, plain_logits(weights, pairs.tokens), rtol=1e-12, atol=1e-12)
 
 
 def test_training_gradient_is_the_models(weights: dict[str, Tensor]) -> None:
     pairs = all_pairs(ARCHITECTURE.modulus)
-    a, b = (one_hot.double() for one_hot in one_hot_pairs(pairs, ARCHITECTURE.modulus))
 
     def gradients(fast: bool) -> tuple[Tensor, ...]:
         leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-        logits = logits_from_pairs(leaves, a, b) if fast else plain_logits(leaves, pairs.tokens)
+        logits = logits_from_pairs(leaves, *pairs.pairs()) if fast else plain_logits(leaves, pairs.tokens)
         loss = torch.nn.functional.cross_entropy(logits, pairs.labels)
         return torch.autograd.grad(loss, list(leaves.values()))
 
