@@ -139,24 +139,60 @@ class Chain:
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
         """Every node layer's activations on `inputs`.
 
-        From one pass through the model where they take at most half of the budget together, which the chunks then do
-        without; otherwise recomputed from the inputs for each layer. Raises ValueError as `checked` does.
+        Held from one pass through the model as far as they fit into half of the budget, narrow layers first, which the
+        chunks then do without; those of the others are computed again from the layer held before them, or from the
+        inputs. Raises ValueError as `checked` does.
         """
         with torch.no_grad():
             examples = list(self.checked(self.activations(inputs[:1])))
-        held_bytes = len(inputs) * sum(example.numel() * example.element_size() for example in examples)
-        if held_bytes > memory_budget // 2:
-            return [self.stream(inputs, index, memory_budget) for index in range(len(self.node_layers))]
-        held = [example.new_empty(len(inputs), *example.shape[1:]) for example in examples]
-        chunk = rows_per_chunk(self.values_to_produce(inputs, len(self.sections)), memory_budget // 2)
+        held = self._held(inputs, examples, memory_budget)
+        left = memory_budget - sum(activations.numel() * activations.element_size() for activations in held.values())
+        streams = []
+        for index, layer in enumerate(self.node_layers):
+            if index in held:
+                streams.append(stream_of_held(held[index], left, partial(self.on_chunk, layer)))
+            else:
+                before = max((number for number in held if number < index), default=None)
+                streams.append(self._recomputed(inputs, index, left, before, held))
+        return streams
+
+    def _held(self, inputs: Tensor, examples: Sequence[Tensor], memory_budget: int) -> dict[int, Tensor]:
+        """Activations by the node layer's number, of the layers that are held."""
+        room, chosen = memory_budget // 2, set[int]()
+        bytes_of = [len(inputs) * example.numel() * example.element_size() for example in examples]
+        for index in sorted(range(len(examples)), key=bytes_of.__getitem__):
+            if bytes_of[index] <= room:
+                room -= bytes_of[index]
+                chosen.add(index)
+        if not chosen:
+            return {}
+        held = {index: examples[index].new_empty(len(inputs), *examples[index].shape[1:]) for index in chosen}
+        chunk = rows_per_chunk(self.values_to_produce(inputs, max(chosen)), memory_budget // 2)
         with torch.no_grad():
             for start in range(0, len(inputs), chunk):
-                for whole, activation in zip(held, self.activations(inputs[start : start + chunk]), strict=True):
-                    whole[start : start + chunk] = activation
-        return [
-            stream_of_held(activations, memory_budget - held_bytes, partial(self.on_chunk, layer))
-            for layer, activations in zip(self.node_layers, held, strict=True)
-        ]
+                for index, activation in enumerate(
+                    islice(self.activations(inputs[start : start + chunk]), max(chosen) + 1)
+                ):
+                    if index in held:
+                        held[index][start : start + chunk] = activation
+        return held
+
+    def _recomputed(
+        self, inputs: Tensor, index: int, memory_budget: int, before: int | None, held: Mapping[int, Tensor]
+    ) -> ActivationStream:
+        """Node layer number `index` chunk by chunk, from number `before`, which is held."""
+        if before is None:
+            return self.stream(inputs, index, memory_budget)
+
+        def produce(start: int, stop: int) -> Tensor:
+            activation = held[before][start:stop]
+            with torch.no_grad():
+                for section in self.sections[before:index]:
+                    activation = section(activation)
+            return activation
+
+        values, on_chunk = self.values_to_produce(inputs, index), partial(self.on_chunk, self.node_layers[index])
+        return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
 
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same activations, first node layer to last, each looked at before the next is computed from it.

@@ -42,7 +42,7 @@ def projected_onto_range(
     if count > d and is_positive_definite(gram, cut):
         return columns
     most_rank = count - 1
-    if 2 * most_rank < d // 2:
+    if 2 * most_rank <= d:
         inside = range_of(gram, most_rank, cut)
         return inside @ (inside.T @ columns)
     null = null_space(gram, max(FIRST_GUESS, d - most_rank + FIRST_GUESS), cut, largest)
@@ -77,7 +77,7 @@ def range_of(gram: Float[Tensor, "d d"], most_rank: int, cut: float) -> Float[Te
 
 
 def null_space(gram: Float[Tensor, "d d"], guess: int, cut: float, largest: float) -> Float[Tensor, "d null"] | None:
-    """Eigenvectors at or below the cut; None where they are more than a third, or not apart from the others."""
+    """Eigenvectors at or below the cut; None where they are more than about half."""
     d = len(gram)
     shift = 10 * d * torch.finfo(gram.dtype).eps * largest
     shifted = gram.clone()
@@ -85,7 +85,7 @@ def null_space(gram: Float[Tensor, "d d"], guess: int, cut: float, largest: floa
     factor, info = torch.linalg.cholesky_ex(shifted)
     if info.item():
         return None
-    while guess <= d // 3:
+    while guess <= d // 2 + FIRST_GUESS:
         vectors = normal(d, guess, like=gram)
         for _ in range(INVERSE_STEPS):
             vectors = torch.linalg.qr(torch.cholesky_solve(vectors, factor)).Q

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from libcore.chain import Chain
-from libcore.constant import beside_constant, constant_alone, folded, with_constant
+from libcore.constant import beside_constant, constant_alone, folded
+from libcore.integers import ScaledIntegers
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
 from models.vision.images import ImageFormat
 
@@ -65,7 +66,7 @@ def chain_of(weights: Weights, dtype: torch.dtype, device: torch.device) -> Chai
     return Chain(
         node_layers(n_layers - 1),
         tuple(section.to(device=device, dtype=dtype) for section in sections),
-        embed=lambda images: flattened(images.to(device), dtype),
+        embed=ScaledIntegers(255, dtype, device),
         last_has_constant=False,
     )
 
@@ -75,8 +76,3 @@ def relu_layer(weight: Float[Tensor, "d_in d_hidden"]) -> ResidualElementwiseSec
     d_in, d_hidden = weight.shape
     constant = constant_alone(d_in - 1, d_hidden, like=weight)
     return ResidualElementwiseSection(constant, weight, beside_constant(torch.eye(d_hidden)), functional.relu)
-
-
-def flattened(images: UInt8[Tensor, "batch channel height width"], dtype: torch.dtype) -> Float[Tensor, "batch 1 d"]:
-    """Pixels in [0, 1] and the constant coordinate, one position."""
-    return with_constant(images.flatten(1).to(dtype).div_(255))[:, None]

@@ -66,7 +66,10 @@ def assert_same(chain: Chain, expected: Chain, inputs: Tensor, inputs_by_hand: T
             lib_basis(of_chain[layers[index]], gram, RELATIVE, torch.float64)
             for of_chain, layers, gram in zip(statistics, (chain.node_layers, expected.node_layers), grams, strict=True)
         ]
-        assert largest_difference(bases[0].importance, bases[1].importance) < 1e-12
+        # Fewer samples than coordinates: how many directions beyond the rank are above the cut is round-off's choice.
+        n_whitened = min(len(basis.importance) for basis in bases)
+        assert largest_difference(*(basis.importance[:n_whitened] for basis in bases)) < 1e-12
+        assert all((basis.importance[n_whitened:] < 1e-12 * basis.importance[1]).all() for basis in bases)
         strengths = [edges(section, stream, bases[1], after, GRADIENT) for section in sections]
         assert largest_difference(*strengths) < 1e-12
         after = bases[1]

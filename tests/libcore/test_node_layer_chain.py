@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random_activation, random_chain
+from tiny_models import AMPLE, BUDGETS, affine, largest_difference, random, random_activation, random_chain
 from torch import Generator
 
 from libcore.chain import Chain
-from libcore.sections import ComposedSection
+from libcore.sections import ComposedSection, FunctionSection
 from libcore.statistics import chain_statistics
 
 LAYERS = ("before", "middle", "after", "output")
@@ -156,17 +156,42 @@ def test_what_producing_a_layer_takes_does_not_shrink_when_layers_are_left_out(g
         assert torch.equal(restricted.activation(inputs, 0), chain.activation(inputs, chain.node_layers.index(layer)))
 
 
-def test_activations_are_held_where_they_take_half_of_the_budget_at_most(generator: Generator) -> None:
-    """Chunks then do without the half that is taken; one byte less, and every layer is computed again."""
+def test_activations_are_held_as_far_as_half_of_the_budget_goes(generator: Generator) -> None:
+    """Narrow layers first; chunks then do without what is taken."""
     chain, inputs = random_chain(generator), random_activation(generator, 7, 3, 4)
     expected = list(chain.activations(inputs))
-    held_bytes = sum(activation.numel() * activation.element_size() for activation in expected)
+    held_bytes = [activation.numel() * activation.element_size() for activation in expected]
     calls: list[int] = []
     counting = replace(chain, embed=lambda batch: calls.append(len(batch)) or batch)
-    for budget, left, passes in ((2 * held_bytes, held_bytes, 0), (2 * held_bytes - 1, 2 * held_bytes - 1, 4)):
+    for budget, held in (
+        (2 * sum(held_bytes), {0, 1, 2, 3}),
+        (2 * sum(held_bytes) - 1, set(sorted(range(4), key=held_bytes.__getitem__)[:3])),
+        (2 * min(held_bytes), {held_bytes.index(min(held_bytes))}),
+        (1, set()),
+    ):
         streams = counting.streams(inputs, budget)
+        left = budget - sum(held_bytes[index] for index in held)
         assert [stream.memory_budget for stream in streams] == [left] * 4
-        calls.clear()
-        for stream, activation in zip(streams, expected, strict=True):
+        for index, (stream, activation) in enumerate(zip(streams, expected, strict=True)):
+            calls.clear()
             assert largest_difference(torch.cat(list(stream.chunks(1))), activation) < 1e-14
-        assert (sum(calls) == 0) if passes == 0 else (sum(calls) >= passes * len(inputs))
+            from_inputs = not any(number <= index for number in held)
+            assert (sum(calls) >= len(inputs)) if from_inputs else not calls
+
+
+def test_a_layer_that_is_not_held_is_computed_from_the_one_held_before_it(generator: Generator) -> None:
+    passes: list[str] = []
+
+    def section(name: str, d_in: int, d_out: int) -> FunctionSection:
+        weight = random(generator, d_in, d_out)
+        weight[:, -1], weight[-1, -1] = 0.0, 1.0
+        return FunctionSection(lambda activation: passes.append(name) or activation @ weight)
+
+    sections = (section("first", 9, 2), section("second", 2, 9), section("third", 9, 9))
+    chain = Chain(("a", "b", "c", "d"), sections, embed=lambda inputs: inputs, last_has_constant=True)
+    inputs = random_activation(generator, 6, 1, 9)
+    streams = chain.streams(inputs, memory_budget=2 * 6 * 2 * 8)
+    expected = list(chain.activations(inputs))
+    passes.clear()
+    assert largest_difference(streams[3].produce(0, 6), expected[3]) < 1e-14
+    assert passes == ["second", "third"]

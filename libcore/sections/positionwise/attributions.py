@@ -1,4 +1,4 @@
-"""Attributions through one hidden layer, squared and summed: the inner part of elementwise edges (METHOD.md eq. 7-8)."""
+"""Attributions through a hidden layer, squared and summed: the inner part of elementwise edges (METHOD.md eq. 7-8)."""
 
 from __future__ import annotations
 
