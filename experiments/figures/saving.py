@@ -18,6 +18,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     No date is written, so that equal figures give equal files. The folder is made if it is missing.
     """
+    settle_layout(figure)
     paths = []
     for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         path = folder / f"{name}.{suffix}"
@@ -25,3 +26,11 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             figure.savefig(temporary, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
         paths.append(path)
     return paths
+
+
+def settle_layout(figure: Figure) -> None:
+    """Lay the figure out once, at the resolution of the PNG: each file would have it laid out, and drawn, once more."""
+    if (engine := figure.get_layout_engine()) is not None:
+        figure.set_dpi(DOTS_PER_INCH)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
