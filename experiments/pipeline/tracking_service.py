@@ -68,7 +68,7 @@ def leave_out_imports(wandb: ModuleType) -> None:
     if hasattr(run, "_detect_and_apply_job_inputs"):
         run._detect_and_apply_job_inputs = lambda _: None
     if hasattr(util, "pd_available"):
-        util.pd_available = False
+        vars(util)["pd_available"] = False
 
 
 @cache
