@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.chain import Chain
@@ -26,13 +28,7 @@ class PairActivations:
         """By node layer; held for whoever asks next, until taken."""
         if self._held is None or self._held[0] is not chain:
             tokens = all_pairs(self.modulus).tokens.to(self.device)
-            by_layer = zip(*(list(chain.activations(chunk)) for chunk in tokens.split(PAIRS_AT_ONCE)), strict=True)
-            parts = [list(of_layer) for of_layer in by_layer]
-            del by_layer
-            held: list[Tensor] = []
-            while parts:  # a node layer's parts are let go of when they are put together
-                held.append(varying_positions(torch.cat(parts.pop(0))))
-            self._held = chain, held
+            self._held = chain, [varying_positions(activation) for activation in activations_on(tokens, chain)]
         return self._held[1]
 
     def taken(self, chain: Chain) -> list[Float[Tensor, "batch position d"]]:
@@ -40,6 +36,18 @@ class PairActivations:
         activations = self.of(chain)
         self._held = None
         return activations
+
+
+def activations_on(tokens: Int[Tensor, "batch position"], chain: Chain) -> Iterator[Float[Tensor, "batch position d"]]:
+    """By node layer, computed chunk by chunk; each is let go of when the next one is asked for."""
+    held: list[Tensor] = []
+    for start in range(0, len(tokens), PAIRS_AT_ONCE):
+        for index, part in enumerate(chain.activations(tokens[start : start + PAIRS_AT_ONCE])):
+            if index == len(held):
+                held.append(part.new_empty(len(tokens), *part.shape[1:]))
+            held[index][start : start + len(part)] = part
+    while held:
+        yield held.pop(0)
 
 
 def varying_positions(activation: Float[Tensor, "batch position d"]) -> Float[Tensor, "batch varying d"]:
