@@ -21,10 +21,12 @@ from libcore.sections import BlockSection
 from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.branch import AttentionBranch
 from libcore.sections.attention.jacobian import AttentionParts, parts_at_point
-from libcore.sections.block import BYTES_IN_CACHE
 from libcore.sections.branch import Branch, Positions
 from libcore.sections.positionwise.jacobian import Positionwise
 from libcore.streams import ActivationStream, float64_zeros
+
+BYTES_AT_ONCE = 16 * 2**20
+"""Of a chunk on a CPU: larger ones are no faster, and were the largest that a run held after its ablation."""
 
 Weights = Float[Tensor, "batch position weighted_feature"]
 """Features, then their squares: both sums are taken together."""
@@ -66,7 +68,7 @@ def signed_sums(
 
     values = 2 * example.numel() + 4 * n_in * example.shape[1]
     values += sum(values_of(branch, positions, n_in) for branch in section.branches)
-    shares = map_shares(stream, values, BYTES_IN_CACHE, sums_of)
+    shares = map_shares(stream, values, BYTES_AT_ONCE, sums_of)
     total, squares = (torch.stack(of_shares).sum(0) for of_shares in zip(*shares, strict=True))
     return total.unflatten(0, (2, n_in)), squares
 
