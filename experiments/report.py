@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.start_up import collect_garbage_rarely
 from models.errors import UserError
 
 MOST_KEY_COLUMNS = 3
@@ -20,6 +21,7 @@ SETTING = "setting"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
+    collect_garbage_rarely()
     parsed = command_line().parse_args(arguments)
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:

@@ -20,7 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
-from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition
+from experiments.config.explanations import explain_composition
+from experiments.config.folder import CONFIG_DIRECTORY
+from experiments.start_up import collect_garbage_rarely
 from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
@@ -90,6 +92,7 @@ single_runs: list[Job] = []
 
 def main() -> None:
     """Run, report; the exit status is 2 for an error of the user's."""
+    collect_garbage_rarely()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place

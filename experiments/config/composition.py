@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from experiments.config.explanations import CONFIG_DIRECTORY, explain_composition, explain_validation
+from experiments.config.explanations import explain_composition, explain_validation
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.config.schema import RunConfig
 from models.errors import UserError
 

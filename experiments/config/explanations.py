@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,10 +18,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from pydantic import ValidationError
 from yaml import MarkedYAMLError
 
+from experiments.config.folder import CONFIG_DIRECTORY
 from libcore.messages import first_line
 from libcore.names import nearest
 
-CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 PATTERNS = {
     "device": "expected auto, cpu, cuda or cuda:N",
     "method.name": "expected letters, digits, _, - and . only",

@@ -24,6 +24,8 @@ LARGEST_PNG = 8 * 2**10
 With both limits a page of 256 features with 17 photographs each stays under 4 MB."""
 JPEG_QUALITY = 90
 SHEET_COLUMNS = 16
+MOST_COLOURS = 256
+"""Of an image with a palette."""
 LARGEST_SHEET_PNG = 2**18
 """Bytes, of the sheet of images that many features share."""
 
@@ -163,7 +165,20 @@ def thumbnails(images: list[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int], colu
 
 def map_uri(image: UInt8[Tensor, "_ _ 3"]) -> str:
     """The image, of few colours, pixel by pixel."""
-    return data_uri(Image.fromarray(np.ascontiguousarray(image.cpu())).quantize(), largest_png=2**20)
+    png = BytesIO()
+    of_few_colours(np.ascontiguousarray(image.cpu())).save(png, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+
+
+def of_few_colours(pixels: UInt8[np.ndarray, "row column 3"]) -> Image.Image:
+    """With a palette of the colours that there are; of more than it holds, of such as are near."""
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    colours = np.unique(packed)
+    if len(colours) > MOST_COLOURS:
+        return Image.fromarray(pixels).quantize()
+    image = Image.fromarray(np.searchsorted(colours, packed).astype(np.uint8)).convert("P")
+    image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
+    return image
 
 
 def data_uri(image: Image.Image, largest_png: int) -> str:

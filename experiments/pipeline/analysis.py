@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,11 +10,10 @@ import torch
 from torch import Tensor
 
 from experiments.config.schema import RunConfig
-from experiments.config.settings import quadrature_of
 from experiments.pipeline.ablations import Ablations, ablation_stage
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.console import progress_of
-from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
+from experiments.pipeline.feature_table import FeatureTable
 from experiments.pipeline.metrics import (
     Metrics,
     ablation_metrics,
@@ -22,16 +22,18 @@ from experiments.pipeline.metrics import (
     resource_metrics,
     sparsity_metrics,
 )
-from experiments.pipeline.resources import Resources
-from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, statistics_stage, watched
+from experiments.pipeline.names import names_stage
+from experiments.pipeline.resources import Resources, measured
+from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, signs_stage, statistics_stage
 from experiments.pipeline.tracking import Tracker
-from libcore.ablation import smallest_kept_edge
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.estimators.signed import SignedEdges, chain_signed_edges
+from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
-from libcore.modularity import Communities, find_communities
+from libcore.modularity import Communities
 from models.analysed import AnalysedModel, FeaturePicture, TokenContexts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -95,53 +97,33 @@ def analyse(
     if "edges" in wanted:
         results.finished("edges", last, sparsity_metrics(graph) | error_metrics("edges", last))
     if "ablation" in wanted:
-        ablated, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
-        results.finished("ablation", ablated, ablation_metrics(results.ablations))
+        last, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
+        results.finished("ablation", last, ablation_metrics(results.ablations))
         results.tracker.ablations(results.ablations)
     if edges and "figures" in wanted:
-        with progress_of("signs of edges") as advance:
-            observed = watched(chain, advance, len(chain.sections))
-            budget = config.analysis.memory_bytes
-            results.signed = chain_signed_edges(observed, inputs, bases, quadrature_of(config), budget)
-    describe(results, config, graph, model, chain, bases)
+        signs, results.signed = signs_stage(cache, config, fitted.key, chain, inputs, bases)
+        results.finished("signs", signs)
+    named, results.table, results.communities = names_stage(
+        cache, config, last.key, graph, model, chain, bases, results.ablations
+    )
+    results.finished("names", named)
+    if results.communities is not None:
+        results.metrics |= community_metrics(results.communities)
+    if "figures" in wanted:
+        examples_of_features(results, cache, model, chain, bases)
 
 
-def describe(
-    results: RunResults,
-    config: RunConfig,
-    graph: InteractionGraph,
-    model: AnalysedModel,
-    chain: Chain,
-    bases: dict[str, Basis],
+def examples_of_features(
+    results: RunResults, cache: StageCache, model: AnalysedModel, chain: Chain, bases: dict[str, Basis]
 ) -> None:
-    """Communities, names, and what features respond to."""
-    with progress_of("names and examples of features"):
-        labels = model.label_features(chain, bases)
-        membership = {layer: [NO_COMMUNITY] * basis.n_features for layer, basis in bases.items()}
-        if graph.edges:
-            results.communities = communities_of(config, graph, results.ablations)
-            results.metrics |= community_metrics(results.communities)
-            membership = results.communities.membership
-        results.table = FeatureTable(labels, membership)
-        if "figures" in config.analysis.stages and model.picture_features is not None:
+    """What features respond to, for figures and pages; found anew each time, as it is images for the most part."""
+    with progress_of("examples of features"), measured(cache.device) as resources:
+        if model.picture_features is not None:
             results.pictures = model.picture_features(chain, bases)
-        if "figures" in config.analysis.stages and model.token_contexts is not None:
+        if model.token_contexts is not None:
             results.contexts = model.token_contexts(chain, bases)
-
-
-def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablations | None) -> Communities:
-    """Leiden with the configured edge weight; `auto` is `log` where an ablation says which edges were needed."""
-    settings = config.analysis.communities
-    weight = settings.edge_weight
-    if weight == "auto":
-        weight = "log" if ablations is not None else "sqrt"
-    smallest: dict[str, float] = {}
-    if weight == "log" and ablations is not None:
-        tightest = min(config.analysis.tolerances or ())
-        for layer, curve in ablations.edges.items():
-            kept, constant = curve.needed[tightest], graph.bases[layer].has_constant
-            smallest[layer] = smallest_kept_edge(graph.edges[layer], kept, constant)
-    return find_communities(graph, weight, smallest, settings.resolution, settings.seed)
+    results.ended("examples", resources, {})
+    log.info("examples: %.1f s", resources.seconds)
 
 
 def on_cpu(graph: InteractionGraph) -> InteractionGraph:

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
 log = logging.getLogger(__name__)
 
 Advance = Callable[[float, float, str], None]
@@ -60,6 +57,9 @@ def progress_of(stage: str, left_is: str = "about") -> Iterator[Advance]:
     """Show how far a stage has come for as long as the block lasts."""
     progress = StageProgress(stage, left_is)
     if sys.stderr.isatty():
+        # What draws it takes an eighth of a second to import.
+        from experiments.pipeline.progress_bar import bar
+
         with bar() as shown:
             task = shown.add_task(stage, total=None, text="", left="")
 
@@ -82,20 +82,6 @@ def progress_of(stage: str, left_is: str = "about") -> Iterator[Advance]:
     finally:
         ended.set()
         watcher.join(WAITS_AT_MOST)
-
-
-def bar() -> Progress:
-    """Stage, bar, share, seconds so far and left, and a text."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[text]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def duration(seconds: float | int) -> str:

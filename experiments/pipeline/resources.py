@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +33,7 @@ def measured(device: torch.device) -> Iterator[Resources]:
     finally:
         taken.seconds = time.perf_counter() - start
         taken.peak_memory = peak_memory(device)
+        give_back_freed_memory()
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -44,10 +46,20 @@ def keep_freed_memory() -> None:
     Chunk after chunk asks for the same blocks: faulting their pages in anew took a fifth of attention's closed forms.
     Does nothing with another C library.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    if (mallopt := c_function("mallopt")) is not None:
         mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
         mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
+
+
+def give_back_freed_memory() -> None:
+    """Between stages: what one has freed is not part of the next one's peak. Does nothing with another C library."""
+    if (malloc_trim := c_function("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def c_function(name: str) -> Any:
+    """A function of glibc's; None where there is none."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -110,6 +110,7 @@ def figures_of(
             results.signed,
         )
     results.ended("figures", resources, {})
+    log.info("figures: %.1f s", resources.seconds)
     return figures
 
 

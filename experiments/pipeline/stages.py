@@ -1,4 +1,4 @@
-"""The pipeline's stages: model, statistics, basis, edges, scores (ablation: `ablations.py`).
+"""The pipeline's stages: model, statistics, basis, edges, signs of edges, scores (ablation: `ablations.py`).
 
 Each is a function with a typed result that can be called by hand, and is kept under a key of its content.
 """
@@ -23,6 +23,7 @@ from libcore.ablation import unablated_score
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.completeness import chain_completeness
+from libcore.estimators.signed import SignedEdges, chain_signed_edges
 from libcore.graph import interaction_edges
 from libcore.messages import one_line
 from libcore.statistics import LayerStatistics, chain_statistics
@@ -162,6 +163,27 @@ def edges_stage(
 
     stage = cache.finish("edges", stage_key(depends_on, ("libcore",)), compute)
     return stage, on_device(stage, cache.device)
+
+
+def signs_stage(
+    cache: StageCache, config: RunConfig, basis_key: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
+) -> tuple[FinishedStage, dict[str, SignedEdges]]:
+    """Which way each interaction goes, for the pages."""
+    quadrature, budget = quadrature_of(config), config.analysis.memory_bytes
+
+    def compute(advance: Advance) -> StageResult:
+        signed = chain_signed_edges(watched(chain, advance, len(chain.sections)), inputs, bases, quadrature, budget)
+        tensors = {f"mean/{layer}": of_layer.mean for layer, of_layer in signed.items()}
+        tensors |= {f"slope/{layer}": of_layer.slope for layer, of_layer in signed.items()}
+        return StageResult(tensors, {layer: of_layer.n_examples for layer, of_layer in signed.items()})
+
+    stage = cache.finish(
+        "signs", stage_key({"basis": basis_key, "quadrature": asdict(quadrature)}, ("libcore",)), compute
+    )
+    tensors, n_examples = stage.result.tensors, stage.result.values
+    return stage, {
+        layer: SignedEdges(tensors[f"mean/{layer}"], tensors[f"slope/{layer}"], n) for layer, n in n_examples.items()
+    }
 
 
 def score_stage(cache: StageCache, config: RunConfig, model_key: str, model: AnalysedModel) -> FinishedStage:

@@ -230,6 +230,7 @@ def run_settings(tracking: TrackingConfig, mode: str, git_commit: str | None) ->
         git_commit=git_commit,
         disable_code=True,
         save_code=False,
+        x_save_requirements=False,  # a fifth of a second to list what is installed
         init_timeout=INIT_SECONDS,
         finish_timeout=seconds,
         finish_timeout_raises=True,

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.config.explanations import CONFIG_DIRECTORY
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.figures.hyperparameter_values import ABSENT, Value, value_text
 from experiments.reporting.finished_runs import FinishedRun
 

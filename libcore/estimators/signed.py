@@ -4,8 +4,8 @@ A strength (eq. 8) has no sign. Two signed numbers go with it: the mean attribut
 to the target's mean change, and the slope, the mean derivative weighted by the source's square. Where a section is
 affine and the source is centred the mean attribution is zero, whatever the interaction; the slope is not.
 
-Cost, but for affine sections: one backward pass per output feature over the examples (per integration point), output
-positions summed first.
+Affine sections and blocks have them in closed form (`signed_blocks.py`). Others cost one backward pass per output
+feature over the examples (per integration point), output positions summed first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.differentiation import JacobianRows
+from libcore.estimators.signed_blocks import has_signed_sums, signed_sums
 from libcore.quadrature import Quadrature
-from libcore.sections import AffineSection, Section
+from libcore.sections import AffineSection, BlockSection, Section
 from libcore.streams import ActivationStream, float64_zeros
 
 MOST_WORK = 2**18
@@ -54,9 +55,11 @@ class SignedEdges:
 def signed_edges(
     section: Section, stream: ActivationStream, basis: Basis, next_basis: Basis, quadrature: Quadrature
 ) -> SignedEdges:
-    """Mean attributions and slopes of one section on a stream of activations: of affine ones in closed form."""
+    """Mean attributions and slopes of one section on a stream of activations, in closed form where there is one."""
     if isinstance(section, AffineSection):
         return affine_signed_edges(section, stream, basis, next_basis)
+    if isinstance(section, BlockSection) and has_signed_sums(section):
+        return block_signed_edges(section, stream, basis, next_basis, quadrature)
     return differentiated_signed_edges(section, stream, basis, next_basis, quadrature)
 
 
@@ -73,6 +76,22 @@ def affine_signed_edges(
         squares += features.square().sum(0)
         positions += len(features)
     return SignedEdges(slope * (total / positions), torch.where(squares > 0, slope, 0.0), stream.n_examples)
+
+
+def block_signed_edges(
+    section: BlockSection, stream: ActivationStream, basis: Basis, next_basis: Basis, quadrature: Quadrature
+) -> SignedEdges:
+    """By the block's own sums."""
+    (attributed, weighted), squares = signed_sums(section, stream, basis, next_basis, quadrature)
+    outputs = stream.n_examples * len(section.positions_of(stream.example()).queries)
+    return SignedEdges(attributed.T / outputs, slope_of(weighted.T, squares), stream.n_examples)
+
+
+def slope_of(
+    weighted: Float[Tensor, "feature_out feature_in"], squares: Float[Tensor, " feature_in"]
+) -> Float[Tensor, "feature_out feature_in"]:
+    """The weighted sum over the sum of weights; zero for a source that is zero throughout."""
+    return torch.where(squares > 0, weighted / squares.clamp(min=torch.finfo(squares.dtype).tiny), 0.0)
 
 
 def differentiated_signed_edges(
@@ -98,8 +117,7 @@ def differentiated_signed_edges(
             weighted[start:stop] += (attribution * features).sum((1, 2))
         squares += features.double().square().sum((0, 1))
         count += len(features)
-    slope = torch.where(squares > 0, weighted / squares.clamp(min=torch.finfo(squares.dtype).tiny), 0.0)
-    return SignedEdges(attributed / (count * positions_out), slope, count)
+    return SignedEdges(attributed / (count * positions_out), slope_of(weighted, squares), count)
 
 
 def chain_signed_edges(

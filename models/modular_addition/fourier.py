@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
 from models.analysed import CONSTANT
-from models.modular_addition.data import all_pairs
+from models.modular_addition.pair_activations import PairActivations
 
 SHARE_TO_NAME = 0.2
 """A term is named if it carries at least this share of the feature's squared norm."""
+SHARE_DECIMALS = 9
+"""Of shares: round-off does not decide which of two equal terms, as many are, comes first: `x` does, and `+`."""
+FEATURES_AT_ONCE = 8
+"""Their maps over all pairs stay in cache; so few cost half the time of all at once."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +54,35 @@ def fourier_terms(activations: Float[Tensor, "p p position feature"], n_terms: i
     A real function's coefficients at `k` and `-k` are conjugates: they are one term, named by its positive half.
     """
     p = activations.shape[0]
-    centred = activations.double() - activations.double().mean((0, 1))
-    power = torch.fft.fft2(centred, dim=(0, 1)).abs().square().sum(2)
-    total = power.sum((0, 1))
+    values = activations.double().permute(3, 2, 0, 1).contiguous()
+    squares = values.square().sum((1, 2, 3))
+    values -= values.mean((2, 3), keepdim=True)
     # A round-off remainder about the mean is no variation.
-    silent = total <= 1e-20 * activations.double().square().sum((0, 1, 2)).clamp(min=1e-300) * p * p
-    half = upper_half(p)
-    folded = power.clone()
-    folded += power.roll((-1, -1), (0, 1)).flip(0, 1)
-    self_conjugate = 2 * torch.arange(p) % p == 0
-    folded[self_conjugate[:, None] & self_conjugate[None, :]] /= 2
-    share = (folded / total.clamp(min=1e-300))[half]
-    frequency = torch.nonzero(half)
-    values, indices = share.topk(min(n_terms, len(share)), dim=0)
-    terms: list[list[FourierTerm]] = []
-    for feature in range(activations.shape[-1]):
-        strongest = zip(indices[:, feature].tolist(), values[:, feature].tolist(), strict=True)
-        terms.append(
-            []
-            if silent[feature]
-            else [FourierTerm(*signed(frequency[index].tolist(), p), share=value) for index, value in strongest]
-        )
-    return terms
+    silent = values.square().sum((1, 2, 3)) <= 1e-20 * squares.clamp(min=1e-300)
+    frequency = torch.nonzero(upper_half(p).T).flip(1)
+    power = power_at(frequency, values)
+    share = (power / power.sum(1, keepdim=True).clamp(min=1e-300)).round(decimals=SHARE_DECIMALS)
+    in_order = torch.linspace(0, 10.0 ** -(SHARE_DECIMALS + 1), len(frequency), dtype=torch.float64)
+    indices = (share - in_order).topk(min(n_terms, len(frequency)), dim=1).indices
+    largest = share.gather(1, indices)
+    return [
+        []
+        if is_silent
+        else [FourierTerm(*signed(frequency[index].tolist(), p), share=value) for index, value in zip(*of, strict=True)]
+        for is_silent, *of in zip(silent.tolist(), indices.tolist(), largest.tolist(), strict=True)
+    ]
+
+
+def power_at(
+    frequency: Int[Tensor, "term 2"], values: Float[Tensor, "feature position p p"]
+) -> Float[Tensor, "feature term"]:
+    """Squared magnitudes at each frequency and its negative, together; of real values the one half says the other."""
+    p = values.shape[-1]
+    # Of a real function's transform, frequencies `0 <= k_b <= p/2` are computed.
+    computed = torch.where(frequency[:, 1:] > p // 2, -frequency % p, frequency)
+    is_its_own_negative = (2 * frequency % p == 0).all(1)
+    half = torch.view_as_real(torch.fft.rfft2(values)).square().sum((1, -1))
+    return half[:, computed[:, 0], computed[:, 1]] * torch.where(is_its_own_negative, 1.0, 2.0)
 
 
 def upper_half(p: int) -> Tensor:
@@ -93,18 +104,17 @@ def signed(frequency: list[int], p: int) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def fourier_labels(chain: Chain, bases: dict[str, Basis], modulus: int, device: torch.device) -> dict[str, list[str]]:
+def fourier_labels(chain: Chain, bases: dict[str, Basis], pairs: PairActivations) -> dict[str, list[str]]:
     """A label for every kept feature of every node layer; logits are called by their number."""
-    tokens = all_pairs(modulus).tokens.to(device)
     labels: dict[str, list[str]] = {}
-    for index, layer in enumerate(chain.node_layers):
+    for layer, activation in zip(chain.node_layers, pairs.of(chain), strict=True):
         basis = bases[layer]
         if not basis.has_constant:
-            labels[layer] = [str(number) for number in range(modulus)] + ["="]
+            labels[layer] = [str(number) for number in range(pairs.modulus)] + ["="]
             continue
-        activation = chain.activation(tokens, index)
-        features = basis.to(device=device, dtype=activation.dtype).features(activation)
-        labels[layer] = [label_of(terms) for terms in fourier_terms(features.unflatten(0, (modulus, modulus)))]
+        on_pairs = activation.unflatten(0, (pairs.modulus, pairs.modulus))
+        blocks = basis.to(device=activation.device, dtype=activation.dtype).to_basis.split(FEATURES_AT_ONCE, dim=1)
+        labels[layer] = [label_of(terms) for block in blocks for terms in fourier_terms((on_pairs @ block).cpu())]
         labels[layer][0] = CONSTANT
     return labels
 

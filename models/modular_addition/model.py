@@ -12,6 +12,7 @@ from models.analysed import AnalysedModel
 from models.modular_addition.data import split_pairs
 from models.modular_addition.fourier import fourier_labels
 from models.modular_addition.maps import activation_maps
+from models.modular_addition.pair_activations import PairActivations
 from models.modular_addition.transformer import Architecture, Weights, chain_of
 from models.weights import ModelFile, check_shapes
 
@@ -28,11 +29,12 @@ def analysed(
     weights: Weights, architecture: Architecture, train_fraction: float, split_seed: int, device: torch.device
 ) -> AnalysedModel:
     """The trained transformer with its splits; the score is accuracy over the whole vocabulary."""
+    pairs = PairActivations(architecture.modulus, device)
     train, test = (split.to(device) for split in split_pairs(architecture.modulus, train_fraction, split_seed))
     return AnalysedModel(
         chain=lambda dtype: chain_of(weights, dtype, device),
         train=accuracy(train.tokens, train.labels),
         test=accuracy(test.tokens, test.labels),
-        label_features=partial(fourier_labels, modulus=architecture.modulus, device=device),
-        picture_features=partial(activation_maps, modulus=architecture.modulus, device=device),
+        label_features=partial(fourier_labels, pairs=pairs),
+        picture_features=partial(activation_maps, pairs=pairs),
     )

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from experiments import run as run_module
 from experiments.config import composition
-from experiments.config.composition import CONFIG_DIRECTORY, validated
+from experiments.config.composition import validated
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.config.schema import RunConfig
 from experiments.config.sweep import Sweep
 from experiments.pipeline import recorded_run

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from experiments.config.explanations import CONFIG_DIRECTORY, explain_validation
+from experiments.config.explanations import explain_validation
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.config.model_checks import check_model
 from experiments.config.schema import RunConfig
 from experiments.pipeline.run_pipeline import run_pipeline
@@ -25,7 +26,7 @@ from models.room import room_of
 __all__ = ["own_folder"]
 
 MINE = {"kind": "mine", "factory": "my_models:make", "width": 4}
-STAGES = ("model", "score", "statistics", "basis", "edges", "ablation")
+STAGES = ("model", "score", "statistics", "basis", "edges", "ablation", "names")
 
 
 def run_of(folder: Path, name: str, config: RunConfig) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from running import assert_says, clean_environment, command, config_of, files_below, read_json, refusal, started_runs
 
-from experiments.config.composition import CONFIG_DIRECTORY
+from experiments.config.folder import CONFIG_DIRECTORY
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 from running import STORIES, TOY_MODELS, config_of, configs_of
 
-from experiments.config.composition import CONFIG_DIRECTORY
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.config.schema import RunConfig
 from experiments.config.scores import TOLERANCES
 from experiments.pipeline.json_files import write_json

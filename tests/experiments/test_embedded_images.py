@@ -13,7 +13,7 @@ from feature_pictures import CONSTANT_PICTURE, colour_of, plain_image, plain_pic
 from graph_page_case import small_graph
 from PIL import Image
 
-from experiments.pages.embedded_images import LARGEST_THUMBNAIL, SHEET_COLUMNS, ImageSheet, embedded_pictures
+from experiments.pages.embedded_images import LARGEST_THUMBNAIL, SHEET_COLUMNS, ImageSheet, embedded_pictures, map_uri
 from experiments.pages.embedded_images import embedded_picture as embedded_picture_on
 from models.analysed import ExampleImage, FeaturePicture
 
@@ -124,3 +124,20 @@ def test_images_that_features_share_lie_once_on_the_sheet_of_the_page():
 
 def test_without_pictures_there_is_no_sheet():
     assert embedded_pictures(small_graph(), {})[1] is None
+
+
+def test_a_map_is_kept_pixel_by_pixel_with_a_palette(generator: torch.Generator):
+    colours = torch.randint(0, 256, (33, 3), generator=generator, dtype=torch.uint8)
+    pixels = colours[torch.randint(0, 33, (20, 30), generator=generator)]
+    image = decoded(map_uri(pixels))
+    assert (image.mode, image.size) == ("P", (30, 20))
+    assert (np.asarray(image.convert("RGB")) == pixels.numpy()).all()
+
+
+def test_a_map_of_more_colours_than_a_palette_holds_has_such_as_are_near():
+    steps = 12 * torch.arange(20, dtype=torch.uint8)
+    red, green = torch.meshgrid(steps, steps, indexing="ij")
+    pixels = torch.stack([red, green, torch.zeros_like(red)], dim=-1)
+    image = decoded(map_uri(pixels))
+    assert image.mode == "P"
+    assert np.abs(np.asarray(image.convert("RGB")).astype(int) - pixels.numpy()).max() <= 24

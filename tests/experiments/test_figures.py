@@ -10,8 +10,11 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from fontTools import subset
+from matplotlib.backends import _backend_pdf_ps
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from experiments.config.scores import Score
@@ -508,6 +511,27 @@ class TestSaving:
         assert matplotlib.image.imread(png).shape[1] == 200 * PAGE_WIDTH
         assert pdf.read_bytes().startswith(b"%PDF")
         assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["ablation.pdf", "ablation.png"]
+
+    def test_a_figure_is_laid_out_once_for_both_files(self, tmp_path, monkeypatch):
+        laid_out = []
+        execute = ConstrainedLayoutEngine.execute
+        monkeypatch.setattr(
+            ConstrainedLayoutEngine, "execute", lambda self, figure: [laid_out.append(figure), execute(self, figure)]
+        )
+        figure = ablation_figure([curve("lib", "0", {1: 0.0, 9: 1.0}, {})], "node")
+        save_figure(figure, tmp_path, "ablation")
+        assert laid_out == [figure]
+
+    def test_a_pdf_s_fonts_have_letters_alone_and_fonttools_is_left_as_it_was(self, tmp_path, monkeypatch):
+        embedded, embed = [], _backend_pdf_ps.font_as_file
+        monkeypatch.setattr(
+            _backend_pdf_ps, "font_as_file", lambda font: [embedded.append(set(font.keys())), embed(font)][1]
+        )
+        before = list(subset.Options().drop_tables)
+        save_figure(ablation_figure([curve("lib", "0", {1: 0.0, 9: 1.0}, {})], "node"), tmp_path, "ablation")
+        assert embedded
+        assert all("glyf" in tables and not tables & {"GSUB", "GPOS", "GDEF", "kern"} for tables in embedded)
+        assert subset.Options().drop_tables == before
 
     def test_equal_figures_give_equal_files(self, tmp_path):
         first, second = (

@@ -30,7 +30,7 @@ from running import (
     started_runs,
 )
 
-from experiments.config.composition import CONFIG_DIRECTORY
+from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.config.run_directory import held
 from experiments.config.scores import with_tolerances
 from experiments.pipeline.metrics import aliases

@@ -39,7 +39,8 @@ from models.modular_addition.data import split_pairs
 from models.modular_addition.transformer import logits_from_pairs
 
 WIDTH = {PRE: 17, MID: 17, POST: 17, OUTPUT: 8}
-STAGES = {"model", "score", "statistics", "basis", "edges", "ablation"}
+STAGES = {"model", "score", "statistics", "basis", "edges", "ablation", "names"}
+WITH_FIGURES = STAGES | {"signs", "examples", "figures"}
 MEASURES = ("hoyer", "gini", "participation", "mass99")
 
 
@@ -111,7 +112,7 @@ class TestFiles:
         expected |= {f"features/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in pairs}
         expected |= {f"edges/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in (*pairs, "total")}
         expected |= {f"edges/{measure}/{layer}" for measure in MEASURES for layer in pairs}
-        expected |= {f"{what}/{stage}" for what in ("time", "memory") for stage in (*STAGES, "figures")}
+        expected |= {f"{what}/{stage}" for what in ("time", "memory") for stage in WITH_FIGURES}
         expected |= {f"edges/completeness/{layer}" for layer in pairs}
         assert metrics.keys() == expected
         assert all(isinstance(value, int | float) and isfinite(value) for value in metrics.values())
@@ -139,7 +140,7 @@ class TestFiles:
 
     def test_timings_have_seconds_and_bytes_of_every_stage(self, full):
         metrics, timings = read_json(full / "metrics.json"), read_json(full / "timings.json")
-        assert timings.keys() == STAGES | {"figures"}
+        assert timings.keys() == WITH_FIGURES
         for stage, taken in timings.items():
             assert taken.keys() == {"seconds", "peak_memory", "reused"}
             assert taken["seconds"] == metrics[f"time/{stage}"] > 0

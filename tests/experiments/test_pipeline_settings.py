@@ -69,7 +69,7 @@ class TestWhatWasAskedFor:
         written |= {"timings.json", "ablations.json"} - absent_files
         assert files_below(run) == written
         assert {measured(key) for key in read_json(run / "metrics.json")} - {"time", "memory"} == metrics
-        assert read_json(run / "timings.json").keys() == {"model", "statistics"} | timed
+        assert read_json(run / "timings.json").keys() == {"model", "statistics", "names"} | timed
         expected = {name: tensor for name, tensor in tensors_of(quick).items() if not name.startswith("edges/")}
         found = {name: tensor for name, tensor in tensors_of(run).items() if not name.startswith("edges/")}
         assert_same_tensors(found, expected)

@@ -60,3 +60,28 @@ def test_freed_memory_is_kept_for_the_next_chunk():
         for how in ("keep", "give back")
     )
     assert keep < give_back / 10
+
+
+REST = """
+import ctypes, torch
+from pathlib import Path
+from experiments.pipeline.resources import keep_freed_memory, measured
+def resident():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+keep_freed_memory()
+before = resident()
+with measured(torch.device("cpu")):
+    blocks = [torch.ones(2**20) for _ in range(50)]
+    held = resident() - before
+    del blocks
+print(held, resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_what_a_stage_has_freed_is_given_back_at_its_end():
+    done = subprocess.run([sys.executable, "-c", REST], capture_output=True, text=True, check=True)
+    held, left = map(int, done.stdout.split())
+    assert held > 150 * MEGABYTE
+    assert left < 50 * MEGABYTE

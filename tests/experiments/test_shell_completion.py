@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running import clean_environment
 
-from experiments.config.explanations import CONFIG_DIRECTORY
+from experiments.config.folder import CONFIG_DIRECTORY
 
 SCRIPTS = Path(sys.executable).parent
 METHODS = {f"method={path.stem}" for path in (CONFIG_DIRECTORY / "method").glob("*.yaml")}

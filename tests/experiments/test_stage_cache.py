@@ -234,7 +234,7 @@ def finished_stages(base: Path) -> Path:
 class TestStagesOfARun:
     """What a change of the configuration makes anew: the stages that depend on it, and no others."""
 
-    STAGES = ("model", "statistics", "basis", "edges", "ablation")
+    STAGES = ("model", "statistics", "basis", "edges", "ablation", "names")
 
     @pytest.mark.parametrize(
         ("overrides", "first_new"),
@@ -254,7 +254,7 @@ class TestStagesOfARun:
             (["analysis.integration=trapezoidal", "analysis.n_points=3"], "edges"),
             (["analysis.tolerances=[0.2]"], "ablation"),
             (["analysis.ablation_dtype=float64"], "ablation"),
-            (["analysis.communities.resolution=0.5"], None),
+            (["analysis.communities.resolution=0.5"], "names"),
             (["analysis.memory_budget=64MB"], None),
             (["tracking.project=another"], None),
         ],

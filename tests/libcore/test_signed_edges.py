@@ -1,4 +1,4 @@
-"""Signed means of attributions: differentiation equals loops, means add up, slopes of affine sections are weights."""
+"""Signed means of attributions: closed forms equal differentiation and loops, means add up, shares and slopes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import pytest
 import slow_reference
 import torch
 from section_cases import RULES, SECTIONS, Case, case_of
-from tiny_models import AMPLE, largest_difference, random_activation, random_chain, stream_of
+from tiny_models import AMPLE, basis_of, largest_difference, random, random_activation, random_chain, stream_of
+from transformer_blocks import BLOCKS, D
 
 from libcore.basis import Basis
 from libcore.estimators import signed as signed_module
 from libcore.estimators.signed import SignedEdges, chain_signed_edges, signed_edges
+from libcore.estimators.signed_blocks import has_signed_sums
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.sections import AffineSection
 
@@ -64,6 +66,30 @@ def test_an_affine_section_s_closed_form_is_differentiation(generator: torch.Gen
     assert largest_difference(closed.slope, expected.slope) < 1e-12
     assert largest_difference(closed.mean, expected.mean) < 1e-12
     assert closed.n_examples == expected.n_examples
+
+
+@pytest.mark.parametrize("rule", ["gradient", "gauss_legendre"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_s_closed_form_is_differentiation(generator: torch.Generator, name: str, rule: str) -> None:
+    section, activation = BLOCKS[name](generator), random_activation(generator, 7, 5, D)
+    basis = basis_of(random(generator, D, D))
+    next_basis = basis_of(random(generator, section.residual.shape[1], 4))
+    assert has_signed_sums(section)
+    arguments = stream_of(activation, AMPLE), basis, next_basis, RULES[rule][0]
+    closed = signed_edges(section, *arguments)
+    expected = signed_module.differentiated_signed_edges(section, *arguments)
+    assert largest_difference(closed.slope, expected.slope) < 1e-12
+    assert largest_difference(closed.mean, expected.mean) < 1e-12
+    assert closed.n_examples == expected.n_examples
+
+
+def test_a_block_is_not_differentiated(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One backward pass per output feature was half of what a run took outside its stages."""
+    monkeypatch.setattr(signed_module, "JacobianRows", None)
+    for name in ("relu", "attention"):
+        found_in(case_of(SECTIONS[name](generator), generator), GRADIENT)
+    with pytest.raises(TypeError):
+        found_in(case_of(SECTIONS["function"](generator), generator), GRADIENT)
 
 
 def test_chunks_do_not_matter(generator: torch.Generator) -> None:

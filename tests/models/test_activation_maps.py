@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,6 +13,7 @@ from libcore.chain import Chain
 from libcore.sections import AffineSection
 from models.modular_addition import maps
 from models.modular_addition.maps import HIGH, LOW, activation_maps, coloured
+from models.modular_addition.pair_activations import PairActivations
 
 P = 5
 
@@ -33,7 +36,7 @@ def bases() -> dict[str, Basis]:
 
 
 def test_maps_show_the_position_that_varies_and_none_of_the_constant() -> None:
-    pictures = activation_maps(chain_of_numbers(), bases(), P, torch.device("cpu"))
+    pictures = activation_maps(chain_of_numbers(), bases(), PairActivations(P, torch.device("cpu")))
     for constant, number, negative in pictures.values():
         assert constant.map is None
         assert number.map is not None
@@ -47,9 +50,26 @@ def test_maps_show_the_position_that_varies_and_none_of_the_constant() -> None:
 
 def test_only_the_first_features_are_drawn(monkeypatch) -> None:
     monkeypatch.setattr(maps, "MAPPED_FEATURES", 2)
-    pictures = activation_maps(chain_of_numbers(), bases(), P, torch.device("cpu"))
+    pictures = activation_maps(chain_of_numbers(), bases(), PairActivations(P, torch.device("cpu")))
     assert [len(of_layer) for of_layer in pictures.values()] == [2, 2]
 
 
 def test_a_feature_that_is_zero_is_white() -> None:
     assert coloured(torch.zeros(1, 2, 2)).unique().tolist() == [255]
+
+
+def test_names_and_maps_are_made_of_one_pass_that_is_let_go_of() -> None:
+    chain, pairs, passes = chain_of_numbers(), PairActivations(P, torch.device("cpu")), []
+    head = chain.embed
+
+    def counted(tokens: Tensor) -> Tensor:
+        passes.append(len(tokens))
+        return head(tokens)
+
+    chain = replace(chain, embed=counted)
+    first = pairs.of(chain)
+    assert [tuple(activation.shape) for activation in first] == [(P * P, 2, 2)] * 2, "the third position is constant"
+    assert pairs.taken(chain) is first
+    assert passes == [P * P]
+    pairs.of(chain)
+    assert passes == [P * P] * 2

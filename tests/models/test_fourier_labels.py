@@ -15,6 +15,7 @@ from libcore.methods.lib import fit_lib
 from libcore.statistics import chain_statistics
 from models.modular_addition.data import all_pairs
 from models.modular_addition.fourier import fourier_labels, fourier_terms, label_of, upper_half
+from models.modular_addition.pair_activations import PairActivations
 from models.modular_addition.transformer import NODE_LAYERS, Architecture, chain_of, initial_weights
 
 
@@ -61,6 +62,14 @@ def test_positions_are_taken_together() -> None:
     assert terms[0].share == pytest.approx(0.5)
 
 
+def test_round_off_does_not_order_equal_terms() -> None:
+    """Most features that read two numbers alike have the same share in both."""
+    for noise in (0.0, 1e-12, -1e-12):
+        amplitudes = {(0, 2): 1 + noise, (2, 0): 1.0, (2, 2): 1.0, (2, -2): 1 + noise}
+        (terms,) = fourier_terms(waves(11, *((amplitude, *k, 0.3) for k, amplitude in amplitudes.items())), n_terms=4)
+        assert [term.name for term in terms] == ["cos(2x)", "cos(2y)", "cos(2(x+y))", "cos(2(x−y))"]
+
+
 def test_a_feature_that_never_varies_is_silent() -> None:
     assert label_of(fourier_terms(torch.full((7, 7, 1, 1), 3.0))[0]) == "silent"
 
@@ -84,7 +93,7 @@ def test_every_kept_feature_has_a_label() -> None:
     weights = {name: weight.detach() for name, weight in initial_weights(architecture, 0).items()}
     chain, inputs = chain_of(weights, torch.float64, torch.device("cpu")), all_pairs(7).tokens
     bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, 2**20), FitSettings())
-    labels = fourier_labels(chain, bases, 7, torch.device("cpu"))
+    labels = fourier_labels(chain, bases, PairActivations(7, torch.device("cpu")))
     assert {layer: len(labels[layer]) for layer in NODE_LAYERS} == {
         layer: bases[layer].n_features for layer in NODE_LAYERS
     }
