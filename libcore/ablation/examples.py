@@ -37,11 +37,13 @@ class Examples:
     on_gpu: bool
 
     @classmethod
-    def of(cls, chain: Chain, inputs: Tensor, index: int, memory_budget: int) -> Examples:
-        """What goes through the chain from node layer number `index`, within the budget."""
+    def of(
+        cls, chain: Chain, inputs: Tensor, index: int, memory_budget: int, stream: ActivationStream | None = None
+    ) -> Examples:
+        """What goes through the chain from node layer number `index` within the budget; `stream` gives that layer."""
         on_gpu = inputs.is_cuda
         n_threads = 1 if on_gpu else torch.get_num_threads()
-        values = 2 * values_alive(chain, inputs, index)
+        values = 2 * max(values_alive(chain, inputs, index), 0 if stream is None else stream.values_to_produce)
         in_budget = memory_budget // n_threads
         return cls(len(inputs), rows_per_chunk(values, in_budget if on_gpu else min(in_budget, BYTES_IN_CACHE)), on_gpu)
 

@@ -13,7 +13,7 @@ from libcore.ablation.examples import Examples, rest_of, sections_from
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.parallel import in_threads
-from libcore.sections import AffineSection, Section
+from libcore.sections import AffineSection, MaskedEvaluation, Section
 from libcore.sections.masked import masked_evaluation
 from libcore.streams import ActivationStream
 
@@ -32,11 +32,13 @@ def masked_scores(
     an output feature whose mask is that of the call before is not evaluated again.
     """
     stream = stream or chain.stream(data.inputs, index, memory_budget)
-    examples = Examples.of(chain, data.inputs, index, memory_budget)
     pair = MaskedPair(chain.sections[index], stream, bases, memory_budget)
+    held = pair.held_bytes() <= memory_budget // 2
+    left = memory_budget - pair.held_bytes() if held else memory_budget
+    examples = Examples.of(chain, data.inputs, index, left // 2, stream)
+    pair.memory_budget = left // 2 // len(examples.parts)
     output_of = rest_of(sections_from(chain, index + 1, AffineSection(bases[1].from_basis)))
-    kind = HeldPart if pair.held_bytes() <= memory_budget // 2 else PassingPart
-    parts = [kind(pair, part) for part in examples.parts]
+    parts = [HeldPart(pair, examples, part) if held else PassingPart(pair, part) for part in examples.parts]
 
     def score(mask: Tensor) -> float:
         @torch.no_grad()
@@ -65,25 +67,35 @@ class MaskedPair:
         self.memory_budget = memory_budget
 
     def held_bytes(self) -> int:
-        """Of all examples' features on both sides."""
+        """Of all examples' features on both sides, twice on that which is evaluated anew."""
         with torch.no_grad():
             example = self.stream.example()
             positions_out = self.section(example).shape[1]
-        numbers = example.shape[1] * self.bases[0].n_features + positions_out * self.bases[1].n_features
+        numbers = example.shape[1] * self.bases[0].n_features + 2 * positions_out * self.bases[1].n_features
         return self.stream.n_examples * numbers * example.element_size()
 
-    def evaluation(self, start: int, stop: int) -> Callable[..., Tensor]:
-        """The section by mask on these examples."""
-        features = self.bases[0].features(self.stream.produce(start, stop))
+    def features(self, start: int, stop: int) -> Float[Tensor, "batch position feature_in"]:
+        """Of these examples."""
+        return self.bases[0].features(self.stream.produce(start, stop))
+
+    def evaluation(self, features: Float[Tensor, "batch position feature_in"]) -> MaskedEvaluation:
+        """The section by mask on examples with these features."""
         return masked_evaluation(self.section, features, *self.bases, self.memory_budget)
 
 
 class HeldPart:
     """One thread's examples with the outputs for the last mask."""
 
-    def __init__(self, pair: MaskedPair, bounds: tuple[int, int]) -> None:
+    def __init__(self, pair: MaskedPair, examples: Examples, bounds: tuple[int, int]) -> None:
         self.bounds = bounds
-        self.evaluation = pair.evaluation(*bounds)
+        features: Tensor | None = None
+        for start, stop in examples.blocks(bounds):
+            of_block = pair.features(start, stop)
+            if features is None:
+                features = of_block.new_empty(bounds[1] - bounds[0], *of_block.shape[1:])
+            features[start - bounds[0] : stop - bounds[0]] = of_block
+        assert features is not None
+        self.evaluation = pair.evaluation(features)
         self.mask: Tensor | None = None
         self.outputs: Tensor | None = None
 
@@ -117,4 +129,5 @@ class PassingPart:
 
     def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
         """Of these examples, counted among all."""
-        return self.pair.evaluation(start, stop)(self.mask)
+        assert self.mask is not None
+        return self.pair.evaluation(self.pair.features(start, stop))(self.mask)

@@ -73,7 +73,7 @@ def kept_scores(
     Every block of examples is scored with all numbers before the next.
     """
     stream = stream or chain.stream(data.inputs, index, memory_budget)
-    examples = Examples.of(chain, data.inputs, index, memory_budget)
+    examples = Examples.of(chain, data.inputs, index, memory_budget, stream)
     unchanged = AffineSection(torch.eye(basis.d, dtype=basis.to_basis.dtype, device=basis.to_basis.device))
     section, *rest = sections_from(chain, index) or (unchanged,)
     output_of, parts = rest_of(tuple(rest)), examples.parts

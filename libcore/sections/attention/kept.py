@@ -25,10 +25,14 @@ def kept_attention_evaluation(
 ) -> KeptEvaluation | None:
     """Evaluation by number of kept features, or None where tables would be larger than the batch.
 
-    Holds the activations of all examples while it finds the distinct ones.
+    None too where the activations of all examples, held while the distinct ones are found, are larger than the stream's
+    budget.
     """
+    example = stream.example()
+    if stream.n_examples * example.numel() * example.element_size() > stream.memory_budget:
+        return None
     activation = stream.produce(0, stream.n_examples)
-    distinct = distinct_positions(activation, positions.queries.tolist())
+    distinct = distinct_positions(activation, positions.queries.tolist(), stream.memory_budget)
     if distinct is None:
         return None
     index = torch.stack([of_position.index for of_position in distinct], 1)

@@ -34,7 +34,7 @@ def masked_attention_evaluation(
     """Evaluation by mask, or None where a table of all query-key pairs would be larger than the batch."""
     n_examples, n_positions, _ = features.shape
     queries, attends = positions.queries.tolist(), attention.attends(positions)
-    distinct = distinct_positions(features, queries)
+    distinct = distinct_positions(features, queries, memory_budget)
     if distinct is None:
         return None
 

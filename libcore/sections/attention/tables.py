@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -32,12 +33,22 @@ class DistinctRows:
 
 
 def distinct_positions(
-    activation: Float[Tensor, "batch position feature"], queries: Sequence[int]
+    activation: Float[Tensor, "batch position feature"], queries: Sequence[int], memory_budget: int
 ) -> list[DistinctRows] | None:
-    """Every position's values, or None where a table of all query-key pairs would be larger than the batch."""
+    """Every position's values, or None where a table of all query-key pairs would be larger than the batch.
+
+    None too where sorting them would not fit into the budget, or into that of a look at a few examples.
+    """
+    n_examples = len(activation)
+    if 4 * activation[:, 0].numel() * activation.element_size() > memory_budget:
+        return None
+    most = isqrt(n_examples)  # of a query's position, which may attend to itself
+    few = activation[: 2 * most + 2]
+    if any(len(few[:, t].unique(dim=0)) > most for t in queries):
+        return None
     distinct = [DistinctRows.of(of_position) for of_position in activation.unbind(1)]
     pairs = max(len(distinct[t].rows) * len(key.rows) for t in queries for key in distinct)
-    return distinct if pairs <= len(activation) else None
+    return distinct if pairs <= n_examples else None
 
 
 LARGEST_EXPONENT = 60.0

@@ -119,7 +119,7 @@ class ResidualElementwiseSection(BlockSection):
         n_positions, d_hidden = stream.example().shape[1], self.weight_in.shape[1]
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
-            attributions = ElementwiseAttributions(linear, weight_in, weight_out, stream.memory_budget)
+            attributions = ElementwiseAttributions(linear, weight_in, weight_out, budget_of_share)
             for activation in chunks:
                 features = basis.features(activation)
                 pre_activation = basis.activation(features) @ self.weight_in
@@ -128,7 +128,9 @@ class ResidualElementwiseSection(BlockSection):
             return attributions.square_sum
 
         values = 2 * len(linear) + n_positions * (sum(self.residual.shape) + 6 * d_hidden)
-        shares = map_shares(stream, values, BYTES_IN_CACHE, square_sum_of)
+        half = stream.within(stream.memory_budget // 2)
+        budget_of_share = half.memory_budget // torch.get_num_threads()
+        shares = map_shares(half, values, BYTES_IN_CACHE, square_sum_of)
         return torch.stack(shares).sum(0).T / (stream.n_examples * n_positions)
 
     def masked_evaluation(
