@@ -17,7 +17,9 @@ WORTH_LEAVING_OUT = 0.8
 
 
 class ElementwiseAttributions:
-    """`sum_x A_ji(x)^2` of `A_ji = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, float64, as samples come in.
+    """`sum_x A_ji(x)^2` of `A_ji = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, as samples come in.
+
+    Products are in the weights' dtype, the sum is in float64.
 
     Args:
         linear: `L`, what goes beside the hidden layer.
@@ -68,7 +70,7 @@ class ElementwiseAttributions:
             scaled_out = self.by_neuron_out[neuron].mul_(of_neuron[..., None])
             attribution = torch.bmm(self.by_neuron_in[neuron].mT, scaled_out)
         attribution.add_(self.linear).mul_(features[..., None])
-        self.square_sum += attribution.square_().sum(0)
+        self.square_sum += attribution.square_().sum(0, dtype=torch.float64)
 
 
 def with_row_of_zeros(weight: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows_and_one columns"]:

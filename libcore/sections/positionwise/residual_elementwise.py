@@ -112,10 +112,12 @@ class ResidualElementwiseSection(BlockSection):
         next_basis: Basis,
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
-        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, neurons without a derivative left out."""
-        linear = (basis.from_basis @ self.residual @ next_basis.to_basis).double()
-        weight_in = (basis.from_basis @ self.weight_in).double()
-        weight_out = (self.weight_out @ next_basis.to_basis).double()
+        """`A_ij(x) = (L_ji + sum_k U_jk d_k(x) V_ki) fhat_j(x)`, neurons without a derivative left out.
+
+        Products are in the activations' dtype, sums over data in float64.
+        """
+        linear = basis.from_basis @ self.residual @ next_basis.to_basis
+        weight_in, weight_out = basis.from_basis @ self.weight_in, self.weight_out @ next_basis.to_basis
         n_positions, d_hidden = stream.example().shape[1], self.weight_in.shape[1]
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
@@ -124,7 +126,7 @@ class ResidualElementwiseSection(BlockSection):
                 features = basis.features(activation)
                 pre_activation = basis.activation(features) @ self.weight_in
                 derivative = path_derivative(pre_activation, self.activation_function, quadrature)
-                attributions.add(features.double().flatten(0, 1), derivative.double().flatten(0, 1))
+                attributions.add(features.flatten(0, 1), derivative.flatten(0, 1))
             return attributions.square_sum
 
         values = 2 * len(linear) + n_positions * (sum(self.residual.shape) + 6 * d_hidden)
