@@ -137,7 +137,7 @@ class Chain:
         return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
 
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
-        """Every node layer's activations on `inputs`.
+        """Activations on `inputs` of every node layer that a section starts from: all but the last.
 
         Held from one pass through the model as far as they fit into half of the budget, narrow layers first, which the
         chunks then do without; those of the others are computed again from the layer held before them, or from the
@@ -145,10 +145,10 @@ class Chain:
         """
         with torch.no_grad():
             examples = list(self.checked(self.activations(inputs[:1])))
-        held = self._held(inputs, examples, memory_budget)
+        held = self._held(inputs, examples[: len(self.sections)], memory_budget)
         left = memory_budget - sum(activations.numel() * activations.element_size() for activations in held.values())
         streams = []
-        for index, layer in enumerate(self.node_layers):
+        for index, layer in enumerate(self.node_layers[:-1]):
             if index in held:
                 streams.append(stream_of_held(held[index], left, partial(self.on_chunk, layer)))
             else:

@@ -159,19 +159,19 @@ def test_what_producing_a_layer_takes_does_not_shrink_when_layers_are_left_out(g
 def test_activations_are_held_as_far_as_half_of_the_budget_goes(generator: Generator) -> None:
     """Narrow layers first; chunks then do without what is taken."""
     chain, inputs = random_chain(generator), random_activation(generator, 7, 3, 4)
-    expected = list(chain.activations(inputs))
+    expected = list(chain.activations(inputs))[:-1]
     held_bytes = [activation.numel() * activation.element_size() for activation in expected]
     calls: list[int] = []
     counting = replace(chain, embed=lambda batch: calls.append(len(batch)) or batch)
     for budget, held in (
-        (2 * sum(held_bytes), {0, 1, 2, 3}),
-        (2 * sum(held_bytes) - 1, set(sorted(range(4), key=held_bytes.__getitem__)[:3])),
+        (2 * sum(held_bytes), {0, 1, 2}),
+        (2 * sum(held_bytes) - 1, set(sorted(range(3), key=held_bytes.__getitem__)[:2])),
         (2 * min(held_bytes), {held_bytes.index(min(held_bytes))}),
         (1, set()),
     ):
         streams = counting.streams(inputs, budget)
         left = budget - sum(held_bytes[index] for index in held)
-        assert [stream.memory_budget for stream in streams] == [left] * 4
+        assert [stream.memory_budget for stream in streams] == [left] * 3
         for index, (stream, activation) in enumerate(zip(streams, expected, strict=True)):
             calls.clear()
             assert largest_difference(torch.cat(list(stream.chunks(1))), activation) < 1e-14
@@ -187,8 +187,8 @@ def test_a_layer_that_is_not_held_is_computed_from_the_one_held_before_it(genera
         weight[:, -1], weight[-1, -1] = 0.0, 1.0
         return FunctionSection(lambda activation: passes.append(name) or activation @ weight)
 
-    sections = (section("first", 9, 2), section("second", 2, 9), section("third", 9, 9))
-    chain = Chain(("a", "b", "c", "d"), sections, embed=lambda inputs: inputs, last_has_constant=True)
+    sections = (section("first", 9, 2), section("second", 2, 9), section("third", 9, 9), section("last", 9, 9))
+    chain = Chain(("a", "b", "c", "d", "e"), sections, embed=lambda inputs: inputs, last_has_constant=True)
     inputs = random_activation(generator, 6, 1, 9)
     streams = chain.streams(inputs, memory_budget=2 * 6 * 2 * 8)
     expected = list(chain.activations(inputs))
