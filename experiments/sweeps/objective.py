@@ -19,6 +19,10 @@ LARGER_IS_BETTER = ("score/", "edges/hoyer/", "edges/gini/", "graph/modularity")
 """Of a metric's key, its beginning; a cross-entropy is a score that is better smaller. Fewer of all else is better."""
 
 
+FOLLOWING = {"names": {"basis"}, "signs": {"edges", "figures"}, "examples": {"basis", "figures"}}
+"""Stages that nobody asks for by name, and those that they come with."""
+
+
 def direction_of(objective: str, lower_score_is_better: bool) -> Direction:
     """Which way is better, by the metric's kind."""
     if objective.startswith("score/") and lower_score_is_better:
@@ -40,7 +44,8 @@ def metric_keys(config: RunConfig, room: Room) -> list[str]:
     """The keys of `metrics.json` that the configuration asks for; `config` has its tolerances."""
     stages, layers = config.analysis.stages, room.node_layers
     tolerances = [plain(tolerance) for tolerance in config.analysis.tolerances or ()]
-    timed = ["model", *(["statistics"] if stages != ["score"] else []), *stages]
+    timed = ["model", *(["data"] if room.reads_data else []), *(["statistics"] if stages != ["score"] else []), *stages]
+    timed += [stage for stage, of in FOLLOWING.items() if of <= set(stages)]
     keys = [f"{what}/{stage}" for what in ("time", "memory") for stage in timed]
     if "score" in stages:
         keys += ["score/train", "score/test"]

