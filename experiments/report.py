@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.start_up import collect_garbage_rarely
+from experiments.start_up import carried_out, collect_garbage_rarely
 from models.errors import UserError
 
 MOST_KEY_COLUMNS = 3
@@ -117,5 +117,10 @@ def narrow(table: Any) -> list[list[str]]:
     return [[SETTING, *texts[0][n_keys:]], *([line, *row[n_keys:]] for line, row in zip(lines, texts[1:], strict=True))]
 
 
+def command() -> None:
+    """`main` as all that the process is for."""
+    carried_out(main)
+
+
 if __name__ == "__main__":
-    main()
+    command()

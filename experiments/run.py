@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
+from experiments.start_up import carried_out as process_of
 from experiments.start_up import collect_garbage_rarely
 from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
@@ -171,7 +172,12 @@ def resume_sweep() -> None:
     os.environ[SWEEP] = str(record.folder)
 
 
-if __name__ == "__main__":
-    from experiments.run import main as main_of_module  # by its own name a job can be sent to another process
+def command() -> None:
+    """`main` as all that the process is for."""
+    process_of(main)
 
-    main_of_module()
+
+if __name__ == "__main__":
+    from experiments.run import command as command_of_module  # by its own name a job can be sent to another process
+
+    command_of_module()
