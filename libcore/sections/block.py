@@ -20,11 +20,11 @@ from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
 
 Block = TypeVar("Block", bound="BlockSection")
 
-BYTES_IN_CACHE = 48 * 2**20
-"""Working set of a chunk on a CPU: with larger ones, arrays over position pairs are written to memory and read back,
-and a Jacobian Gram of attention takes two to three times as long."""
+BYTES_IN_CACHE = 16 * 2**20
+"""Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than the products
+that they are made of; in smaller ones, what every operation takes to begin shows."""
 
-ATTRIBUTION_BYTES_IN_CACHE = 16 * 2**20
+ATTRIBUTION_BYTES_IN_CACHE = 12 * 2**20
 """Of attributions, likewise: half for what an example's output positions share, half for those taken at a time."""
 
 
@@ -129,7 +129,8 @@ class BlockSection(Section):
         positions = self.positions_of(example)
         parts = [branch.attributions(basis, next_basis, quadrature, positions) for branch in self.branches]
         n_queries, (n_in, n_out) = len(positions.queries), residual.shape
-        shared = [b.attribution_values(positions.count, n_queries, n_in) for b in self.branches]
+        n_points = len(quadrature.points)
+        shared = [b.attribution_values(positions.count, n_queries, n_in, n_points) for b in self.branches]
         beside = [b.attribution_values_per_query(positions.count, n_in) for b in self.branches]
         per_query = 2 * n_in * n_out + max(beside, default=0)
         most_bytes = stream.memory_budget if example.is_cuda else ATTRIBUTION_BYTES_IN_CACHE

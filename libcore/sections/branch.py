@@ -117,7 +117,7 @@ class Branch(Movable, ABC):
         """The branch's part of the attributions; what does not depend on the features is computed here, once."""
 
     @abstractmethod
-    def attribution_values(self, positions: int, queries: int, n_in: int) -> int:
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
         """Numbers alive per example while its attributions are computed, at any number of output positions."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 For each output position `sum_s fhat_sj (C⁺ T_h,ts)_j`, the change of every head's `z` by each input feature over all
 the positions it is read at; then `O^h` makes output features of it. Symbols as in `jacobian.py`; rows of `W` are in
-feature coordinates, `fhat` carries the weight `w`, and `r_n,sj = c_n,s (y_n,s C⁺)_j f_sj` is a rank-one term at a feature:
+feature coordinates, `fhat` carries the weight `w`, and `r_n,sj = c_n,s (y_n,s C⁺)_j f_sj` is of a rank-one term:
 
     dz_t,jd =  W_V,jd sum_s a_ts fhat_sj  +  sum_s (q_t W_K,j) fhat_sj u_ts,d  +  fhat_tj (W_Q X_t)_jd
             +  sum_n sum_s r_n,sj (a_ts v_n,sd + (q_t k_n,s) u_ts,d + δ_ts (q_n,t X_t)_d)
@@ -116,11 +116,10 @@ class AttributionPoint:
         assert self.turned_keys is not None
         n_keys, n_in = u.shape[-1], dz.shape[-1]
         group = self.weights.attention.group
-        turned_keys = self.turned_keys[..., keys.start * n_in : keys.stop * n_in]
-        for b in range(len(dz)):
-            for h in range(dz.shape[2]):
-                q_k = (q[b, :, h] @ turned_keys[b, h // group]).view(-1, n_keys, n_in)
-                dz[b, :, h] += u[b, :, h] @ q_k
+        turned_keys = self.turned_keys[..., keys.start * n_in : keys.stop * n_in].unbind(1)
+        for h, (of_q, of_u, of_dz) in enumerate(zip(q.unbind(2), u.unbind(2), dz.unbind(2), strict=True)):
+            q_k = torch.bmm(of_q, turned_keys[h // group]).view(-1, n_keys, n_in)
+            of_dz += torch.bmm(of_u.flatten(0, 1), q_k).view_as(of_dz)
 
 
 def summed(

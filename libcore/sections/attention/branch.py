@@ -42,7 +42,8 @@ class AttentionBranch(Attention, Branch):
         d_value, heads = self.W_V.shape[-1], n_points * len(self.W_Q)
         in_block = min(positions, KEYS_PER_BLOCK)
         pairs = queries * (3 * positions + 8 * in_block) * heads
-        products = (queries + positions) * heads * d_head * (4 * d_value + 4) + positions * 3 * d_in
+        products = (queries + positions) * heads * 5 * (d_head + d_value) + positions * 3 * d_in
+        products += (4 * queries + (positions if queries >= positions else 0)) * heads * d_head * d_value
         per_pair_of_heads = 3 * queries * in_block + (queries + in_block) * 8 * max(d_head, d_value)
         if self.rotary is not None:
             per_pair_of_heads += (queries + in_block) * d_head**2
@@ -53,13 +54,14 @@ class AttentionBranch(Attention, Branch):
     ) -> Attributions:
         return attention_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature, positions)
 
-    def attribution_values(self, positions: int, queries: int, n_in: int) -> int:
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
         n_heads, _, d_head = self.W_Q.shape
         d_value = self.W_V.shape[-1]
         turned = 0 if self.rotary is None else 2 * n_heads // self.group * d_head * positions * n_in
         pairs = 2 * n_heads * queries * positions
-        heads = (queries + positions) * n_heads * (d_head * (3 * d_value + 2) + 4 * d_value)
-        return turned + pairs + heads + 6 * positions * n_in
+        heads = (queries + positions) * n_heads * 4 * (d_head + d_value)
+        heads += (2 * queries + (positions if queries >= positions else 0)) * n_heads * d_head * d_value
+        return n_points * (turned + pairs + heads + 6 * positions * n_in)
 
     def attribution_values_per_query(self, positions: int, n_in: int) -> int:
         n_heads, d_value = len(self.W_Q), self.W_V.shape[-1]

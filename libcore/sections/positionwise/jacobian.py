@@ -89,7 +89,7 @@ class Positionwise(Branch):
     ) -> Attributions:
         return positionwise_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature, positions)
 
-    def attribution_values(self, positions: int, queries: int, n_in: int) -> int:
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
         return queries * (10 * self.reads.shape[1] + 4 * n_in)
 
     def attribution_values_per_query(self, positions: int, n_in: int) -> int:
