@@ -120,5 +120,5 @@ class RankOneSums:
 
     def cross(self, W_Q: Tensor, W_K: Tensor, W_V: Tensor) -> Float[Tensor, "d_in d_in"]:
         """`sum (value, key and query rows) (y psi)^T`."""
-        weights, sums = (W_Q, W_K, W_V), (self.with_queries, self.with_keys, self.with_values)
-        return sum((weight @ of).sum(0) for weight, of in zip(weights, sums, strict=True))
+        with_rows = W_Q @ self.with_queries + W_K @ self.with_keys + W_V @ self.with_values
+        return with_rows.sum(0)

@@ -94,7 +94,7 @@ class Rotary(Movable):
 
     def waves(self, positions: Int[Tensor, " position"], dtype: torch.dtype) -> Waves:
         """At these positions; once for as long as their tensor lives, since every chunk of a pass asks again."""
-        by_dtype = self.computed.get(positions, {})
+        by_dtype: dict[torch.dtype, Waves] = self.computed.get(positions) or {}
         if dtype not in by_dtype:
             angles = positions[:, None].to(self.frequencies.device) * self.frequencies
             waves = Waves(angles.cos().to(dtype), angles.sin().to(dtype))
