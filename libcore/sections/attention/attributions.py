@@ -119,7 +119,7 @@ class AttributionPoint:
         turned_keys = self.turned_keys[..., keys.start * n_in : keys.stop * n_in].unbind(1)
         for h, (of_q, of_u, of_dz) in enumerate(zip(q.unbind(2), u.unbind(2), dz.unbind(2), strict=True)):
             q_k = torch.bmm(of_q, turned_keys[h // group]).view(-1, n_keys, n_in)
-            of_dz += torch.bmm(of_u.flatten(0, 1), q_k).view_as(of_dz)
+            of_dz.add_(torch.bmm(of_u.flatten(0, 1), q_k).view_as(of_dz))
 
 
 def summed(
