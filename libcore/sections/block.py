@@ -16,13 +16,16 @@ from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
 from libcore.sections.branch import Branch, Positions
-from libcore.streams import ActivationStream, float64_zeros
+from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
 
 Block = TypeVar("Block", bound="BlockSection")
 
-BYTES_IN_CACHE = 48 * 2**20
-"""Working set of a chunk on a CPU: with larger ones, arrays over position pairs are written to memory and read back,
-and a Jacobian Gram of attention takes two to three times as long."""
+BYTES_IN_CACHE = 16 * 2**20
+"""Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than products;
+in smaller ones, what every operation takes to begin shows."""
+
+ATTRIBUTION_BYTES_IN_CACHE = 12 * 2**20
+"""Of attributions, likewise: half for what an example's output positions share, half for those taken at a time."""
 
 
 class BlockSection(Section):
@@ -96,9 +99,10 @@ class BlockSection(Section):
             sums = [branch.jacobian_sums(next_basis, quadrature) for branch in self.branches]
             total, count = float64_zeros(len(residual), len(residual), like=residual), 0
             for activation in chunks:
-                dense = [branch.add(activation.double(), positions) for branch in sums]
-                for one, other in combinations(dense, 2):
-                    total += torch.einsum("nik,njk->ij", one(), other())
+                with torch.no_grad():
+                    dense = [branch.add(activation.double(), positions) for branch in sums]
+                    for one, other in combinations(dense, 2):
+                        total += torch.einsum("nik,njk->ij", one(), other())
                 count += len(activation)
             for branch in sums:
                 total += residual @ branch.transfer().T
@@ -121,22 +125,36 @@ class BlockSection(Section):
         """Branches' attributions add up before they are squared (eq. 7-8)."""
         basis, next_basis = basis.double(), next_basis.double()
         residual = basis.from_basis @ self.residual.double() @ next_basis.to_basis
-        parts = [branch.attributions(basis, next_basis, quadrature) for branch in self.branches]
         example = stream.example()
         positions = self.positions_of(example)
+        parts = [branch.attributions(basis, next_basis, quadrature, positions) for branch in self.branches]
         n_queries, (n_in, n_out) = len(positions.queries), residual.shape
-        in_branches = [b.attribution_values(positions.count, n_queries, n_in, n_out) for b in self.branches]
-        values = 2 * example.numel() + n_queries * n_in * n_out * 3 + max(in_branches, default=0)
+        n_points = len(quadrature.points)
+        shared = [b.attribution_values(positions.count, n_queries, n_in, n_points) for b in self.branches]
+        beside = [b.attribution_values_per_query(positions.count, n_in) for b in self.branches]
+        per_query = 2 * n_in * n_out + max(beside, default=0)
+        most_bytes = stream.memory_budget if example.is_cuda else ATTRIBUTION_BYTES_IN_CACHE
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
             square_sum = float64_zeros(n_in, n_out, like=residual)
+            attribution: Tensor | None = None  # one for all rows: fresh memory costs more than what is written to it
+            budget = min(stream.memory_budget // torch.get_num_threads(), most_bytes) // 2
             for activation in chunks:
                 features = basis.features(activation.double())
-                attribution = features[:, positions.queries, :, None] * residual
-                for part in parts:
-                    attribution += part(features, positions)
-                square_sum += attribution.square_().sum((0, 1))
+                added = [part(features) for part in parts]
+                at_queries = positions.at_queries(features)
+                size = rows_per_chunk(len(features) * per_query, budget)
+                for start in range(0, n_queries, size):
+                    rows = slice(start, min(start + size, n_queries))
+                    shape = (*at_queries[:, rows].shape, n_out)
+                    if attribution is None or attribution.shape != shape:
+                        attribution = residual.new_empty(shape)
+                    torch.mul(at_queries[:, rows, :, None], residual, out=attribution)
+                    for add in added:
+                        add(attribution, rows)
+                    square_sum += attribution.square_().sum((0, 1))
             return square_sum
 
-        shares = map_shares(stream, values, BYTES_IN_CACHE, square_sum_of)
+        values = 2 * (2 * example.numel() + sum(shared) + per_query)
+        shares = map_shares(stream, values, most_bytes, square_sum_of)
         return torch.stack(shares).sum(0).T / (stream.n_examples * positions.count)

@@ -68,9 +68,12 @@ class JacobianSums(ABC):
         """`sum J_tt` over inputs and output positions."""
 
 
-Attributions = Callable[[Tensor, Positions], Tensor]
-"""`features [batch, position, feature_in] -> sum_s dfhat_t,i / dfhat_s,j fhat_s,j`, [batch, query, feature_in,
-feature_out], the derivative averaged along the path from zero (METHOD.md eq. 7), float64."""
+AddAttributions = Callable[[Tensor, slice], None]
+"""`attribution [batch, some, feature_in, feature_out], rows` -> adds what is at these rows of the output positions."""
+
+Attributions = Callable[[Tensor], AddAttributions]
+"""`features [batch, position, feature_in] -> sum_s dfhat_t,i / dfhat_s,j fhat_s,j`, the derivative averaged along the
+path from zero (METHOD.md eq. 7), float64: what the output positions share is computed here, the rest row by row."""
 
 
 class Branch(Movable, ABC):
@@ -109,9 +112,14 @@ class Branch(Movable, ABC):
         basis: Basis,
         next_basis: Basis,
         quadrature: Quadrature,
+        positions: Positions,
     ) -> Attributions:
-        """The branch's part of the attributions."""
+        """The branch's part of the attributions; what does not depend on the features is computed here, once."""
 
     @abstractmethod
-    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
-        """Numbers alive per example while its attributions are computed, beside the attributions."""
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
+        """Numbers alive per example while its attributions are computed, at any number of output positions."""
+
+    @abstractmethod
+    def attribution_values_per_query(self, positions: int, n_in: int) -> int:
+        """Numbers alive beside those, and beside the attributions, for every output position taken at a time."""

@@ -25,7 +25,10 @@ from transformer_blocks import (
 
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import AttentionBranch, BlockSection, Normalisation
+from libcore.sections import block as block_module
 from libcore.sections.attention import attention as attention_module
+from libcore.sections.attention import gram as gram_module
+from libcore.sections.attention import pairs as pairs_module
 from libcore.sections.branch import Positions
 
 POSITIONS = 5
@@ -158,10 +161,40 @@ def test_one_position_is_enough(generator: Generator) -> None:
 def test_pairs_without_attention_are_left_out(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_module, "KEYS_PER_BLOCK", 2)
     positions = Positions.of(8, None, torch.device("cpu"))
-    pairs = [(len(q), len(k)) for q, k in attention_branch(generator).key_blocks(positions)]
-    assert pairs == [(8, 2), (6, 2), (4, 2), (2, 2)]
+    blocks = list(attention_branch(generator).key_blocks(positions))
+    assert blocks == [(slice(start, 8), slice(start, start + 2)) for start in (0, 2, 4, 6)]
     windowed = attention_branch(generator, window=2).key_blocks(positions)
-    assert [queries.tolist() for queries, _ in windowed] == [[0, 1, 2], [2, 3, 4], [4, 5, 6], [6, 7]]
+    assert [queries for queries, _ in windowed] == [slice(0, 3), slice(2, 5), slice(4, 7), slice(6, 8)]
+    scattered = Positions.of(8, (7, 1, 3), torch.device("cpu"))
+    of_scattered = [queries for queries, _ in attention_branch(generator).key_blocks(scattered)]
+    assert torch.equal(torch.arange(3)[of_scattered[0]], torch.arange(3))
+    assert torch.equal(torch.arange(3)[of_scattered[1]], torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if "attention" in name or "parallel" in name])
+def test_pairs_of_heads_at_a_time_change_no_number(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    section, activation = BLOCKS[name](generator), random_activation(generator, 2, POSITIONS, D)
+    next_basis, (quadrature, _) = basis_of(random(generator, D, 4)), RULES["trapezoidal"]
+    together = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
+    monkeypatch.setattr(pairs_module, "VALUES_IN_CACHE", 1)
+    monkeypatch.setattr(gram_module, "VALUES_IN_CACHE", 1)
+    apart = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
+    assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["attention, read at some positions", "parallel, rotary, gated, RMSNorm"])
+def test_output_positions_at_a_time_change_no_number(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    section, activation = BLOCKS[name](generator), random_activation(generator, 3, POSITIONS, D)
+    bases = (basis_of(random(generator, D, 4)), basis_of(random(generator, D, 4)), RULES["gradient"][0])
+    together = section.closed_form_edges(stream_of(activation), *bases)
+    for n_bytes in (1, 6_000):
+        monkeypatch.setattr(block_module, "ATTRIBUTION_BYTES_IN_CACHE", n_bytes)
+        apart = section.closed_form_edges(stream_of(activation), *bases)
+        assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())
 
 
 def test_float32_blocks_have_float64_closed_forms(generator: Generator) -> None:

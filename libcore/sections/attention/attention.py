@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from libcore.sections.attention.rotary import Rotary
+from libcore.sections.attention.rotary import Rotary, Waves
 from libcore.sections.base import Movable
 from libcore.sections.branch import Positions
 from libcore.sections.normalisation import Normalisation, check_width
 
-KEYS_PER_BLOCK = 32
+KEYS_PER_BLOCK = 64
 """Keys whose pairs are treated together: few enough to leave out most pairs without attention, enough for a product."""
 
 
@@ -61,8 +61,8 @@ class Attention(Movable):
         check_width(normalisation, W_Q)
         if len(W_Q) % len(W_K):
             raise ValueError(f"{len(W_Q)} heads on {len(W_K)} key-value heads; expected a multiple")
-        group = len(W_Q) // len(W_K)
-        weights = (W_Q, W_K.repeat_interleave(group, 0), W_V.repeat_interleave(group, 0))
+        self.group = len(W_Q) // len(W_K)
+        weights = (W_Q, W_K.repeat_interleave(self.group, 0), W_V.repeat_interleave(self.group, 0))
         if normalisation is not None:
             weights = tuple(normalisation.fold(weight) for weight in weights)
         self.W_Q, self.W_K, self.W_V = weights
@@ -73,20 +73,12 @@ class Attention(Movable):
         self.window = window
         self.causal = causal
 
-    def turn(self, heads: Float[Tensor, "*batch position d_head"], positions: Tensor) -> Tensor:
-        """By rotary positions, where there are any."""
-        return heads if self.rotary is None else self.rotary.turn(heads, positions)
-
-    def turned_back_by_keys(
-        self,
-        q: Float[Tensor, "*batch query d_head"],
-        pairs: Float[Tensor, "*batch query key"],
-        positions: Positions,
-    ) -> Float[Tensor, "*batch query d_head"]:
-        """`sum_s pairs_ts q_t`, each time turned back by the key's position."""
-        if self.rotary is None:
-            return q * pairs.sum(-1, keepdim=True)
-        return self.rotary.turned_back_by_keys(q, pairs, positions.keys)
+    def waves(self, positions: Int[Tensor, " position"], like: Tensor) -> Waves:
+        """What turns queries and keys at these positions: nothing where positions are not rotary."""
+        if self.rotary is not None:
+            return self.rotary.waves(positions, like.dtype)
+        none = like.new_zeros(len(positions), 0)
+        return Waves(none, none)
 
     def attends(self, positions: Positions) -> Bool[Tensor, "query key"]:
         """Keys that a query attends to."""
@@ -98,26 +90,37 @@ class Attention(Movable):
             attends &= key > query - self.window
         return attends
 
-    def key_blocks(self, positions: Positions) -> Iterator[tuple[Tensor, Tensor]]:
+    def key_blocks(self, positions: Positions) -> Iterator[tuple[slice | Tensor, slice]]:
         """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
 
         Half of all pairs are none, where attention is causal; with a window, most are.
         """
         attends = self.attends(positions)
-        for keys in torch.arange(positions.count, device=attends.device).split(KEYS_PER_BLOCK):
+        for start in range(0, positions.count, KEYS_PER_BLOCK):
+            keys = slice(start, min(start + KEYS_PER_BLOCK, positions.count))
             queries = torch.nonzero(attends[:, keys].any(1)).flatten()
             if len(queries):
-                yield queries, keys
+                first, last = int(queries[0]), int(queries[-1])
+                in_a_row = last - first == len(queries) - 1
+                yield slice(first, last + 1) if in_a_row else queries, keys
 
     def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
-        """Queries at the output positions, keys and values at all positions."""
+        """Queries at the output positions, keys and values at all positions; the latter of every key-value head."""
         read = activation if self.normalisation is None else self.normalisation(activation)
-        q = self.turn(split_heads(read[:, positions.queries], self.W_Q), positions.queries)
-        return q, self.turn(split_heads(read, self.W_K), positions.keys), split_heads(read, self.W_V)
+        q = split_heads(positions.at_queries(read), self.W_Q)
+        k, v = (split_heads(read, weight[:: self.group]) for weight in (self.W_K, self.W_V))
+        return self.waves(positions.queries, q).turn(q), self.waves(positions.keys, k).turn(k), v
+
+    def for_heads(
+        self, of_key_values: Float[Tensor, "batch key_value_head position n"]
+    ) -> Float[Tensor, "batch head position n"]:
+        """What heads that share keys or values share."""
+        return of_key_values if self.group == 1 else of_key_values.repeat_interleave(self.group, 1)
 
     def pattern(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Pattern:
         """Queries, keys and values, and how much each position attends to each."""
         q, k, v = self.project(activation, positions)
+        k, v = self.for_heads(k), self.for_heads(v)
         scores = (q / self.scale) @ k.transpose(-1, -2)
         a = scores.masked_fill(~self.attends(positions), -torch.inf).softmax(-1)
         return Pattern(q, k, v, a)
@@ -129,6 +132,7 @@ class Attention(Movable):
         else:
             # Three times as fast, but its derivative cannot be batched over output features.
             q, k, v = self.project(activation, positions)
+            k, v = self.for_heads(k), self.for_heads(v)
             z = scaled_dot_product_attention(q, k, v, self.attends(positions), scale=1 / self.scale)
         return z.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
 

@@ -1,7 +1,14 @@
 """An attention branch's part of the attributions: eq. 10 into eq. 7, before they are squared.
 
-For each output position, `sum_s fhat_s,j (C⁺ T_h,ts)_j`, the change of every head's `z` by each input feature over all
-the positions it is read at; `O^h` then makes output features of it. Symbols as in `jacobian.py`.
+For each output position `sum_s fhat_sj (C⁺ T_h,ts)_j`, the change of every head's `z` by each input feature over all
+the positions it is read at; then `O^h` makes output features of it. Symbols as in `jacobian.py`; rows of `W` are in
+feature coordinates, `fhat` carries the weight `w`, and `r_n,sj = c_n,s (y_n,s C⁺)_j f_sj` is of a rank-one term:
+
+    dz_t,jd =  W_V,jd sum_s a_ts fhat_sj  +  sum_s (q_t W_K,j) fhat_sj u_ts,d  +  fhat_tj (W_Q X_t)_jd
+            +  sum_n sum_s r_n,sj (a_ts v_n,sd + (q_t k_n,s) u_ts,d + δ_ts (q_n,t X_t)_d)
+
+Every sum over `s` is a product with a matrix of keys by features, for all heads at once; but with rotary positions
+`q_t W_K,j` is another number for every key.
 """
 
 from __future__ import annotations
@@ -13,95 +20,123 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
-from libcore.sections.attention.jacobian import AttentionParts, parts_at_point
-from libcore.sections.branch import Attributions, Positions
+from libcore.sections.attention.jacobian import parts_at_point
+from libcore.sections.branch import AddAttributions, Attributions, Positions
 
 
 def attention_attributions(
-    attention: Attention, basis: Basis, next_basis: Basis, quadrature: Quadrature
+    attention: Attention, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
 ) -> Attributions:
     """Sum over the path's points: attributions are linear in the Jacobian."""
-    weights = tuple(basis.from_basis @ weight for weight in (attention.W_Q, attention.W_K, attention.W_V))
-    O = attention.W_O @ next_basis.to_basis  # noqa: E741 - the page's symbol
+    weights = AttributionWeights(attention, basis, positions)
+    O = (attention.W_O @ next_basis.to_basis).flatten(0, 1)  # noqa: E741 - the page's symbol
+    attends = attention.attends(positions)
 
-    def attributions(features: Tensor, positions: Positions) -> Tensor:
-        activation = basis.activation(features)
-        total: Tensor | None = None
-        for alpha, weight in quadrature:
-            parts = parts_at_point(attention, activation, positions, alpha, weight)
-            heads = [HeadAttribution(h, attention, parts, features, basis, weights) for h in range(len(O))]
-            dz = torch.cat([head.dz(positions) for head in heads], dim=-1)
-            at_point = dz @ O.flatten(0, 1)
-            total = at_point if total is None else total.add_(at_point)
-        assert total is not None
-        return total
+    def attributions(features: Tensor) -> AddAttributions:
+        points = [AttributionPoint(weights, features, *point) for point in quadrature]
+
+        def add(attribution: Float[Tensor, "batch some feature_in feature_out"], rows: slice) -> None:
+            keys = range_of(attends[rows].any(0))
+            dz = sum_of([point.dz(rows, keys) for point in points]).flatten(0, 1)
+            attribution.flatten(0, 1).baddbmm_(dz.flatten(1, 2).mT, O.expand(len(dz), -1, -1))
+
+        return add
 
     return attributions
 
 
-class HeadAttribution:
-    """One head's `sum_s fhat_sj (dz_t / dfhat_sj)`: through its values, keys and query, and along rank-one terms."""
+class AttributionWeights:
+    """Weights in feature coordinates, `[head, d_head, feature_in]`; with rotary positions, key weights by position."""
+
+    def __init__(self, attention: Attention, basis: Basis, positions: Positions) -> None:
+        self.attention, self.basis, self.positions = attention, basis, positions
+        self.own_keys = positions.own()[1]
+        self.Q, self.K, self.V = (
+            (basis.from_basis @ weight).mT.contiguous() for weight in (attention.W_Q, attention.W_K, attention.W_V)
+        )
+        self.turned_K: Float[Tensor, "key_value_head d_head key feature_in"] | None = None
+        if attention.rotary is not None:
+            by_position = self.K[:: attention.group, :, None].repeat(1, 1, positions.count, 1)
+            self.turned_K = attention.waves(positions.keys, by_position).turn_columns(by_position)
+
+
+class AttributionPoint:
+    """One point of the path on one chunk of inputs."""
 
     def __init__(
-        self,
-        h: int,
-        attention: Attention,
-        parts: AttentionParts,
-        features: Float[Tensor, "batch key feature_in"],
-        basis: Basis,
-        weights: tuple[Tensor, ...],
+        self, weights: AttributionWeights, features: Float[Tensor, "batch key feature_in"], alpha: float, weight: float
     ) -> None:
-        self.attention = attention
-        self.W_Q, self.W_K, self.W_V = (weight[h] for weight in weights)
-        self.a, self.q, self.v, self.z, self.X = (p[:, h] for p in (parts.a, parts.q, parts.v, parts.z, parts.X))
-        self.fhat = features * parts.w[:, h, :, None]
-        self.terms = [(term.q[:, h], term.k[:, h], term.v[:, h]) for term in parts.terms]
-        self.along = [(term.y @ basis.from_basis.T) * features * term.c[:, h, :, None] for term in parts.terms]
+        self.weights, self.scale = weights, weights.attention.scale
+        positions, basis = weights.positions, weights.basis
+        parts = parts_at_point(weights.attention, basis.activation(features), positions, alpha, weight)
+        # The weights and coefficients are functions of the activation alone, so the same for all heads.
+        self.fhat = features * parts.w[0, ..., None]
+        self.own_fhat = positions.at_queries(self.fhat)
+        self.along = [features * (term.y @ basis.from_basis.T) * term.c[0, ..., None] for term in parts.terms]
+        self.terms = parts.terms
+        self.a = parts.a.permute(1, 2, 0, 3)
+        self.z, self.q = (part.permute(1, 2, 0, 3).contiguous() for part in (parts.z, parts.q))
+        self.v = parts.v.permute(1, 0, 3, 2).contiguous()
+        self.X = parts.X.permute(0, 1, 2, 4, 3)
+        self.own_q_X = [(term.q[..., None, :] @ parts.X).squeeze(-2).permute(1, 2, 0, 3) for term in parts.terms]
+        self.turned_keys = None
+        if weights.turned_K is not None:
+            self.turned_keys = (weights.turned_K * self.fhat[:, None, None]).flatten(-2)
 
-    def dz(self, positions: Positions) -> Float[Tensor, "batch query feature_in d_value"]:
-        """At every output position."""
-        dz = self._through_own_query(positions)
-        if self.attention.rotary is None:
-            sum_fhat, sum_fhat_v = self._weighted_by(self.a, self.fhat)
-            q_W_K = (self.q @ self.W_K.T / self.attention.scale)[..., None]
-            dz += sum_fhat[..., None] * self.W_V + q_W_K * (sum_fhat_v - sum_fhat[..., None] * self.z[:, :, None])
+    def dz(self, rows: slice, keys: slice) -> Float[Tensor, "batch some head d_value feature_in"]:
+        """At some output positions, which attend to no others than these keys."""
+        a, z, q = self.a[:, rows, :, keys].contiguous(), self.z[:, rows], self.q[:, rows]
+        fhat = self.fhat[:, keys]
+        u = (self.v[:, None, ..., keys] - z[..., None]).mul_(a[..., None, :]).div_(self.scale)
+        dz = self._through_own_query(rows)
+        dz.addcmul_(summed(a, fhat)[..., None, :], self.weights.V)
+        if self.turned_keys is None:
+            q_W_K = torch.einsum("bthe,hej->bthj", q, self.weights.K)
+            dz.addcmul_(summed(u.flatten(2, 3), fhat).view_as(dz), q_W_K[..., None, :])
         else:
-            dz += (self.a @ self.fhat)[..., None] * self.W_V
-            for queries, keys in self.attention.key_blocks(positions):
-                dz[:, queries] += self._through_turned_keys(queries, keys, positions)
-        for (_, k, v), along in zip(self.terms, self.along, strict=True):
-            a_q_k = self.a * (self.q @ k.transpose(-1, -2)) / self.attention.scale
-            sum_along, sum_along_v = self._weighted_by(a_q_k, along)
-            dz += sum_along_v - sum_along[..., None] * self.z[:, :, None]
-            dz += (self.a @ outer(along, v)).unflatten(-1, dz.shape[2:])
+            self._add_turned_keys(dz, q, u, keys)
+        for n, (term, along) in enumerate(zip(self.terms, self.along, strict=True)):
+            q_k = torch.einsum("bthe,hbse->bths", q, term.k[:, :, keys])
+            through = u * q_k[..., None, :]
+            through.addcmul_(a[..., None, :], term.v[:, :, keys].permute(1, 0, 3, 2)[:, None])
+            some = torch.arange(through.shape[1], device=through.device)
+            through[:, some, ..., self.weights.own_keys[rows] - keys.start] += self.own_q_X[n][:, rows].transpose(0, 1)
+            dz.view(len(dz), -1, dz.shape[-1]).baddbmm_(through.flatten(1, 3), along[:, keys])
         return dz
 
-    def _weighted_by(self, pairs: Tensor, fhat: Tensor) -> tuple[Tensor, Tensor]:
-        """`sum_s pairs_ts fhat_sj`, and the same times `v_s`."""
-        with_v = (pairs @ outer(fhat, self.v)).unflatten(-1, (fhat.shape[-1], -1))
-        return pairs @ fhat, with_v
-
-    def _through_turned_keys(self, queries: Tensor, keys: Tensor, positions: Positions) -> Tensor:
-        """Through keys whose positions turn them, so that each pair of positions has its own product with a query."""
-        k = self.attention.turn((self.fhat[:, keys, :, None] * self.W_K).transpose(1, 2), positions.keys[keys])
-        q_k = (self.q[:, queries] @ k.flatten(1, 2).transpose(-1, -2)).unflatten(-1, k.shape[1:3])
-        a = self.a[:, queries[:, None], keys, None] / self.attention.scale
-        u = a * (self.v[:, None, keys] - self.z[:, queries, None])
-        return q_k @ u
-
-    def _through_own_query(self, positions: Positions) -> Tensor:
+    def _through_own_query(self, rows: slice) -> Float[Tensor, "batch some head d_value feature_in"]:
         """An output position's own features, through its query."""
-        row, column = positions.own()
-        assert len(row) == len(positions.queries)
-        dz = torch.einsum("btj,je,bted->btjd", self.fhat[:, column], self.W_Q, self.X)
-        for (q, _, _), along in zip(self.terms, self.along, strict=True):
-            q_X = torch.einsum("bte,bted->btd", q, self.X)
-            dz += along[:, column, :, None] * q_X[:, :, None, :]
-        return dz
+        X = self.X[:, :, rows]
+        W_Q_X = (X.flatten(1, 3) @ self.weights.Q).unflatten(1, X.shape[1:4])
+        W_Q_X = W_Q_X.permute(1, 2, 0, 3, 4)
+        return torch.mul(W_Q_X, self.own_fhat[:, rows, None, None], out=W_Q_X.new_empty(W_Q_X.shape))
+
+    def _add_turned_keys(self, dz: Tensor, q: Tensor, u: Tensor, keys: slice) -> None:
+        """Through keys whose positions turn them, so that each pair of positions has its own product with a query."""
+        assert self.turned_keys is not None
+        n_keys, n_in = u.shape[-1], dz.shape[-1]
+        group = self.weights.attention.group
+        turned_keys = self.turned_keys[..., keys.start * n_in : keys.stop * n_in].unbind(1)
+        for h, (of_q, of_u, of_dz) in enumerate(zip(q.unbind(2), u.unbind(2), dz.unbind(2), strict=True)):
+            q_k = torch.bmm(of_q, turned_keys[h // group]).view(-1, n_keys, n_in)
+            of_dz.add_(torch.bmm(of_u.flatten(0, 1), q_k).view_as(of_dz))
 
 
-def outer(
-    fhat: Float[Tensor, "batch key feature_in"], v: Float[Tensor, "batch key d_value"]
-) -> Float[Tensor, "batch key feature_in_d_value"]:
-    """Every feature with every value coordinate, at the same position."""
-    return (fhat[..., None] * v[:, :, None, :]).flatten(2)
+def summed(
+    pairs: Float[Tensor, "batch query n key"], fhat: Float[Tensor, "batch key feature_in"]
+) -> Float[Tensor, "batch query n feature_in"]:
+    """Over keys, all of an example's in one product."""
+    return (pairs.flatten(1, 2) @ fhat).unflatten(1, pairs.shape[1:3])
+
+
+def range_of(attended: Tensor) -> slice:
+    """From the first to the last key that is attended to."""
+    keys = torch.nonzero(attended).flatten()
+    return slice(int(keys[0]), int(keys[-1]) + 1)
+
+
+def sum_of(terms: list[Tensor]) -> Tensor:
+    """Into the first of them."""
+    for term in terms[1:]:
+        terms[0].add_(term)
+    return terms[0]

@@ -12,7 +12,8 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import KEYS_PER_BLOCK, Attention
 from libcore.sections.attention.attributions import attention_attributions
 from libcore.sections.attention.gram import AttentionJacobianSums
-from libcore.sections.branch import Attributions, Branch, JacobianSums
+from libcore.sections.attention.pairs import VALUES_IN_CACHE
+from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
 
 
 class AttentionBranch(Attention, Branch):
@@ -37,19 +38,32 @@ class AttentionBranch(Attention, Branch):
         return AttentionJacobianSums(self.to(dtype=torch.float64), next_basis.double(), quadrature)
 
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
-        n_heads, d_in, d_head = self.W_Q.shape
-        d_value, heads = self.W_V.shape[-1], n_points * n_heads
-        rank = min(n_out, n_heads * d_value)
-        pairs = queries * min(positions, KEYS_PER_BLOCK) * (6 * heads + 4 * rank) + 2 * queries * positions * heads
-        products = (queries + positions) * heads * (d_head * (d_head + 2 * d_value) + 3 * rank)
-        products += queries * heads**2 * d_head * d_value
-        return pairs + products + positions * 3 * d_in
+        _, d_in, d_head = self.W_Q.shape
+        d_value, heads = self.W_V.shape[-1], n_points * len(self.W_Q)
+        in_block = min(positions, KEYS_PER_BLOCK)
+        pairs = queries * (3 * positions + 8 * in_block) * heads
+        products = (queries + positions) * heads * 5 * (d_head + d_value) + positions * 3 * d_in
+        products += (4 * queries + (positions if queries >= positions else 0)) * heads * d_head * d_value
+        per_pair_of_heads = 3 * queries * in_block + (queries + in_block) * 8 * max(d_head, d_value)
+        if self.rotary is not None:
+            per_pair_of_heads += (queries + in_block) * d_head**2
+        return pairs + products + min(heads**2 * per_pair_of_heads, VALUES_IN_CACHE)
 
-    def attributions(self, basis: Basis, next_basis: Basis, quadrature: Quadrature) -> Attributions:
-        return attention_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature)
+    def attributions(
+        self, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
+    ) -> Attributions:
+        return attention_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature, positions)
 
-    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
         n_heads, _, d_head = self.W_Q.shape
         d_value = self.W_V.shape[-1]
-        per_head = positions * n_in * (d_head + d_value) + 2 * queries * positions * n_in + queries * n_in * d_value
-        return 2 * per_head + queries * n_in * (n_heads * d_value + n_out) + 4 * n_heads * queries * positions
+        turned = 0 if self.rotary is None else 2 * n_heads // self.group * d_head * positions * n_in
+        pairs = 2 * n_heads * queries * positions
+        heads = (queries + positions) * n_heads * 4 * (d_head + d_value)
+        heads += (2 * queries + (positions if queries >= positions else 0)) * n_heads * d_head * d_value
+        return n_points * (turned + pairs + heads + 6 * positions * n_in)
+
+    def attribution_values_per_query(self, positions: int, n_in: int) -> int:
+        n_heads, d_value = len(self.W_Q), self.W_V.shape[-1]
+        q_k = 0 if self.rotary is None else positions * n_in
+        return 3 * n_heads * d_value * n_in + n_heads * positions * (2 * d_value + 2) + q_k

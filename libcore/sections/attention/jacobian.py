@@ -25,6 +25,7 @@ from torch import Tensor
 
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention, split_heads
+from libcore.sections.attention.rotary import Waves
 from libcore.sections.branch import Positions
 from libcore.sections.normalisation import Normalisation, padded, unit_like
 
@@ -34,60 +35,51 @@ class RankOneTerm:
     """One rank-one term `n`: its direction `y`, its coefficient `c`, and what queries, keys and values read there."""
 
     y: Float[Tensor, "batch key d_in"]
-    c: Float[Tensor, "batch head key"]
-    q: Float[Tensor, "batch head query d_head"]
-    k: Float[Tensor, "batch head key d_head"]
-    v: Float[Tensor, "batch head key d_value"]
-
-    def between(self, queries: Tensor, keys: Tensor) -> RankOneTerm:
-        """What concerns these queries and keys only."""
-        return RankOneTerm(
-            self.y[:, keys], self.c[:, :, keys], self.q[:, :, queries], self.k[:, :, keys], self.v[:, :, keys]
-        )
+    c: Float[Tensor, "head batch key"]
+    q: Float[Tensor, "head batch query d_head"]
+    k: Float[Tensor, "head batch key d_head"]
+    v: Float[Tensor, "head batch key d_value"]
 
 
 @dataclass(frozen=True)
 class AttentionParts:
     """The parts on one chunk, float64; the heads at all points of the path stand side by side, point by point.
 
-    `q` and `k` are turned by their own positions; so are the rank-one terms' keys.
+    `q` and `k` are turned by their own positions; so are the rank-one terms' keys. Heads come first, so that what two
+    of them share is a product of contiguous arrays.
     """
 
-    a: Float[Tensor, "batch head query key"]
-    w: Float[Tensor, "batch head key"]
-    q: Float[Tensor, "batch head query d_head"]
-    k: Float[Tensor, "batch head key d_head"]
-    v: Float[Tensor, "batch head key d_value"]
-    z: Float[Tensor, "batch head query d_value"]
-    X: Float[Tensor, "batch head query d_head d_value"]
+    a: Float[Tensor, "head batch query key"]
+    w: Float[Tensor, "head batch key"]
+    q: Float[Tensor, "head batch query d_head"]
+    k: Float[Tensor, "head batch key d_head"]
+    v: Float[Tensor, "head batch key d_value"]
+    z: Float[Tensor, "head batch query d_value"]
+    X: Float[Tensor, "head batch query d_head d_value"]
     terms: tuple[RankOneTerm, ...]
-
-    def between(self, queries: Tensor, keys: Tensor) -> AttentionParts:
-        """What concerns these queries and keys only."""
-        return AttentionParts(
-            self.a[:, :, queries[:, None], keys],
-            self.w[:, :, keys],
-            self.q[:, :, queries],
-            self.k[:, :, keys],
-            self.v[:, :, keys],
-            self.z[:, :, queries],
-            self.X[:, :, queries],
-            tuple(term.between(queries, keys) for term in self.terms),
-        )
 
 
 class OwnPosition:
-    """The parts where a position reads itself, `s = t`, times the weight `w`; `q` turned back by its own position."""
+    """The parts where a position reads itself, `s = t`; `q` turned back by its own position.
+
+    Attributes:
+        row, column: of queries and of keys.
+        a: with the weight `w`.
+        u: likewise.
+        X: likewise.
+    """
 
     def __init__(self, parts: AttentionParts, positions: Positions, attention: Attention) -> None:
-        row, column = positions.own()
-        w = parts.w[:, :, column].transpose(1, 2)
-        v, z = parts.v[:, :, column].transpose(1, 2), parts.z.transpose(1, 2)
-        q = attention.turn(parts.q, -positions.queries).transpose(1, 2)
-        self.a: Float[Tensor, "batch query head"] = parts.a[:, :, row, column].transpose(1, 2) * w
-        self.q: Float[Tensor, "batch query head d_head"] = q
-        self.u: Float[Tensor, "batch query head d_value"] = self.a[..., None] * (v - z) / attention.scale
-        self.X: Float[Tensor, "batch query head d_head d_value"] = parts.X.transpose(1, 2) * w[..., None, None]
+        self.row, self.column = positions.own()
+        assert len(self.row) == len(positions.queries)
+        w = parts.w[:, :, self.column]
+        self.a: Float[Tensor, "head batch query"] = parts.a[:, :, self.row, self.column] * w
+        self.q: Float[Tensor, "head batch query d_head"] = attention.waves(positions.queries, parts.q).turn_back(
+            parts.q
+        )
+        v = parts.v[:, :, self.column]
+        self.u: Float[Tensor, "head batch query d_value"] = self.a[..., None] * (v - parts.z) / attention.scale
+        self.X: Float[Tensor, "head batch query d_head d_value"] = parts.X * w[..., None, None]
 
 
 def attention_parts(
@@ -109,7 +101,7 @@ def attention_parts(
 
 def side_by_side(at_points: Sequence[AttentionParts] | Sequence[RankOneTerm], *fields: str) -> dict[str, Tensor]:
     """Fields by name, the points' heads in one dimension."""
-    return {name: torch.cat([getattr(parts, name) for parts in at_points], 1) for name in fields}
+    return {name: torch.cat([getattr(parts, name) for parts in at_points]) for name in fields}
 
 
 def parts_at_point(
@@ -117,22 +109,35 @@ def parts_at_point(
 ) -> AttentionParts:
     """The parts at `alpha * activation`, times the point's weight."""
     pattern = attention.pattern(alpha * activation, positions)
-    a, k, v = pattern.a, pattern.k, pattern.v
+    a, q, k, v = (part.transpose(0, 1).contiguous() for part in (pattern.a, pattern.q, pattern.k, pattern.v))
     z = a @ v
-    # sum_s a k_s^T (v_s - z) = sum_s a k_s^T v_s - (sum_s a k_s)^T z
-    keys_with_values = (k[..., :, None] * v[..., None, :]).flatten(-2)
-    sum_k_v = (a @ keys_with_values).unflatten(-1, (k.shape[-1], -1))
-    X = (sum_k_v - (a @ k)[..., None] * z[..., None, :]) / attention.scale
-    X = attention.turn(X.transpose(-1, -2).transpose(-3, -2), -positions.queries).transpose(-3, -2).transpose(-1, -2)
+    X = keys_and_values_read(a, k, v, z, attention.waves(positions.queries, q)) / attention.scale
     n_heads = len(attention.W_Q)
     if attention.normalisation is None:
-        w, terms = activation.new_full((len(activation), n_heads, positions.count), weight), ()
+        w, terms = activation.new_full((n_heads, len(activation), positions.count), weight), ()
     else:
-        inverse_scale = attention.normalisation.inverse_scale(alpha * activation).transpose(1, 2)
-        w = (weight * inverse_scale).expand(-1, n_heads, -1)
-        inverse_scale = inverse_scale.expand(-1, n_heads, -1)
+        inverse_scale = attention.normalisation.inverse_scale(alpha * activation).squeeze(-1)
+        w = (weight * inverse_scale).expand(n_heads, -1, -1)
+        inverse_scale = inverse_scale.expand(n_heads, -1, -1)
         terms = rank_one_terms(attention, attention.normalisation, activation, positions, inverse_scale, alpha, weight)
-    return AttentionParts(a, w, pattern.q, k, v, z, X, terms)
+    return AttentionParts(a, w, q, k, v, z, X, terms)
+
+
+def keys_and_values_read(
+    a: Float[Tensor, "head batch query key"],
+    k: Float[Tensor, "head batch key d_head"],
+    v: Float[Tensor, "head batch key d_value"],
+    z: Float[Tensor, "head batch query d_value"],
+    waves: Waves,
+) -> Float[Tensor, "head batch query d_head d_value"]:
+    """`sum_s a_ts k_s^T (v_s - z_t)`, keys turned back by the query's position."""
+    if a.shape[2] < k.shape[2]:
+        a_k = waves.turn_back((a[..., None] * k[:, :, None]).transpose(2, 3)).transpose(2, 3)
+        return a_k.mT @ (v[:, :, None] - z[..., None, :])
+    with_v = (k[..., None] * v[..., None, :]).flatten(-2)
+    sum_k_v, sum_k = (a @ torch.cat([with_v, k], -1)).split((with_v.shape[-1], k.shape[-1]), dim=-1)
+    read = sum_k_v.unflatten(-1, (k.shape[-1], -1)) - sum_k[..., None] * z[..., None, :]
+    return waves.turn_columns_back(read.transpose(2, 3)).transpose(2, 3)
 
 
 def rank_one_terms(
@@ -140,22 +145,24 @@ def rank_one_terms(
     normalisation: Normalisation,
     activation: Tensor,
     positions: Positions,
-    inverse_scale: Float[Tensor, "batch head key"],
+    inverse_scale: Float[Tensor, "head batch key"],
     alpha: float,
     weight: float,
 ) -> tuple[RankOneTerm, ...]:
     """Along `x_c` the scale moves; the constant coordinate is not divided by it."""
     width = normalisation.width
-    weights = (attention.W_Q, attention.W_K, attention.W_V)
+    W_Q, W_K, W_V = (attention.W_Q, attention.W_K[:: attention.group], attention.W_V[:: attention.group])
 
     def term(read: Tensor, y: Tensor, c: Tensor) -> RankOneTerm:
-        q, k, v = (split_heads(read, matrix) for matrix in weights)
-        return RankOneTerm(y, c, q[:, :, positions.queries], attention.turn(k, positions.keys), v)
+        q = split_heads(positions.at_queries(read), W_Q)
+        k, v = (attention.for_heads(split_heads(read, matrix)) for matrix in (W_K, W_V))
+        k = attention.waves(positions.keys, k).turn(k)
+        return RankOneTerm(y, c, *(part.transpose(0, 1).contiguous() for part in (q, k, v)))
 
     residual = padded(activation[..., :width], 1)
     along_scale = padded(normalisation.centre(activation), 1) / -width
     terms = [term(residual, along_scale, weight * alpha**2 * inverse_scale**3)]
-    if any(matrix[:, width:].any() for matrix in weights):
+    if any(matrix[:, width:].any() for matrix in (W_Q, W_K, W_V)):
         constant = unit_like(activation, -1)
         terms.append(term(constant, constant, weight * (1 - inverse_scale)))
     return tuple(terms)

@@ -1,120 +1,124 @@
 """The rank-one terms of a normalised attention branch's Jacobian, summed (symbols as in `jacobian.py`).
 
-sum_n y_n,s^T psi_n,ts,    psi_n,ts = sum_h c_nh,s (v_n,s a_h,ts + (q_h,t k_n,s^T) u_h,ts + δ_ts q_n,t X_h,t) O^h
+    sum_n y_n,s^T psi_n,ts,    psi_n,ts = sum_h p_nh,ts O^h,
+    p_nh,ts = c_nh,s (v_n,s a_h,ts + (q_h,t k_n,s^T) u_h,ts + δ_ts q_n,t X_h,t)
+
+Their products with the Jacobian's rows need `pi_g = sum_h Ω_gh p_h`, and of it only sums over queries,
+
+    by_value_g,s = sum_t a_g,ts pi_g,ts,    by_key_g,s = sum_t (pi_g,ts u_g,ts^T) q_g,t,
+
+which the products among rank-one terms are made of too: `sum_t psi_m psi_n^T = sum_g c_mg (v_m by_value_g^T +
+k_m by_key_g^T)`, where positions differ. So no array has output features, and a pair of heads a few numbers per pair of
+positions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.jacobian import AttentionParts, OwnPosition, RankOneTerm
-from libcore.sections.branch import Positions
+from libcore.sections.attention.pairs import PairBlock
+from libcore.sections.attention.rotary import Waves
 from libcore.streams import float64_zeros
 
 
-@dataclass(frozen=True)
-class RankOneEffect:
-    """`psi` of one rank-one term where output positions `queries` read themselves as `keys` (rows among all)."""
+class RankOneChunk:
+    """One term on one chunk of inputs: `by_value` and `by_key` as blocks of pairs come in.
 
-    term: int
-    queries: Int[Tensor, " own"]
-    keys: Int[Tensor, " own"]
-    psi: Float[Tensor, "batch own rank"]
+    Attributes:
+        own: `p` where a position reads itself.
+        own_y: `y` there.
+        own_X: the part of `own` through the query.
+    """
+
+    def __init__(self, term: RankOneTerm, parts: AttentionParts, own: OwnPosition, Omega: Tensor, scale: float) -> None:
+        self.term, self.Omega, self.scale = term, Omega, scale
+        row, column = own.row, own.column
+        a, c = parts.a[:, :, row, column, None], term.c[:, :, column, None]
+        u = a * (parts.v[:, :, column] - parts.z) / scale
+        self.own_y: Float[Tensor, "batch query d_in"] = term.y[:, column]
+        self.own_X: Float[Tensor, "head batch query d_value"] = c * (term.q[..., None, :] @ parts.X).squeeze(-2)
+        q_k = (parts.q * term.k[:, :, column]).sum(-1, keepdim=True)
+        self.own: Float[Tensor, "head batch query d_value"] = c * (a * term.v[:, :, column] + q_k * u) + self.own_X
+        through_query = self.through_Omega(self.own_X)
+        self.by_value = torch.zeros_like(parts.v)
+        self.by_value[:, :, column] = a * through_query
+        self.by_key = torch.zeros_like(parts.k)
+        self.by_key[:, :, column] = (u * through_query).sum(-1, keepdim=True) * parts.q
+
+    def through_Omega(self, p: Float[Tensor, "head batch some d_value"]) -> Float[Tensor, "head batch some d_value"]:
+        """`sum_h Ω_gh p_h`."""
+        n_heads, _, d_value, _ = self.Omega.shape
+        flat = p.permute(1, 2, 0, 3).flatten(2) @ self.Omega.permute(1, 3, 0, 2).flatten(0, 1).flatten(1)
+        return flat.unflatten(-1, (n_heads, d_value)).permute(2, 0, 1, 3)
+
+    def add(self, block: PairBlock) -> None:
+        """Take a block of position pairs in; what a query does at its own position apart."""
+        keys = slice(None), slice(None), block.keys
+        k, v, c = self.term.k[keys], self.term.v[keys], self.term.c[keys]
+        q_k = (block.q / self.scale) @ k.mT
+        c_a = block.a * c[:, :, None]
+        c_a_q_k = c_a * q_k
+        by_key = block.a.permute(1, 3, 0, 2).contiguous()
+        a_a = (by_key @ by_key.mT).permute(2, 3, 0, 1)[..., None]
+        z_and_one = torch.cat([block.z, torch.ones_like(block.z[..., :1])], -1)
+        c_v = c[..., None] * v
+        n_heads = len(block.a)
+        for some in torch.arange(n_heads, device=k.device).split(max(1, block.heads_at_a_time(3) // n_heads)):
+            g, h = some.repeat_interleave(n_heads), torch.arange(n_heads, device=k.device).repeat(len(some))
+            Omega = self.Omega[some]
+
+            def by_head(pairs: Tensor, some: Tensor = some) -> Tensor:
+                return pairs.unflatten(0, (len(some), n_heads))
+
+            along = by_head(block.overlap(g, h, Omega.flatten(0, 1))).mul_(q_k)
+            Omega_v = v @ Omega[:, :, None].mT
+            of_keys = torch.cat([-Omega_v, (block.v[some, None] * Omega_v).sum(-1, keepdim=True)], -1)
+            along.flatten(0, 2).baddbmm_(z_and_one[g].flatten(0, 1), of_keys.mT.flatten(0, 2))
+            u_pi = along.mul_(c_a).sum(1).mul_(block.a[some]).div_(self.scale)
+            self.by_key[some, :, block.keys] += u_pi.mT @ block.q[some]
+            a_a_q_k = torch.mul(block.a[some, None], c_a_q_k, out=along)
+            summed = (z_and_one.mT @ a_a_q_k).mT
+            p = c_v * a_a[some] + block.v * summed[..., -1:] - summed[..., :-1]
+            self.by_value[some, :, block.keys] += (p @ Omega[:, :, None].mT).sum(1)
 
 
 class RankOneSums:
-    """Of `y psi` with itself, with the Jacobian's other rows, and within a position; `O` as the Gram keeps it."""
+    """Of `y psi` with itself, with the Jacobian's other rows, and within a position, over chunks."""
 
-    def __init__(
-        self,
-        attention: Attention,
-        O: Float[Tensor, "head d_value rank"],  # noqa: E741 - the page's symbol
-        W_Q: Float[Tensor, "head d_in d_head"],
-        W_K: Float[Tensor, "head d_in d_head"],
-        W_V: Float[Tensor, "head d_in d_value"],
-    ) -> None:
-        self.attention = attention
-        self.O, self.W_Q, self.W_K, self.W_V = O, W_Q, W_K, W_V
-        n_heads, d_in, d_head = W_Q.shape
-        rank = O.shape[-1]
-        self.with_values = float64_zeros(n_heads, rank, d_in, like=O)
-        self.with_keys = float64_zeros(n_heads, d_head, d_in, like=O)
-        self.with_queries = float64_zeros(n_heads, d_head, d_in, like=O)
-        self.own = float64_zeros(d_in, d_in, like=O)
-        self.own_position = float64_zeros(d_in, rank, like=O)
+    def __init__(self, Omega: Float[Tensor, "head head d_value d_value"], d_in: int, d_head: int, scale: float) -> None:
+        self.Omega, self.scale = Omega, scale
+        n_heads, _, d_value, _ = Omega.shape
+        self.with_values = float64_zeros(n_heads, d_value, d_in, like=Omega)
+        self.with_keys = float64_zeros(n_heads, d_head, d_in, like=Omega)
+        self.with_queries = float64_zeros(n_heads, d_head, d_in, like=Omega)
+        self.own = float64_zeros(d_in, d_in, like=Omega)
+        self.own_position = float64_zeros(n_heads, d_in, d_value, like=Omega)
 
-    def add(self, parts: AttentionParts, positions: Positions, queries: Tensor, keys: Tensor) -> list[RankOneEffect]:
-        """Take a block of position pairs in, whose rows among all are `queries` and `keys`."""
-        if not parts.terms:
-            return []
-        v_O, z_O = parts.v @ self.O, parts.z @ self.O
-        effects = [self._psi(term, parts, v_O, z_O, positions) for term in parts.terms]
-        a = parts.a * parts.w[:, :, None, :]
-        for term, psi in zip(parts.terms, effects, strict=True):
-            a_psi = torch.einsum("bgts,btsr->bgsr", a, psi)
-            self.with_values += torch.einsum("bgsr,bsi->gri", a_psi, term.y)
-            v_z_psi = torch.einsum("bgsr,btsr->bgts", v_O, psi) - torch.einsum("bgtr,btsr->bgts", z_O, psi)
-            u_psi_q = (a * v_z_psi / self.attention.scale).transpose(-1, -2) @ parts.q
-            u_psi_q = self.attention.turn(u_psi_q, -positions.keys)
-            self.with_keys += torch.einsum("bgse,bsi->gei", u_psi_q, term.y)
-            for other_term, other_psi in zip(parts.terms, effects, strict=True):
-                overlap = (psi * other_psi).sum((1, 3))
-                self.own += torch.einsum("bsi,bs,bsj->ij", term.y, overlap, other_term.y)
-        row, column = positions.own()
-        return [
-            RankOneEffect(number, queries[row], keys[column], psi[:, row, column]) for number, psi in enumerate(effects)
-        ]
+    def begin(self, parts: AttentionParts, own: OwnPosition) -> list[RankOneChunk]:
+        """The terms of a chunk, before its pairs."""
+        return [RankOneChunk(term, parts, own, self.Omega, self.scale) for term in parts.terms]
 
-    def _psi(
-        self,
-        term: RankOneTerm,
-        parts: AttentionParts,
-        v_O: Float[Tensor, "batch head key rank"],
-        z_O: Float[Tensor, "batch head query rank"],
-        positions: Positions,
-    ) -> Float[Tensor, "batch query key rank"]:
-        """`psi` of every position pair."""
-        c_a = parts.a * term.c[:, :, None, :]
-        c_a_q_k = c_a * (parts.q @ term.k.transpose(-1, -2)) / self.attention.scale
-        of_keys = torch.cat([term.v @ self.O, v_O], dim=1)
-        psi = torch.einsum("bgts,bgsr->btsr", torch.cat([c_a, c_a_q_k], dim=1), of_keys)
-        psi -= torch.einsum("bgts,bgtr->btsr", c_a_q_k, z_O)
-        row, column = positions.own()
-        q_X = torch.einsum("bgte,bgted->bgtd", term.q[:, :, row], parts.X[:, :, row])
-        q_X *= term.c[:, :, column, None]
-        psi[:, row, column] += torch.einsum("bgtd,gdr->btr", q_X, self.O)
-        return psi
+    def add(self, terms: list[RankOneChunk], parts: AttentionParts, own: OwnPosition, waves: Waves) -> None:
+        """Take a chunk in, all of whose pairs the terms have."""
+        w = parts.w[..., None]
+        for of in terms:
+            y, pi = of.term.y.flatten(0, 1), of.through_Omega(of.own)
+            own_y = of.own_y.flatten(0, 1)
+            self.with_values += (w * of.by_value).flatten(1, 2).mT @ y
+            self.with_keys += waves.turn_back(w * of.by_key).flatten(1, 2).mT @ y
+            self.with_queries += (own.X @ pi[..., None]).squeeze(-1).flatten(1, 2).mT @ own_y
+            self.own_position += own_y.T @ of.own.flatten(1, 2)
+            for other in terms:
+                c, k, v = other.term.c, other.term.k, other.term.v
+                overlap = (c * ((v * of.by_value).sum(-1) + (k * of.by_key).sum(-1))).sum(0)
+                at_own = (other.own_X * pi).sum((0, -1))
+                self.own += other.term.y.flatten(0, 1).T @ (overlap.flatten()[:, None] * y)
+                self.own += other.own_y.flatten(0, 1).T @ (at_own.flatten()[:, None] * own_y)
 
-    def add_own_position(
-        self, parts: AttentionParts, own: OwnPosition, effects: list[RankOneEffect]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """With the query rows, which are within a position; `y` and `psi` of each term at the output positions."""
-        n_queries = own.a.shape[1]
-        terms = [
-            (
-                term.y.new_zeros(len(term.y), n_queries, term.y.shape[-1]),
-                term.y.new_zeros(len(term.y), n_queries, self.O.shape[-1]),
-            )
-            for term in parts.terms
-        ]
-        for effect in effects:
-            y, psi = terms[effect.term]
-            y[:, effect.queries] = parts.terms[effect.term].y[:, effect.keys]
-            psi[:, effect.queries] = effect.psi
-        for y, psi in terms:
-            O_psi = torch.einsum("gdr,btr->btgd", self.O, psi)
-            X_O_psi = torch.einsum("btged,btgd->btge", own.X, O_psi)
-            self.with_queries += torch.einsum("btge,bti->gei", X_O_psi, y)
-            self.own_position += torch.einsum("bti,btr->ir", y, psi)
-        return terms
-
-    def cross(self) -> Float[Tensor, "d_in d_in"]:
+    def cross(self, W_Q: Tensor, W_K: Tensor, W_V: Tensor) -> Float[Tensor, "d_in d_in"]:
         """`sum (value, key and query rows) (y psi)^T`."""
-        crossed = torch.einsum("gid,gdr,grj->ij", self.W_V, self.O, self.with_values)
-        crossed += torch.einsum("gie,gej->ij", self.W_K, self.with_keys)
-        return crossed + torch.einsum("gie,gej->ij", self.W_Q, self.with_queries)
+        with_rows = W_Q @ self.with_queries + W_K @ self.with_keys + W_V @ self.with_values
+        return with_rows.sum(0)

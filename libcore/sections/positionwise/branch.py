@@ -47,6 +47,10 @@ class PositionwiseBranch(Positionwise):
     def writes(self) -> Tensor:
         return self.weight_out.repeat(self.hidden.pre_activations_per_hidden, 1)
 
+    @property
+    def reads_per_write(self) -> int:
+        return self.hidden.pre_activations_per_hidden
+
     def followed_by(self, weight: Tensor) -> PositionwiseBranch:
         branch = copy(self)
         branch.weight_out = self.weight_out @ weight

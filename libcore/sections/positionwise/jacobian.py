@@ -13,6 +13,7 @@ Grams of the vectors `y`; the number of output features does not enter.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
-from libcore.sections.branch import Attributions, Branch, DenseJacobian, JacobianSums, Positions
+from libcore.sections.branch import AddAttributions, Attributions, Branch, DenseJacobian, JacobianSums, Positions
 from libcore.streams import float64_zeros
 
 
@@ -63,6 +64,11 @@ class Positionwise(Branch):
     def writes(self) -> Float[Tensor, "pre d_out"]:
         """`B`."""
 
+    @property
+    def reads_per_write(self) -> int:
+        """How many times over `B` has the same rows: column `j` of `A` and so many others share one of them."""
+        return 1
+
     @abstractmethod
     def path_jacobian(
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
@@ -78,11 +84,16 @@ class Positionwise(Branch):
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
         return queries * (4 * self.reads.shape[0] + 10 * self.reads.shape[1] + 2 * n_out)
 
-    def attributions(self, basis: Basis, next_basis: Basis, quadrature: Quadrature) -> Attributions:
-        return positionwise_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature)
+    def attributions(
+        self, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
+    ) -> Attributions:
+        return positionwise_attributions(self.to(dtype=torch.float64), basis, next_basis, quadrature, positions)
 
-    def attribution_values(self, positions: int, queries: int, n_in: int, n_out: int) -> int:
-        return queries * (self.reads.shape[1] * (10 + n_out) + n_in * n_out)
+    def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
+        return queries * (10 * self.reads.shape[1] + 4 * n_in)
+
+    def attribution_values_per_query(self, positions: int, n_in: int) -> int:
+        return n_in * self.reads.shape[1]
 
 
 class PositionwiseJacobianSums(JacobianSums):
@@ -134,23 +145,41 @@ class PositionwiseJacobianSums(JacobianSums):
 
 
 def positionwise_attributions(
-    branch: Positionwise, basis: Basis, next_basis: Basis, quadrature: Quadrature
+    branch: Positionwise, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
 ) -> Attributions:
     """`fhat_j (A diag(d) B + sum_k y_k^T r_k B)_ji`, rows in feature coordinates."""
     reads, writes = basis.from_basis @ branch.reads, branch.writes @ next_basis.to_basis
-    n_in, n_out = len(reads), writes.shape[1]
+    width = len(writes) // branch.reads_per_write
+    reads_of, writes_of = reads.split(width, 1), writes[:width]
+    narrow = branch.reads_per_write * writes.shape[1] <= len(reads)
 
-    def attributions(features: Tensor, positions: Positions) -> Tensor:
-        at = branch.path_jacobian(basis.activation(features), quadrature).at(positions)
-        # The derivative scales the narrower side, so that one product gives every example's Jacobian.
-        if n_out <= n_in:
-            scaled = (at.slope.T[:, :, None] * writes[:, None, :]).flatten(1)
-            jacobian = (reads @ scaled).unflatten(1, (-1, n_out)).transpose(0, 1)
-        else:
-            jacobian = ((at.slope[:, None, :] * reads).flatten(0, 1) @ writes).unflatten(0, (-1, n_in))
-        for term in at.terms:
-            jacobian = jacobian + (term.left @ basis.from_basis.T)[:, :, None] * (term.right @ writes)[:, None, :]
-        at_queries = positions.at_queries(features)
-        return jacobian.unflatten(0, at_queries.shape[:2]) * at_queries[..., None]
+    def attributions(features: Tensor) -> AddAttributions:
+        at = branch.path_jacobian(basis.activation(features), quadrature)
+        at_queries, slope = positions.at_queries(features), positions.at_queries(at.slope)
+        lefts = [positions.at_queries(term.left) @ basis.from_basis.T * at_queries for term in at.terms]
+        rights = [positions.at_queries(term.right) @ writes for term in at.terms]
+
+        def add(attribution: Tensor, rows: slice) -> None:
+            flat, of_rows = attribution.flatten(0, 1), slope[:, rows].flatten(0, 1)
+            fhat = at_queries[:, rows].flatten(0, 1)[..., None]
+            # The derivative scales the narrower side, unless that would take the product several times.
+            if narrow:
+                flat.baddbmm_(reads * fhat, of_rows[..., None] * writes)
+            else:
+                scaled = sum_of_products(reads_of, of_rows[:, None].split(width, -1)).mul_(fhat)
+                flat.view(-1, flat.shape[-1]).addmm_(scaled.flatten(0, 1), writes_of)
+            if lefts:
+                left, right = (torch.stack([side[:, rows].flatten(0, 1) for side in of], 1) for of in (lefts, rights))
+                flat.baddbmm_(left.mT, right)
+
+        return add
 
     return attributions
+
+
+def sum_of_products(weights: Sequence[Tensor], factors: Sequence[Tensor]) -> Tensor:
+    """In one array."""
+    total = weights[0] * factors[0]
+    for weight, factor in zip(weights[1:], factors[1:], strict=True):
+        total.addcmul_(weight, factor)
+    return total

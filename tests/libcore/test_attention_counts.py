@@ -1,0 +1,119 @@
+"""What attention's closed forms count: products, projections and waves, so that a loop that comes back is seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import AMPLE, basis_of, random, random_activation, stream_of
+from torch import Generator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformer_blocks import LAYER_NORM, RMS_NORM, ROTARY, D, attention_branch, block
+
+from libcore.quadrature import GRADIENT
+from libcore.sections import BlockSection, Normalisation
+from libcore.sections.branch import Positions
+
+N_HEADS, D_HEAD, D_VALUE = 4, 4, 3
+
+
+class Calls(TorchDispatchMode):
+    """How often each operation is called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """What other threads do is not counted."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def flops(compute: Callable[[], object]) -> int:
+    """Of all matrix products inside, two for each multiplication."""
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    return counter.get_total_flops()
+
+
+def flops_per_example(section: BlockSection, generator: Generator, n_positions: int, n_out: int) -> float:
+    """Of the Jacobian Gram: what further examples cost."""
+    basis = basis_of(random(generator, D, n_out))
+
+    def of(n: int) -> int:
+        stream = stream_of(random_activation(generator, n, n_positions, D))
+        return flops(lambda: section.closed_form_jacobian_gram(stream, basis, GRADIENT))
+
+    return (of(12) - of(4)) / 8
+
+
+@pytest.mark.parametrize("normalisation", [None, LAYER_NORM])
+@pytest.mark.parametrize("settings", [{}, {"rotary": ROTARY}])
+def test_a_gram_costs_the_same_for_any_number_of_output_features(
+    generator: Generator, normalisation: Normalisation | None, settings: dict
+) -> None:
+    section = block(generator, attention_branch(generator, normalisation, **settings))
+    few, many = (flops_per_example(section, generator, 6, n_out) for n_out in (10, 100))
+    assert few == many > 0
+
+
+def test_a_gram_takes_the_products_that_it_has_to(generator: Generator) -> None:
+    """Of every pair of heads, per pair of positions: what they share, and the queries turned back by the key."""
+    n_positions = 64
+    section = block(generator, attention_branch(generator, rotary=ROTARY, causal=False))
+    pairs_of_heads = N_HEADS * (N_HEADS + 1) / 2
+    overlap, queries = 2 * D_VALUE + 2, D_HEAD**2
+    values = 2 * D_HEAD + 1 + len(ROTARY.frequencies) * 2 + 1
+    pattern = N_HEADS * (D_HEAD + D_VALUE + D_HEAD * (D_VALUE + 1))
+    least = 2 * n_positions**2 * (pairs_of_heads * (overlap + queries + values) + pattern)
+    assert least < flops_per_example(section, generator, n_positions, 5) < 1.5 * least
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_waves_are_computed_once_whatever_the_number_of_chunks(generator: Generator, n: int) -> None:
+    section = block(generator, attention_branch(generator, RMS_NORM, rotary=ROTARY))
+    stream = stream_of(random_activation(generator, n, 5, D), memory_budget=1)
+    bases = basis_of(random(generator, D, 4)), basis_of(random(generator, D, 4))
+    with Calls() as calls:
+        section.closed_form_jacobian_gram(stream, bases[1], GRADIENT)
+    # Of queries and of keys.
+    assert calls.count["cos"] == calls.count["sin"] == 2
+    with Calls() as calls:
+        section.closed_form_edges(stream, *bases, GRADIENT)
+    assert calls.count["cos"] == calls.count["sin"] == 2
+
+
+def test_heads_that_share_keys_and_values_project_them_once(generator: Generator) -> None:
+    positions = Positions.of(5, None, torch.device("cpu"))
+    activation = random_activation(generator, 2, 5, D)
+    few, all_heads = (attention_branch(generator, key_value_heads=n) for n in (1, 4))
+    _, k, v = few.project(activation, positions)
+    assert k.shape[1] == v.shape[1] == 1
+    shared, own = (flops(lambda branch=branch: branch.project(activation, positions)) for branch in (few, all_heads))
+    assert own - shared == 2 * activation[..., 0].numel() * D * 3 * (D_HEAD + D_VALUE)
+
+
+def test_edges_take_one_product_per_output_position_and_head(generator: Generator) -> None:
+    """Into features: `z` by features times what heads write, and no more for a normalisation or rotary positions."""
+    section = block(generator, attention_branch(generator, LAYER_NORM, rotary=ROTARY))
+    stream = stream_of(random_activation(generator, 3, 5, D), memory_budget=AMPLE)
+
+    def of(n_out: int) -> int:
+        bases = basis_of(random(generator, D, 4)), basis_of(random(generator, D, n_out))
+        return flops(lambda: section.closed_form_edges(stream, *bases, GRADIENT))
+
+    weights = 2 * D * (D + 4 + N_HEADS * D_VALUE)
+    assert of(30) - of(20) <= 10 * (2 * 3 * 5 * 4 * N_HEADS * D_VALUE + weights)
