@@ -154,18 +154,18 @@ class AttentionSums(BranchSums):
     def _of_head(self, h: int, parts: AttentionParts, weights: Tensor, positions: Positions) -> Tensor:
         """One head's `sum_x sum_t sum_s weight_sj dz_t / dfhat_sj` at one point of the path."""
         W_Q, W_K, W_V = (weight[h] for weight in self.reads)
-        a, q, v, z, X = (part[:, h] for part in (parts.a, parts.q, parts.v, parts.z, parts.X))
+        a, q, v, z, X = (part[h] for part in (parts.a, parts.q, parts.v, parts.z, parts.X))
         row, column = positions.own()
         attended = a.sum(1)
-        fhat = weights * parts.w[:, h, :, None]
+        fhat = weights * parts.w[h, ..., None]
         dz = torch.einsum("bs,bsj->j", attended, fhat)[:, None] * W_V
         dz += through(W_K, fhat, self._key_effects(a, q, v, z, positions))
         dz += through(W_Q, fhat[:, column], X[:, row])
         for term in parts.terms:
-            along = (term.y @ self.basis.from_basis.T).repeat(1, 1, 2) * weights * term.c[:, h, :, None]
-            pairs = a * (q @ term.k[:, h].transpose(-1, -2)) / self.attention.scale
-            moved = pairs.sum(1)[..., None] * v - pairs.transpose(-1, -2) @ z + attended[..., None] * term.v[:, h]
-            by_query = torch.einsum("bte,bted->btd", term.q[:, h], X)
+            along = (term.y @ self.basis.from_basis.T).repeat(1, 1, 2) * weights * term.c[h, ..., None]
+            pairs = a * (q @ term.k[h].transpose(-1, -2)) / self.attention.scale
+            moved = pairs.sum(1)[..., None] * v - pairs.transpose(-1, -2) @ z + attended[..., None] * term.v[h]
+            by_query = torch.einsum("bte,bted->btd", term.q[h], X)
             dz += summed(along, moved) + summed(along[:, column], by_query[:, row])
         return dz
 
@@ -176,7 +176,8 @@ class AttentionSums(BranchSums):
         by_key = a.transpose(-1, -2)
         of_z = (by_key @ (q[..., :, None] * z[..., None, :]).flatten(2)).unflatten(-1, (q.shape[-1], -1))
         effects = (by_key @ q)[..., :, None] * v[..., None, :] - of_z
-        return self.attention.turn(effects.movedim(-1, 1), -positions.keys).movedim(1, -1) / self.attention.scale
+        waves = self.attention.waves(positions.keys, effects)
+        return waves.turn_back(effects.movedim(-1, 1)).movedim(1, -1) / self.attention.scale
 
 
 def summed(
