@@ -45,7 +45,7 @@ def rank_one_terms(branch: AttentionBranch) -> int:
     return len(GRADIENT.points) * (2 if has_biases else 1)
 
 
-def attention_gram_operations(branch: AttentionBranch, positions: Positions, d: int, k: int) -> float:
+def attention_gram_operations(branch: AttentionBranch, positions: Positions, d: int, k: int) -> int:
     """Of the Jacobian Gram."""
     H, e, c = branch.W_Q.shape[0], branch.W_Q.shape[-1], branch.W_V.shape[-1]
     T, p, turned = len(positions.queries), attending_pairs(branch, positions), branch.rotary is not None
@@ -56,7 +56,7 @@ def attention_gram_operations(branch: AttentionBranch, positions: Positions, d: 
     return found + rank_one_terms(branch) * (12 * p * r * H + 2 * p * e * H + 2 * T * d * (r + e) * H + T * d * d)
 
 
-def attention_edge_operations(branch: AttentionBranch, positions: Positions, j: int, k: int) -> float:
+def attention_edge_operations(branch: AttentionBranch, positions: Positions, j: int, k: int) -> int:
     """Of edges."""
     H, e, c = branch.W_Q.shape[0], branch.W_Q.shape[-1], branch.W_V.shape[-1]
     T, p, turned = len(positions.queries), attending_pairs(branch, positions), branch.rotary is not None

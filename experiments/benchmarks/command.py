@@ -17,7 +17,10 @@ PROGRAM = "lib-benchmark stages"
 def main(arguments: Sequence[str]) -> None:
     """Raises UserError."""
     options = parser().parse_args(arguments)
-    chosen = {"models": names_of("--models", options.models, MODELS), "parts": names_of("--parts", options.parts, PARTS)}
+    chosen = {
+        "models": names_of("--models", options.models, MODELS),
+        "parts": names_of("--parts", options.parts, PARTS),
+    }
     if options.runs < 1:
         raise UserError(f"--runs {options.runs}: expected 1 or more")
     if options.threads is not None and options.threads < 1:

@@ -1,4 +1,4 @@
-"""Each stage against the straightforward way on a slice of the data: seconds scaled up, and how far results are apart."""
+"""Each stage against the straightforward way on a slice of the data: seconds scaled up, and how far both are apart."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from libcore.sections.convolution.kernel_overlap import overlaps
 
 def convolution_gram_operations(
     section: ResidualConvolutionSection | ConvolutionSection, n: int, next_basis: Basis
-) -> float:
+) -> int:
     """Of the Jacobian Gram on `n` images."""
     k = next_basis.n_features
     if isinstance(section, ConvolutionSection):
@@ -40,7 +40,7 @@ def convolution_gram_operations(
     return found
 
 
-def linear_gram_operations(section: ConvolutionSection, k: int) -> float:
+def linear_gram_operations(section: ConvolutionSection, k: int) -> int:
     """`sum_o n_o K_o P K_o^T`."""
     d, e = section.kernel.shape[2:]
     return offsets(section) * (2 * d * e * k + d * d * k)
@@ -52,7 +52,7 @@ def convolution_edge_operations(
     n: int,
     basis: Basis,
     next_basis: Basis,
-) -> float:
+) -> int:
     """Of edges on `n` images."""
     j, k = basis.n_features, next_basis.n_features
     features = 2 * n * activation.shape[1] * basis.d * j
@@ -63,7 +63,7 @@ def convolution_edge_operations(
     return features + through_hidden + contributions(section.residual, n, j, k)
 
 
-def contributions(section: ConvolutionSection, n: int, j: int, per_offset: int) -> float:
+def contributions(section: ConvolutionSection, n: int, j: int, per_offset: int) -> int:
     """At every output pixel, of each of `j` features."""
     rows, columns = section.grid_out
     return 2 * n * j * rows * columns * offsets(section) * per_offset

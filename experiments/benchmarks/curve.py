@@ -9,8 +9,11 @@ UPPER_POINTS = 3
 """At least so many are fitted, and at least half of all; small sizes are overhead."""
 
 
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Of `seconds ~ size ** exponent` by least squares of the logarithms. Raises ValueError for fewer than two points."""
+def exponent(sizes: Sequence[float | int], seconds: Sequence[float | int]) -> float:
+    """Of `seconds ~ size ** exponent`, by least squares of the logarithms.
+
+    Raises ValueError for fewer than two points.
+    """
     if len(sizes) < 2 or len(sizes) != len(seconds):
         raise ValueError(f"{len(sizes)} sizes and {len(seconds)} times; expected two or more of either")
     n = min(len(sizes), max(UPPER_POINTS, math.ceil(len(sizes) / 2)))

@@ -5,6 +5,7 @@ Their test data are labelled by the model itself, so that ablations have a score
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from math import sqrt
 
@@ -21,12 +22,16 @@ from libcore.ablation import EvaluationData, accuracy
 from libcore.ablation.whole_model import TOLERANCES
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
+from models.room import Room
 from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
+from models.weights import ModelFile
 
 NATS = (0.01, 0.05, 0.1)
 """Tolerances of a cross-entropy."""
 SPREAD_OF_LOGITS = 3.0
+BALANCED, BALANCED_ON = 0.9, 256
+"""Share of the mean logits that is taken away; images that they are the mean of."""
 
 
 def image_mlp(sources: Sources, sizes: Sizes) -> Case:
@@ -41,29 +46,30 @@ def image_cnn(sources: Sources, sizes: Sizes) -> Case:
     return image_case("cifar10_cnn", f"model.channels=[{channels}]", sizes.cnn, sources, sizes)
 
 
-def image_case(
-    kind: str, override: str, numbers: tuple[int, int, int, int], sources: Sources, sizes: Sizes
-) -> Case:
+def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sources: Sources, sizes: Sizes) -> Case:
     """A network on CIFAR-10 where that is given, else on random images of the same shape."""
     n_fit, n_test, fit, ablation = numbers
-    root = () if sources.cifar is None else (f"data.root={sources.cifar}",)
-    config = sources.config(kind, override, f"model.dataset={sizes.images}", *root)
+    root, dataset = (), sizes.images
+    if sources.cifar is not None:
+        root, dataset = (f"data.root={sources.cifar}",), "cifar10"
+    config = sources.config(kind, override, f"model.dataset={dataset}", *root)
     room, device = sources.room(config), resolve_device(config.device)
     has_checkpoint = config.model.checkpoint is not None
-    chain = room.chains(room.read_checkpoint() if has_checkpoint else room.initial(), device)
     if sources.cifar is None:
-        shape = room.image_format.image_shape()
-        drawn = torch.randint(256, (n_fit + n_test, *shape), generator=torch.Generator().manual_seed(0))
-        inputs, held_out = drawn.to(device, torch.uint8).split((n_fit, n_test))
+        shape, generator = room.image_format.image_shape(), torch.Generator().manual_seed(0)
+        drawn = torch.randint(256, (n_fit + n_test, *shape), generator=generator, dtype=torch.uint8)
+        inputs, held_out = drawn.to(device).split((n_fit, n_test))
         labels = None
     else:
         room.check()
         inputs = room.dataset.train.to(device).images[:n_fit]
         test = room.dataset.test.to(device)
         held_out, labels = test.images[:n_test], test.labels[:n_test] if has_checkpoint else None
+    file = room.read_checkpoint() if has_checkpoint else with_balanced_logits(room.initial(), room, inputs)
+    chain = room.chains(file, device)
     if labels is None:
         labels = named_by_the_model(chain(torch.float64), held_out)[:, -1]
-    images = "random images" if sources.cifar is None else "CIFAR-10"
+    images = "CIFAR-10" if sources.cifar is not None else f"random images of the shape of {dataset}"
     return Case(
         name="CIFAR-10 MLP" if kind == "cifar10_mlp" else "CIFAR-10 CNN",
         described=f"{images}; weights {'of a checkpoint' if has_checkpoint else 'as drawn, not trained'}",
@@ -75,6 +81,19 @@ def image_case(
         slices=Slices(fit, ablation),
         ablated=tuple(range(len(room.node_layers) - 1)),
     )
+
+
+@torch.no_grad()
+def with_balanced_logits(file: ModelFile, room: Room, inputs: Tensor) -> ModelFile:
+    """The same network, the readout's bias such that no class is named throughout.
+
+    Not wholly balanced: where nothing but the mean is kept, all logits would be equal.
+    """
+    chain = room.chain(file, torch.float64, inputs.device)
+    logits = chain.output_from(chain.activation(inputs[:BALANCED_ON], 0), 0)[:, -1]
+    name = next(name for name in reversed(file.tensors) if file.tensors[name].shape == logits.shape[1:])
+    bias = file.tensors[name] - BALANCED * logits.mean(0).to(file.tensors[name])
+    return ModelFile(file.tensors | {name: bias}, file.header)
 
 
 def drawn_decoder(sources: Sources, sizes: Sizes) -> Case:
@@ -132,7 +151,7 @@ def decoder_architecture(n_blocks: int, width: int, vocabulary: int, sequence: i
     )
 
 
-def decoder_chain(architecture: Architecture, device: torch.device):
+def decoder_chain(architecture: Architecture, device: torch.device) -> Callable[[torch.dtype], Chain]:
     """Its chain by dtype. Weights keep the size of what they read, gains are one, biases zero."""
     generator, weights = torch.Generator().manual_seed(0), {}
     for name, shape in architecture.weight_shapes().items():

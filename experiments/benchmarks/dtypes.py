@@ -77,7 +77,7 @@ def sorted_variable(basis: Basis) -> Tensor:
 
 
 def edge_difference(case: Case, fit: torch.dtype, exact: Stages) -> float:
-    """Edges in this dtype between the float64 bases: the largest difference, relative to a layer pair's largest edge."""
+    """Of edges in this dtype between the float64 bases: the largest, relative to a layer pair's largest edge."""
     if fit == exact.fit_dtype:
         return 0.0
     budget = case.settings.memory_budget

@@ -38,9 +38,7 @@ def load() -> list[float] | None:
 
 def matrix_rates(device: torch.device, sizes: tuple[int, ...] = SIZES, seconds: float = SECONDS_PER_SIZE) -> Rates:
     """Operations per second of the fastest product among several sizes, with the threads that torch may use now."""
-    return {
-        name: max(rate_of(size, dtype, device, seconds) for size in sizes) for name, dtype in DTYPES.items()
-    }
+    return {name: max(rate_of(size, dtype, device, seconds) for size in sizes) for name, dtype in DTYPES.items()}
 
 
 def rate_of(size: int, dtype: torch.dtype, device: torch.device, seconds: float) -> float:

@@ -47,7 +47,7 @@ Operations = Counter[str]
 """By dtype."""
 
 
-def forward_operations(chain: Chain, inputs: Tensor) -> float:
+def forward_operations(chain: Chain, inputs: Tensor) -> int:
     """Of a pass through all sections."""
     with FlopCounterMode(display=False) as counter:
         for _ in chain.activations(inputs[:1]):
@@ -97,7 +97,7 @@ ACTIVITY_EXAMPLES = 64
 """That say how many neurons of a hidden layer are active."""
 
 
-def gram_operations(section: Section, example: Tensor, n: int, next_basis: Basis) -> float:
+def gram_operations(section: Section, example: Tensor, n: int, next_basis: Basis) -> int:
     """Of one section's Jacobian Gram."""
     if isinstance(section, AffineSection):
         return affine_gram_operations(section, next_basis)
@@ -108,7 +108,7 @@ def gram_operations(section: Section, example: Tensor, n: int, next_basis: Basis
     raise ValueError(f"{type(section).__name__}: its Jacobian Gram's operations are not counted")
 
 
-def lib_operations(section: Section, basis: Basis, next_basis: Basis) -> float:
+def lib_operations(section: Section, basis: Basis, next_basis: Basis) -> int:
     """From moments and Jacobian Gram to the basis."""
     d, k = basis.d, basis.n_features
     few = directions_read(section, next_basis)

@@ -67,12 +67,22 @@ def curves(
     yield "width", "MLP", doubled(unit // 2), lambda size, n: stage_seconds(*mlp(size, 16 * unit), n)
     yield "tokens a sequence", "decoder", doubled(unit // 4), lambda size, n: stage_seconds(*decoder(1, size, 4), n)
     yield "blocks", "decoder", [1, 2, 4, 8], lambda size, n: stage_seconds(*decoder(size, unit // 2, 2), n)
-    yield "output features", "MLP", doubled(unit // 4), lambda size, n: {
-        "basis": gram_seconds(mlp_chain(4 * unit, device).sections[0], drawn_rows(16 * unit, 4 * unit, device), size, n)
-    }
-    yield "output features", "attention", doubled(unit // 16 or 1), lambda size, n: {
-        "basis": gram_seconds(*attention_and_rows(unit, device), size, n)
-    }
+    yield (
+        "output features",
+        "MLP",
+        doubled(unit // 4),
+        lambda size, n: {
+            "basis": gram_seconds(
+                mlp_chain(4 * unit, device).sections[0], drawn_rows(16 * unit, 4 * unit, device), size, n
+            )
+        },
+    )
+    yield (
+        "output features",
+        "attention",
+        doubled(unit // 16 or 1),
+        lambda size, n: {"basis": gram_seconds(*attention_and_rows(unit, device), size, n)},
+    )
     available = torch.get_num_threads()
     if available > 1:
         yield "threads", "MLP", sorted({1, *(2**p for p in range(1, 9) if 2**p < available), available}), of_threads
@@ -115,7 +125,7 @@ def attention_and_rows(unit: int, device: torch.device) -> tuple[Section, Tensor
 
 
 def mlp_chain(width: int, device: torch.device) -> Chain:
-    """A residual stream with one hidden layer of four times its width, read by as many logits as the width has eighths."""
+    """A residual stream with one hidden layer of four times its width, read by an eighth as many logits."""
     generator = torch.Generator().manual_seed(0)
 
     def matrix(*shape: int) -> Tensor:
@@ -144,6 +154,4 @@ FLAT = 0.05
 
 def flat_in_output_features(found: Sequence[Curve]) -> dict[str, bool]:
     """Whether the basis's time is flat in the next node layer's features, by model."""
-    return {
-        curve["model"]: curve["exponents"]["basis"] < FLAT for curve in found if curve["what"] == "output features"
-    }
+    return {curve["model"]: curve["exponents"]["basis"] < FLAT for curve in found if curve["what"] == "output features"}

@@ -38,9 +38,7 @@ def plot_curve(curve: Curve, axes: Axes) -> Axes:
     for stage, seconds in curve["seconds"].items():
         number = STAGES.index(stage)
         label = f"{stage}, exponent {curve['exponents'][stage]:.2f}"
-        axes.plot(
-            curve["sizes"], seconds, color=PALETTE[number], marker=MARKERS[number], markersize=4, label=label
-        )
+        axes.plot(curve["sizes"], seconds, color=PALETTE[number], marker=MARKERS[number], markersize=4, label=label)
     axes.xaxis.set_major_locator(FixedLocator(curve["sizes"]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -31,20 +31,18 @@ from libcore.sections import (
 from libcore.sections.positionwise.jacobian import Positionwise
 
 
-def affine_gram_operations(section: AffineSection, next_basis: Basis) -> float:
+def affine_gram_operations(section: AffineSection, next_basis: Basis) -> int:
     """The data are not needed."""
     (d, e), k = section.weight.shape, next_basis.n_features
     return 2 * d * e * k + (d * d * k if k >= d else 0)
 
 
-def affine_edge_operations(
-    section: AffineSection, activation: Tensor, n: int, basis: Basis, next_basis: Basis
-) -> float:
+def affine_edge_operations(section: AffineSection, activation: Tensor, n: int, basis: Basis, next_basis: Basis) -> int:
     """Features of the data, and their interaction."""
     return linear_edge_operations(section.weight, n * activation.shape[1], basis, next_basis)
 
 
-def linear_edge_operations(weight: Tensor, n: int, basis: Basis, next_basis: Basis) -> float:
+def linear_edge_operations(weight: Tensor, n: int, basis: Basis, next_basis: Basis) -> int:
     """Features of `n` activations, and `C⁺ A C` of the linear part."""
     (d, e), j, k = weight.shape, basis.n_features, next_basis.n_features
     return 2 * n * d * j + 2 * j * d * e + 2 * j * e * k
@@ -60,11 +58,11 @@ def directions_read(section: Section, next_basis: Basis) -> int | None:
     return None
 
 
-def block_gram_operations(section: BlockSection, example: Tensor, n: int, next_basis: Basis) -> float:
+def block_gram_operations(section: BlockSection, example: Tensor, n: int, next_basis: Basis) -> int:
     """Of `n` examples: the residual stream, and every branch."""
     (d, e), k = section.residual.shape, next_basis.n_features
     rows = n * len(section.positions_of(example).queries)
-    found = 0.0
+    found = 0
     if not section.carries_constant_alone:
         found += 2 * d * e * k + 3 * d * d * k
     few = directions_read(section, next_basis)
@@ -79,7 +77,7 @@ def block_gram_operations(section: BlockSection, example: Tensor, n: int, next_b
 
 def positionwise_gram_operations(
     branch: Positionwise, example: Tensor, rows: int, next_basis: Basis, in_factors: bool
-) -> float:
+) -> int:
     """Gram of the derivatives, and of the rank-one terms of a normalisation."""
     (d, h), e, k = branch.reads.shape, branch.writes.shape[1], next_basis.n_features
     terms = len(branch.path_jacobian(example, GRADIENT).terms)
@@ -89,9 +87,7 @@ def positionwise_gram_operations(
     return found + terms * rows * (2 * h * min(h, 2 * k) + 4 * h * d) + terms * (terms + 1) // 2 * rows * d * d
 
 
-def block_edge_operations(
-    section: BlockSection, activation: Tensor, n: int, basis: Basis, next_basis: Basis
-) -> float:
+def block_edge_operations(section: BlockSection, activation: Tensor, n: int, basis: Basis, next_basis: Basis) -> int:
     """Of `n` examples; `activation` is of some of them, and says which neurons are active."""
     positions = section.positions_of(activation)
     rows, j, k = n * len(positions.queries), basis.n_features, next_basis.n_features
@@ -102,7 +98,7 @@ def block_edge_operations(
         elif isinstance(branch, Positionwise):
             (d, _), h = branch.reads.shape, active_neurons(branch, positions.at_queries(activation))
             terms = len(branch.path_jacobian(activation[:1], GRADIENT).terms)
-            found += 2 * rows * h * j * k + terms * 2 * rows * (d * j + branch.reads.shape[1] * k)
+            found += round(2 * rows * h * j * k) + terms * 2 * rows * (d * j + branch.reads.shape[1] * k)
     return found
 
 

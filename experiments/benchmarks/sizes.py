@@ -37,7 +37,7 @@ class Sizes:
 
 FULL = Sizes(
     modular_overrides=(),
-    addition=(None, None, 957, 512),
+    addition=(None, None, 957, 256),
     mlp=(10_000, 2_000, 100, 200),
     hidden=(50, 50),
     cnn=(256, 64, 2, 16),
@@ -69,9 +69,9 @@ QUICK = Sizes(
     mlp=(60, 20, 6, 10),
     hidden=(6, 5),
     cnn=(10, 6, 2, 3),
-    channels=(3, 4),
+    channels=(3,),
     decoder=(4, 3, 2, 2),
-    sequence=8,
+    sequence=4,
     blocks=1,
     width=16,
     vocabulary=11,

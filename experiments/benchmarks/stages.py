@@ -95,9 +95,7 @@ class Stages:
         """Of one layer pair."""
         chain, budget = self.case.chain(self.ablation_dtype), self.case.settings.memory_budget
         bases, edges = self.ablation_bases(index), self.edges[chain.node_layers[index]]
-        return edge_ablation(
-            chain, self.case.test, index, bases, edges, self.case.tolerances, self.test_score, budget
-        )
+        return edge_ablation(chain, self.case.test, index, bases, edges, self.case.tolerances, self.test_score, budget)
 
     def ablation_bases(self, index: int) -> tuple[Basis, Basis]:
         """Of the layer and the next, in the dtype of ablations."""

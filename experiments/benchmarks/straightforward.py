@@ -32,7 +32,9 @@ def statistics_of_all(chain: Chain, inputs: Tensor) -> dict[str, LayerStatistics
     return found
 
 
-def backward_passes(outputs: Float[Tensor, "batch position_out feature"], inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+def backward_passes(
+    outputs: Float[Tensor, "batch position_out feature"], inputs: Tensor
+) -> Iterator[tuple[int, Tensor]]:
     """Output feature, and the derivative by the inputs of its value at one position: a backward pass each."""
     for position in range(outputs.shape[1]):
         for feature in range(outputs.shape[2]):

@@ -83,7 +83,7 @@ def stage_table(models: Sequence[dict[str, Any]]) -> str:
         for model in models
         for row in model["stages"]
     ]
-    return table(head, "ll rr l rrrrrr".replace(" ", ""), rows)
+    return table(head, "llrrlrrrrrr", rows)
 
 
 def held_back_table(models: Sequence[dict[str, Any]]) -> str:
@@ -142,12 +142,12 @@ def counts(needed: dict[str, dict[str, int]]) -> str:
     return ", ".join(str(of_layer[min(of_layer, key=float)]) for of_layer in needed.values())
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int) -> str:
     """`1.23 GB`."""
     return f"{size / 1e9:.2f} GB"
 
 
 def table(head: Sequence[str], aligned: str, rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; `aligned` has an l or r for every column."""
-    rules = ["---" if side == "l" else "---:" for side in aligned]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *rows)).replace("| --- |", "|---|")
+    rules = "|".join("---" if side == "l" else "---:" for side in aligned)
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rules}|", *(f"| {' | '.join(row)} |" for row in rows)])

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from torch.utils.flop_counter import flop_registry
 
 from experiments.benchmarks.machine import Rates, threads
 from experiments.benchmarks.timing import synchronise
-
-Result = TypeVar("Result")
 
 KINDS = {
     "matrix products": ("mm", "bmm", "addmm", "baddbmm", "dot", "mv", "addmv", "addr", "convolution", "scaled_dot"),
@@ -42,7 +40,7 @@ class Tally:
     """Of one run on one thread.
 
     Attributes:
-        seconds: wall-clock, of the whole.
+        seconds: of the whole.
         by_kind: seconds in operations; the rest is Python's.
         operations: multiplications and additions in matrix products, by dtype.
     """
@@ -69,39 +67,41 @@ def seconds_at(operations: Counter[str], rates: Rates) -> float:
     return sum(count / rates[dtype] for dtype, count in operations.items())
 
 
-def tallied(compute: Callable[[], Result], device: torch.device) -> Tally:
-    """`compute` on one thread, each of its operations timed; that it takes longer so is no part of the shares."""
-    tally = Tally()
+def tallied(compute: Callable[[], object], device: torch.device) -> Tally:
+    """`compute` on one thread: once as it is, for its seconds, and once with each of its operations timed.
+
+    Seconds are the thread's own, so that what else the machine does is no part of them; a GPU's are waited for.
+    """
+    clock, tally = time.perf_counter if device.type == "cuda" else time.thread_time, Tally()
     with threads(1):
-        with TallyMode(tally, device) as mode:
-            start = time.perf_counter()
+        start = clock()
+        compute()
+        synchronise(device)
+        tally.seconds = clock() - start
+        with TallyMode(tally, device, clock):
             compute()
-            tally.seconds = time.perf_counter() - start
-        tally.seconds = max(tally.seconds - mode.overhead, sum(tally.by_kind.values()))
+    tally.seconds = max(tally.seconds, sum(tally.by_kind.values()))
     return tally
 
 
 class TallyMode(TorchDispatchMode):
     """Sees every operation of its thread."""
 
-    def __init__(self, tally: Tally, device: torch.device) -> None:
+    def __init__(self, tally: Tally, device: torch.device, clock: Callable[[], float]) -> None:
         super().__init__()
-        self.tally, self.device, self.overhead = tally, device, 0.0
+        self.tally, self.device, self.clock = tally, device, clock
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        entered, kwargs = time.perf_counter(), kwargs or {}
+        kwargs = kwargs or {}
         synchronise(self.device)
-        start = time.perf_counter()
+        start = self.clock()
         out = func(*args, **kwargs)
         synchronise(self.device)
-        end = time.perf_counter()
-        name = func.overloadpacket.__name__.replace("_", "")
-        self.tally.by_kind[kind_of(name)] += end - start
+        self.tally.by_kind[kind_of(func.overloadpacket.__name__.replace("_", ""))] += self.clock() - start
         if func.overloadpacket in flop_registry:
             first = next(value for value in args if isinstance(value, Tensor))
             counted = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
             self.tally.operations[str(first.dtype).removeprefix("torch.")] += counted
-        self.overhead += start - entered + time.perf_counter() - end
         return out
 
 

@@ -1,4 +1,4 @@
-"""The whole benchmark: models, scaling curves, threads beside a busy process, float32; results are written as they come."""
+"""The whole benchmark: models, scaling curves, threads beside a busy process, float32; written as results come."""
 
 from __future__ import annotations
 
@@ -42,10 +42,14 @@ class Choice:
 
 def benchmark(choice: Choice, sources: Sources, folder: Path) -> dict[str, Any]:
     """Measure, and write `benchmark.json`, `benchmark.md` and the plot into the folder. Raises UserError."""
-    device, sizes = resolve_device(sources.device), QUICK if choice.quick else FULL
     keep_freed_memory()
-    if choice.threads is not None:
-        torch.set_num_threads(choice.threads)
+    with threads(choice.threads or torch.get_num_threads()):
+        return measured_parts(choice, sources, folder)
+
+
+def measured_parts(choice: Choice, sources: Sources, folder: Path) -> dict[str, Any]:
+    """With the threads that torch may use now."""
+    device, sizes = resolve_device(sources.device), QUICK if choice.quick else FULL
     cases = {name: case_of(name, sources, choice.quick) for name in needed(choice)}
     with threads(1):
         rates_of_one = matrix_rates(device, sizes.matrices)
