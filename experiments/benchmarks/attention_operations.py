@@ -22,13 +22,8 @@ and edges, of `j` features and `k` of the next node layer,
 from __future__ import annotations
 
 from libcore.quadrature import GRADIENT
-from libcore.sections import AttentionBranch, BlockSection, Section
+from libcore.sections import AttentionBranch
 from libcore.sections.branch import Positions
-
-
-def is_attention(section: Section) -> bool:
-    """Whether any of a block's branches is attention."""
-    return isinstance(section, BlockSection) and any(isinstance(one, AttentionBranch) for one in section.branches)
 
 
 def attending_pairs(branch: AttentionBranch, positions: Positions) -> int:

@@ -20,7 +20,8 @@ class Slices:
     Attributes:
         fit: examples of Jacobian Grams and edges.
         ablation: examples of ablations.
-        layers: node layers by number; None for all.
+        layers: node layers, by number, in which all backward passes are carried out and their result compared; None for
+            all. In the others a few are timed.
     """
 
     fit: int

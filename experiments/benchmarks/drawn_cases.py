@@ -69,6 +69,7 @@ def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sou
     chain = room.chains(file, device)
     if labels is None:
         labels = named_by_the_model(chain(torch.float64), held_out)[:, -1]
+    n_pairs = len(room.node_layers) - 1
     images = "CIFAR-10" if sources.cifar is not None else f"random images of the shape of {dataset}"
     return Case(
         name="CIFAR-10 MLP" if kind == "cifar10_mlp" else "CIFAR-10 CNN",
@@ -78,8 +79,8 @@ def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sou
         test=accuracy(held_out, labels),
         tolerances=TOLERANCES,
         settings=fit_settings(config),
-        slices=Slices(fit, ablation),
-        ablated=tuple(range(len(room.node_layers) - 1)),
+        slices=Slices(fit, ablation, tuple(range(n_pairs)) if kind == "cifar10_mlp" else tuple(range(n_pairs))[-3:]),
+        ablated=tuple(range(n_pairs)),
     )
 
 

@@ -8,7 +8,8 @@ products that run below the rate. Counted are, for `n` activations `[d]` of a no
     statistics             n d² for each node layer (in float32 where inputs are integers), and a forward pass
     eigenproblem           9 d³: to tridiagonal form and back, and both factors of the solution
     LIB of a layer         two eigenproblems and four products of that width; or, where r < d directions are read, one
-                           of width r and the products with them (METHOD.md eq. 6b)
+                           of width r, the products with them (METHOD.md eq. 6b), and d³ / 3 for the Cholesky factor
+                           that tells whether data vary along every direction
 
 and what the sections' Jacobian Grams and edges take: `section_operations.py`, `attention_operations.py`,
 `convolution_operations.py`.
@@ -23,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.benchmarks.attention_operations import is_attention
 from experiments.benchmarks.convolution_operations import (
     convolution_edge_operations,
     convolution_gram_operations,
@@ -112,8 +112,8 @@ def lib_operations(section: Section, basis: Basis, next_basis: Basis) -> int:
     """From moments and Jacobian Gram to the basis."""
     d, k = basis.d, basis.n_features
     few = directions_read(section, next_basis)
-    if few is not None and few < d and not is_attention(section):
-        return EIGENPROBLEM * few**3 + 2 * d * d * few + 2 * d * few * few + 4 * d * few * k
+    if few is not None and few < d:
+        return EIGENPROBLEM * few**3 + d**3 // 3 + 2 * d * d * few + 2 * d * few * few + 4 * d * few * k
     return 2 * EIGENPROBLEM * d**3 + 4 * 2 * d**3
 
 
