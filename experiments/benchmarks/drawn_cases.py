@@ -17,18 +17,17 @@ from experiments.benchmarks.cases import Case, Slices, named_by_the_model
 from experiments.benchmarks.sizes import Sizes
 from experiments.benchmarks.sources import Sources
 from experiments.config.model_checks import resolve_device
+from experiments.config.scores import TOLERANCES
 from experiments.config.settings import fit_settings
 from libcore.ablation import EvaluationData, accuracy
-from libcore.ablation.whole_model import TOLERANCES
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
 from models.room import Room
 from models.transformer.architecture import Architecture
 from models.transformer.chain import chain_of
+from models.vision.room import ImageClassifierRoom
 from models.weights import ModelFile
 
-NATS = (0.01, 0.05, 0.1)
-"""Tolerances of a cross-entropy."""
 SPREAD_OF_LOGITS = 3.0
 BALANCED, BALANCED_ON = 0.9, 256
 """Share of the mean logits that is taken away; images that they are the mean of."""
@@ -54,6 +53,7 @@ def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sou
         root, dataset = (f"data.root={sources.cifar}",), "cifar10"
     config = sources.config(kind, override, f"model.dataset={dataset}", *root)
     room, device = sources.room(config), resolve_device(config.device)
+    assert isinstance(room, ImageClassifierRoom)
     has_checkpoint = config.model.checkpoint is not None
     if sources.cifar is None:
         shape, generator = room.image_format.image_shape(), torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sou
         chain=chain,
         inputs=inputs,
         test=accuracy(held_out, labels),
-        tolerances=TOLERANCES,
+        tolerances=tuple(TOLERANCES[room.score_name]),
         settings=fit_settings(config),
         slices=Slices(fit, ablation, tuple(range(n_pairs)) if kind == "cifar10_mlp" else tuple(range(n_pairs))[-3:]),
         ablated=tuple(range(n_pairs)),
@@ -119,7 +119,7 @@ def drawn_decoder(sources: Sources, sizes: Sizes) -> Case:
         chain=chain,
         inputs=inputs,
         test=EvaluationData(held_out, score_sum, lower_is_better=True, score_name="cross-entropy"),
-        tolerances=NATS,
+        tolerances=tuple(TOLERANCES["cross-entropy"]),
         settings=FitSettings(memory_budget=2**27),
         slices=Slices(fit, ablation, layers),
         ablated=layers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,19 +46,19 @@ class Tally:
     """
 
     seconds: float = 0.0
-    by_kind: Counter[str] = field(default_factory=Counter)
+    by_kind: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     operations: Counter[str] = field(default_factory=Counter)
 
     @property
     def shares(self) -> dict[str, float]:
         """Of the whole time by kind, the largest first."""
         rest = max(0.0, self.seconds - sum(self.by_kind.values()))
-        kinds = Counter({HANDLING: rest}) + self.by_kind
-        return {kind: seconds / self.seconds for kind, seconds in kinds.most_common()}
+        kinds = self.by_kind | {HANDLING: rest + self.by_kind.get(HANDLING, 0.0)}
+        return {kind: kinds[kind] / self.seconds for kind in sorted(kinds, key=kinds.__getitem__, reverse=True)}
 
     def rate_share(self, rates: Rates) -> float | None:
         """How near the matrix products come to this machine's rate on one thread; None where there are none."""
-        taken = self.by_kind["matrix products"]
+        taken = self.by_kind.get("matrix products")
         return seconds_at(self.operations, rates) / taken if taken and self.operations else None
 
 

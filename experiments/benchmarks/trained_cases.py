@@ -6,7 +6,7 @@ from experiments.benchmarks.cases import Case, Slices
 from experiments.benchmarks.sizes import Sizes
 from experiments.benchmarks.sources import Sources
 from experiments.config.model_checks import resolve_device
-from experiments.config.scores import with_tolerances
+from experiments.config.scores import TOLERANCES
 from experiments.config.settings import fit_settings
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.stages import model_file, model_stage
@@ -30,7 +30,7 @@ def modular_addition(sources: Sources, sizes: Sizes) -> Case:
         chain=model.chain,
         inputs=model.fit_inputs(n_fit),
         test=model.test.first(n_test),
-        tolerances=tuple(with_tolerances(config, room.score_name).analysis.tolerances),
+        tolerances=tuple(TOLERANCES[room.score_name]),
         settings=fit_settings(config),
         slices=Slices(fit, ablation),
         ablated=tuple(range(len(room.node_layers) - 1)),
@@ -39,6 +39,7 @@ def modular_addition(sources: Sources, sizes: Sizes) -> Case:
 
 def pretrained_decoder(sources: Sources, sizes: Sizes) -> Case:
     """The decoder of `--stories`, on the text of `--text`."""
+    assert sources.stories is not None
     n_fit, n_test, fit, ablation = sizes.decoder
     given = () if sources.text is None else (f"data.path={sources.text}",)
     config = sources.config(
@@ -60,7 +61,7 @@ def pretrained_decoder(sources: Sources, sizes: Sizes) -> Case:
         chain=model.chain,
         inputs=model.fit_inputs(n_fit),
         test=model.test.first(n_test),
-        tolerances=tuple(with_tolerances(config, room.score_name).analysis.tolerances),
+        tolerances=tuple(TOLERANCES[room.score_name]),
         settings=fit_settings(config),
         slices=Slices(fit, ablation, layers),
         ablated=layers,
