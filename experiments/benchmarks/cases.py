@@ -22,11 +22,13 @@ class Slices:
         ablation: examples of ablations.
         layers: node layers, by number, in which all backward passes are carried out and their result compared; None for
             all. In the others a few are timed.
+        tokens: so many of each sequence are compared, and a few passes timed in all layers; None for whole sequences.
     """
 
     fit: int
     ablation: int
     layers: tuple[int, ...] | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from experiments.benchmarks.straightforward import (
 from experiments.benchmarks.straightforward_ablation import edge_curve, node_scores
 from experiments.benchmarks.timing import synchronise
 from libcore.ablation import unablated_score
+from libcore.basis import Basis
 from libcore.estimators import edges, jacobian_gram
 from libcore.methods.lib import lib_basis
 from libcore.quadrature import GRADIENT
 from libcore.statistics import chain_statistics
+from libcore.streams import ActivationStream
 
 Result = TypeVar("Result")
 PASSES = 64
@@ -54,6 +56,7 @@ class Straightforward:
         self.chain = stages.case.chain(torch.float64)
         self.inputs = stages.case.inputs[: stages.case.slices.fit]
         self.scale = len(stages.case.inputs) / len(self.inputs)
+        self.compared = self.inputs[:, : stages.case.slices.tokens] if stages.case.slices.tokens else self.inputs
         self.whole = stages.case.slices.layers or tuple(range(len(self.chain.sections)))
 
     def compare(self, stage: str) -> Comparison:
@@ -78,14 +81,13 @@ class Straightforward:
         passes, fixed, taken, apart = 0.0, 0.0, 0.0, 0.0
         for index, section in enumerate(self.chain.sections):
             layer, next_basis = self.chain.node_layers[index], self.stages.bases[self.chain.node_layers[index + 1]]
-            arguments = (section, self.activation(index), next_basis)
-            gram, seconds, scale = self.passes(index, jacobian_gram_by_backward_passes, *arguments)
+            gram, seconds, scale = self.passes(index, jacobian_gram_by_backward_passes, next_basis)
             settings = (self.case.settings.truncation, torch.float64)
             moments = self.stages.statistics[layer]
             _, of_basis = self.timed(lib_basis, moments, moments.gram if gram is None else gram, *settings)
             if gram is not None:
-                stream = self.chain.stream(self.inputs, index, self.case.settings.memory_budget)
-                apart = max(apart, difference(jacobian_gram(section, stream, next_basis, GRADIENT), gram))
+                expected = jacobian_gram(section, self.compared_stream(index), next_basis, GRADIENT)
+                apart = max(apart, difference(expected, gram))
             passes, fixed, taken = passes + seconds * scale, fixed + of_basis, taken + seconds + of_basis
         return Comparison(passes * self.scale + fixed, taken, self.fit_slice(), apart)
 
@@ -94,23 +96,25 @@ class Straightforward:
         passes, taken, apart = 0.0, 0.0, 0.0
         for index, section in enumerate(self.chain.sections):
             basis, next_basis = (self.stages.bases[layer] for layer in self.chain.node_layers[index : index + 2])
-            arguments = (section, self.activation(index), basis, next_basis)
-            found, seconds, scale = self.passes(index, edges_by_backward_passes, *arguments)
+            found, seconds, scale = self.passes(index, edges_by_backward_passes, basis, next_basis)
             if found is not None:
-                stream = self.chain.stream(self.inputs, index, self.case.settings.memory_budget)
-                apart = max(apart, difference(edges(section, stream, basis, next_basis, GRADIENT), found))
+                expected = edges(section, self.compared_stream(index), basis, next_basis, GRADIENT)
+                apart = max(apart, difference(expected, found))
             passes, taken = passes + seconds * scale, taken + seconds
         return Comparison(passes * self.scale, taken, self.fit_slice(), apart)
 
-    def passes(self, index: int, compute: Callable[..., Tensor], *arguments: Any) -> tuple[Tensor | None, float, float]:
-        """Result, seconds, and what they are multiplied by: of a few passes alone, without a result, in some layers."""
-        section, activation, next_basis = self.chain.sections[index], self.activation(index), arguments[-1]
-        if index in self.whole:
-            return *self.timed(compute, *arguments), 1.0
+    def passes(self, index: int, compute: Callable[..., Tensor], *bases: Basis) -> tuple[Tensor | None, float, float]:
+        """Result on what is compared, seconds, and what these are multiplied by: a few passes alone may be timed."""
+        section, activation = self.chain.sections[index], self.activation(index, self.inputs)
+        is_compared = index in self.whole
+        if is_compared and self.compared is self.inputs:
+            return *self.timed(compute, section, activation, *bases), 1.0
         with torch.no_grad():
-            n_passes = section(activation[:1]).shape[1] * next_basis.n_features
+            n_passes = section(activation[:1]).shape[1] * bases[-1].n_features
         at_most = min(PASSES, n_passes)
-        return None, self.timed(compute, *arguments, at_most)[1], n_passes / at_most
+        _, seconds = self.timed(compute, section, activation, *bases, at_most)
+        found = compute(section, self.activation(index, self.compared), *bases) if is_compared else None
+        return found, seconds, n_passes / at_most
 
     def node_ablation(self) -> Comparison:
         """A full pass for every number of features that the stage evaluates."""
@@ -153,10 +157,14 @@ class Straightforward:
         """Examples of the stage over those of the slice."""
         return len(self.case.test.inputs) / len(self.case.test.inputs[: self.case.slices.ablation])
 
-    def activation(self, index: int) -> Tensor:
-        """Of the slice."""
+    def activation(self, index: int, inputs: Tensor) -> Tensor:
+        """Of node layer number `index`."""
         with torch.no_grad():
-            return self.chain.activation(self.inputs, index)
+            return self.chain.activation(inputs, index)
+
+    def compared_stream(self, index: int) -> ActivationStream:
+        """The same as a stream, of what is compared."""
+        return self.chain.stream(self.compared, index, self.case.settings.memory_budget)
 
     def timed(self, compute: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
         """Result and seconds of one run."""
@@ -169,8 +177,11 @@ class Straightforward:
     def fit_slice(self, of_passes: bool = True) -> str:
         """`10 of 50 examples, 64 backward passes in 8 of 10 layer pairs`."""
         text, n_sections = f"{len(self.inputs)} of {len(self.case.inputs)} examples", len(self.chain.sections)
-        if of_passes and len(self.whole) < n_sections:
-            text += f", {PASSES} backward passes in {n_sections - len(self.whole)} of {n_sections} layer pairs"
+        n_whole = len(self.whole) if self.compared is self.inputs else 0
+        if of_passes and n_whole < n_sections:
+            text += f", {PASSES} backward passes in {n_sections - n_whole} of {n_sections} layer pairs"
+        if of_passes and self.compared is not self.inputs:
+            text += f", compared on {self.compared.shape[1]} tokens"
         return text
 
     def ablation_slice(self) -> str:

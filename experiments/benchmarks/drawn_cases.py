@@ -121,7 +121,7 @@ def drawn_decoder(sources: Sources, sizes: Sizes) -> Case:
         test=EvaluationData(held_out, score_sum, lower_is_better=True, score_name="cross-entropy"),
         tolerances=tuple(TOLERANCES["cross-entropy"]),
         settings=FitSettings(memory_budget=2**27),
-        slices=Slices(fit, ablation, layers),
+        slices=Slices(fit, ablation, layers, sizes.compared_tokens),
         ablated=layers,
     )
 

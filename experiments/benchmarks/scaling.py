@@ -63,26 +63,19 @@ def curves(
         with threads(count):
             return stage_seconds(*mlp(2 * unit, 64 * unit), n_runs)
 
+    def of_hidden_features(size: int, n_runs: int) -> dict[str, float]:
+        section, rows = mlp_chain(2 * unit, device).sections[0], drawn_rows(128 * unit, 2 * unit, device)
+        return {"basis": gram_seconds(section, rows, size, n_runs)}
+
+    def of_attention_features(size: int, n_runs: int) -> dict[str, float]:
+        return {"basis": gram_seconds(*attention_and_rows(unit, device), size, n_runs)}
+
     yield "examples", "MLP", doubled(16 * unit), lambda size, n: stage_seconds(*mlp(unit, size), n)
     yield "width", "MLP", doubled(unit // 2), lambda size, n: stage_seconds(*mlp(size, 16 * unit), n)
     yield "tokens a sequence", "decoder", doubled(unit // 4), lambda size, n: stage_seconds(*decoder(1, size, 4), n)
     yield "blocks", "decoder", [1, 2, 4, 8], lambda size, n: stage_seconds(*decoder(size, unit // 2, 2), n)
-    yield (
-        "output features",
-        "MLP",
-        doubled(unit // 4),
-        lambda size, n: {
-            "basis": gram_seconds(
-                mlp_chain(4 * unit, device).sections[0], drawn_rows(16 * unit, 4 * unit, device), size, n
-            )
-        },
-    )
-    yield (
-        "output features",
-        "attention",
-        doubled(unit // 16 or 1),
-        lambda size, n: {"basis": gram_seconds(*attention_and_rows(unit, device), size, n)},
-    )
+    yield "output features", "MLP", doubled(unit // 8 or 1), of_hidden_features
+    yield "output features", "attention", doubled(unit // 16 or 1), of_attention_features
     available = torch.get_num_threads()
     if available > 1:
         yield "threads", "MLP", sorted({1, *(2**p for p in range(1, 9) if 2**p < available), available}), of_threads

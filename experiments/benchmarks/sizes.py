@@ -13,7 +13,7 @@ class Sizes:
         modular_overrides: of the configuration of modular addition.
         addition, mlp, cnn, decoder: numbers of examples; None for all.
         hidden, channels: widths of the image networks.
-        sequence, blocks, width, vocabulary: of the decoder.
+        sequence, blocks, width, vocabulary: of the decoder; `compared_tokens` of each sequence are compared.
         images: data set whose shape the images have.
         scaling_unit: what the sizes of the scaling curves are multiples of.
         matrices: sizes that the rate of matrix products is measured at.
@@ -27,6 +27,7 @@ class Sizes:
     channels: tuple[int, ...]
     decoder: tuple[int, int, int, int]
     sequence: int
+    compared_tokens: int
     blocks: int
     width: int
     vocabulary: int
@@ -42,8 +43,9 @@ FULL = Sizes(
     hidden=(50, 50),
     cnn=(128, 32, 2, 8),
     channels=(16, 32, 64),
-    decoder=(64, 4, 1, 1),
+    decoder=(32, 2, 1, 1),
     sequence=128,
+    compared_tokens=32,
     blocks=5,
     width=64,
     vocabulary=512,
@@ -72,6 +74,7 @@ QUICK = Sizes(
     channels=(3,),
     decoder=(4, 3, 2, 2),
     sequence=4,
+    compared_tokens=3,
     blocks=1,
     width=16,
     vocabulary=11,

@@ -63,6 +63,6 @@ def pretrained_decoder(sources: Sources, sizes: Sizes) -> Case:
         test=model.test.first(n_test),
         tolerances=tuple(TOLERANCES[room.score_name]),
         settings=fit_settings(config),
-        slices=Slices(fit, ablation, layers),
+        slices=Slices(fit, ablation, layers, sizes.compared_tokens),
         ablated=layers,
     )
