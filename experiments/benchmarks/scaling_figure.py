@@ -14,6 +14,8 @@ from experiments.figures.style import MARKERS, PALETTE, new_figure, styled
 
 STAGES = ("statistics", "basis", "edges")
 COLUMNS = 3
+LEAST_SPAN, ROOM_FOR_LEGEND = 20.0, 0.45
+"""Highest over lowest value on an axis; share of its length, above the lines."""
 
 
 @styled
@@ -44,6 +46,8 @@ def plot_curve(curve: Curve, axes: Axes) -> Axes:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
+    wider = max(1.0, (LEAST_SPAN / (high / low)) ** 0.5)  # what does not grow is drawn flat
+    low, high = low / wider, high * wider
+    axes.set_ylim(low, high * (high / low) ** ROOM_FOR_LEGEND)
     axes.legend(loc="upper left")
     return axes
