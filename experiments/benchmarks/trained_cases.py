@@ -18,7 +18,7 @@ timed on, and what is ablated; all would take an hour."""
 
 def modular_addition(sources: Sources, sizes: Sizes) -> Case:
     """The transformer that adds modulo p, of the published size; trained in the first benchmark, then found again."""
-    config = sources.config("modular_addition", "analysis.truncation_rule=absolute", *sizes.modular_overrides)
+    config = sources.config("modular_addition", *sizes.modular_overrides)
     room, device = sources.room(config), resolve_device(config.device)
     stage = model_stage(StageCache(config.cache_directory, device), room)
     model = room.analysed(model_file(stage), device)
