@@ -11,13 +11,23 @@ PYTEST := python -m pytest -n $(WORKERS)
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-latest lock lint clean
+# `make bench CIFAR=DIR STORIES=DIR TEXT=FILE` where these are at hand; BENCH has further options of the command.
+CIFAR ?=
+STORIES ?=
+TEXT ?=
+BENCH ?=
+
+.PHONY: demo test bench test-latest lock lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.run experiment=demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/$(PYTEST)
+
+bench: $(VENV)/installed
+	$(BIN)/python -m experiments.benchmark stages $(if $(CIFAR),--cifar $(CIFAR)) $(if $(STORIES),--stories $(STORIES)) \
+		$(if $(TEXT),--text $(TEXT)) $(BENCH)
 
 test-latest:
 	$(CHECK_PYTHON)

@@ -1,5 +1,6 @@
-"""`python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation and probes, section by section.
+"""`python -m experiments.benchmark stages`: every stage against the straightforward way and the machine's limit.
 
+`python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation and probes, section by section.
 Takes the overrides of `experiments.run`. For every layer pair: seconds for the Jacobian Gram by the closed form and by
 differentiation on the same examples, how many times faster the one is, and how far the two are apart. Beside them the
 seconds that `analysis.probes` take, their error, and what they say of it themselves.
@@ -16,19 +17,35 @@ from models.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        time_stages(given[1:]) if given[:1] == ["stages"] else time_estimators(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def time_stages(arguments: Sequence[str]) -> None:
+    """`stages ...`; raises UserError."""
+    from experiments.benchmarks.command import main as main_of_stages
+
+    main_of_stages(arguments)
+
+
+def time_estimators(arguments: Sequence[str]) -> None:
+    """`KEY=VALUE...`; raises UserError."""
     parser = argparse.ArgumentParser(
-        prog="lib-benchmark", description="Times closed forms against differentiation and probes."
+        prog="lib-benchmark",
+        description="Times closed forms against differentiation and probes.",
+        epilog="lib-benchmark stages: every stage against the straightforward way and the machine's limit; "
+        "lib-benchmark stages --help",
     )
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for experiments.run")
     parser.add_argument("--layer", action="append", help="time this node layer only; may be given several times")
     parsed = parser.parse_args(arguments)
     from experiments.pipeline.estimator_timings import compare_estimators
 
-    try:
-        compare_estimators(parsed.overrides, parsed.layer)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    compare_estimators(parsed.overrides, parsed.layer)
 
 
 if __name__ == "__main__":

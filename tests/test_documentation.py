@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:lib-run|lib-benchmark|python -m experiments\.(?:run|benchmark))((?:\s+[^\s`#]+)+)")
 MENTION = re.compile(r"`[^`\n]*?\b((?:analysis|method|tracking|data)\.(?!py\b)[a-z_]+(?:\.[a-z_]+)*)=?")
 KEY = re.compile(r"(?:^|\s)'?\+{0,2}([a-z_]+(?:[./][a-z_]+)*)=")
-OF_RUNS = {"config.yaml", "report.md", "multirun.yaml"}
+OF_RUNS = {"config.yaml", "report.md", "multirun.yaml", "benchmark.md"}
 
 
 def equations(numbers: str) -> set[str]:

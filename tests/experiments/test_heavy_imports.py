@@ -52,9 +52,12 @@ def test_what_a_run_says_of_itself(tmp_path: Path, arguments: tuple[str, ...]) -
     assert imported_by(tmp_path, "experiments.run", *arguments) == {"hydra", "pydantic"}
 
 
-@pytest.mark.parametrize("module", ["experiments.report", "experiments.benchmark"])
-def test_help_of_the_other_commands(tmp_path: Path, module: str) -> None:
-    assert imported_by(tmp_path, module, "--help") == {"pydantic"}
+@pytest.mark.parametrize(
+    ("module", "mode"),
+    [("experiments.report", ()), ("experiments.benchmark", ()), ("experiments.benchmark", ("stages",))],
+)
+def test_help_of_the_other_commands(tmp_path: Path, module: str, mode: tuple[str, ...]) -> None:
+    assert imported_by(tmp_path, module, *mode, "--help") == {"pydantic"}
 
 
 OF_ANY_RUN = {"hydra", "pydantic", "torch"}
