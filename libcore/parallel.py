@@ -6,8 +6,10 @@ every operation wait for each other, most of all beside another busy process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from threading import Event
 from typing import TypeVar
 
@@ -24,6 +26,17 @@ class Interrupted(Exception):
     """Another thread has failed, or the whole was interrupted; nobody waits for this one's result."""
 
 
+@cache
+def pool_of(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept: new ones would set up the libraries' buffers anew, which takes longer than short work."""
+    return ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1))
+
+
+# A process that is forked off has none of these threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool_of.cache_clear)
+
+
 def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], on_gpu: bool) -> list[Result]:
     """`work(item, check)` for every item, results in their order: as many at once as torch may use threads on a CPU.
 
@@ -38,12 +51,15 @@ def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequen
 
     if n_threads <= 1:
         return [work(item, check) for item in items]
-    with ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        try:
-            return list(pool.map(lambda item: work(item, check), items))
-        finally:
-            stop.set()  # after an error or an interruption, no thread goes on
-            torch.set_num_threads(n_threads)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of the process, for libraries whose threads are not counted by the thread
+    futures = [pool_of(threads_before).submit(work, item, check) for item in items]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        stop.set()  # after an error or an interruption, no thread goes on
+        wait(futures)
+        torch.set_num_threads(threads_before)
 
 
 def map_shares(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +14,8 @@ from torch.nn.functional import pad
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
-from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
+from libcore.parallel import in_threads
+from libcore.streams import ActivationStream, rows_per_chunk
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,46 @@ COLUMNS_PER_BLOCK = 512
 """Columns of a Gram computed at a time: only blocks on and above the diagonal, the others are their mirror images."""
 
 
-class RunningMoments:
-    """Sum and scatter of rows as they come in, about the mean of the first of them."""
+EXAMPLES_OF_CENTRE = 16
+"""Whose mean moments are taken about, which need not be that of all."""
 
-    def __init__(self, example: Float[Tensor, "*batch d"], has_constant: bool) -> None:
-        d = example.shape[-1]
-        self.centre = float64_zeros(d, like=example)
-        self.sum = float64_zeros(d, like=example)
-        self.scatter = float64_zeros(d, d, like=example)
-        self.count = 0
+BYTES_OF_SHARED_GRAMS = 2**23
+"""Of all node layers together: every thread has its own."""
+
+
+class Moments(ABC):
+    """Sum and scatter of what has come in, about some centre, and how many there were."""
+
+    def __init__(self, d: int, device: torch.device) -> None:
+        self.sum = torch.zeros(d, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(d, d, dtype=torch.float64, device=device)
+        self.count: int = 0
+
+    @abstractmethod
+    def statistics(self) -> LayerStatistics:
+        """The moments so far."""
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another has, about the same centre."""
+        self.sum += other.sum
+        self.scatter += other.scatter
+        self.count += other.count
+
+
+class RunningMoments(Moments):
+    """Of rows, about the mean of some of them."""
+
+    def __init__(self, some_rows: Float[Tensor, "*batch d"], has_constant: bool) -> None:
+        d = some_rows.shape[-1]
+        super().__init__(d, some_rows.device)
+        self.centre = some_rows.detach().double().reshape(-1, d).mean(0)
+        if has_constant:
+            self.centre[-1] = 0.0  # the constant coordinate is not centred
         self.has_constant = has_constant
 
     def add(self, rows: Float[Tensor, "sample d"]) -> None:
         """Take further rows in; only the scatter's upper blocks are kept up."""
-        rows = rows.double()
-        if self.count == 0:
-            self.centre = rows.mean(0)
-            if self.has_constant:
-                self.centre[-1] = 0.0  # the constant coordinate is not centred
-        centred = rows - self.centre
+        centred = rows.double() - self.centre
         self.sum += centred.sum(0)
         add_upper_blocks(self.scatter, centred)
         self.count += len(rows)
@@ -78,15 +102,12 @@ class RunningMoments:
         return LayerStatistics(mean, scatter / self.count, self.count)
 
 
-class IntegerMoments:
-    """Sum and scatter of inputs that are small integers, exact."""
+class IntegerMoments(Moments):
+    """Of inputs that are small integers, exact."""
 
     def __init__(self, integers: ScaledIntegers, example: Tensor) -> None:
+        super().__init__(example.flatten(1).shape[1], integers.device)
         self.integers = integers
-        d = example.flatten(1).shape[1]
-        self.sum = torch.zeros(d, dtype=torch.float64, device=integers.device)
-        self.scatter = torch.zeros(d, d, dtype=torch.float64, device=integers.device)
-        self.count = 0
 
     def add(self, inputs: Tensor) -> None:
         """Take further inputs in."""
@@ -121,11 +142,12 @@ def add_upper_blocks(scatter: Float[Tensor, "d d"], centred: Float[Tensor, "samp
 
 def layer_statistics(stream: ActivationStream, has_constant: bool = True) -> LayerStatistics:
     """Mean and Gram of a stream of activations."""
-    example = stream.example()
-    moments = RunningMoments(example, has_constant)
+    example, moments = stream.example(), None
     for activation in stream.chunks(3 * example.numel() + example.shape[-1]):
+        moments = moments or RunningMoments(activation, has_constant)
         for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
             moments.add(rows)
+    assert moments is not None
     return moments.statistics()
 
 
@@ -136,32 +158,57 @@ def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> 
     return moments.statistics()
 
 
-@torch.no_grad()
 def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[str, LayerStatistics]:
     """Statistics of every node layer on `inputs`, by name, from one pass through the model.
 
-    Raises ValueError as `Chain.checked` does.
+    Threads have a share of the chunks each, unless Grams are so wide that a product is worth sharing among them. Raises
+    ValueError as `Chain.checked` does.
     """
-    examples = list(chain.checked(chain.activations(inputs[:1])))
-    moments = {
-        layer: RunningMoments(example, chain.has_constant(layer))
-        for layer, example in zip(chain.node_layers, examples, strict=True)
-    }
-    integers = None
-    if isinstance(chain.embed, ScaledIntegers) and not chain.before:
-        integers = IntegerMoments(chain.embed, inputs[:1])
-        del moments[chain.node_layers[0]]
+    with torch.no_grad():
+        examples = list(chain.checked(chain.activations(inputs[:1])))
+        some = list(chain.activations(inputs[:EXAMPLES_OF_CENTRE]))
+    of_grams = sum(8 * example.shape[-1] ** 2 for example in examples)
+    n_shares = 1 if inputs.is_cuda or of_grams > BYTES_OF_SHARED_GRAMS else min(torch.get_num_threads(), len(inputs))
     values = max(chain.values_to_produce(inputs, len(chain.sections)), *(3 * one.numel() for one in examples))
-    for start in range(0, len(inputs), chunk := rows_per_chunk(values, memory_budget)):
-        some = inputs[start : start + chunk]
-        if integers is not None:
-            integers.add(some)
-        for layer, activation in zip(chain.node_layers, chain.activations(some), strict=True):
-            if layer in moments:
-                for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
-                    moments[layer].add(rows)
-            chain.on_chunk(layer, start + len(some), len(inputs))
-    found = {layer: of.statistics() for layer, of in moments.items()}
-    if integers is not None:
-        found[chain.node_layers[0]] = integers.statistics()
-    return {layer: replace(found[layer], isolated=chain.isolated.get(layer, ())) for layer in chain.node_layers}
+    chunk = min(rows_per_chunk(values, memory_budget // n_shares), -(-len(inputs) // n_shares))
+
+    def moments_of(number: int, check: Callable[[], None]) -> dict[str, Moments]:
+        with torch.no_grad():
+            moments = empty_moments(chain, inputs, some)
+            for start in range(number * chunk, len(inputs), n_shares * chunk):
+                check()
+                add_inputs(chain, moments, inputs[start : start + chunk])
+                for layer in chain.node_layers:
+                    chain.on_chunk(layer, min(start + chunk, len(inputs)), len(inputs))
+        return moments
+
+    first, *others = in_threads(moments_of, range(n_shares), inputs.is_cuda)
+    for moments in others:
+        for layer in chain.node_layers:
+            first[layer].merge(moments[layer])
+    return {
+        layer: replace(first[layer].statistics(), isolated=chain.isolated.get(layer, ())) for layer in chain.node_layers
+    }
+
+
+def empty_moments(chain: Chain, inputs: Tensor, some: Sequence[Tensor]) -> dict[str, Moments]:
+    """By node layer, about the mean of some activations."""
+    moments: dict[str, Moments] = {
+        layer: RunningMoments(activation, chain.has_constant(layer))
+        for layer, activation in zip(chain.node_layers, some, strict=True)
+    }
+    if isinstance(chain.embed, ScaledIntegers) and not chain.before:
+        moments[chain.node_layers[0]] = IntegerMoments(chain.embed, inputs[:1])
+    return moments
+
+
+def add_inputs(chain: Chain, moments: dict[str, Moments], inputs: Tensor) -> None:
+    """Take further inputs in, from one pass through the model."""
+    for layer, activation in zip(chain.node_layers, chain.activations(inputs), strict=True):
+        of_layer = moments[layer]
+        if isinstance(of_layer, IntegerMoments):
+            of_layer.add(inputs)
+        else:
+            assert isinstance(of_layer, RunningMoments)
+            for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
+                of_layer.add(rows)
