@@ -57,8 +57,8 @@ class Moments(ABC):
     """Sum and scatter of what has come in, about some centre, and how many there were."""
 
     def __init__(self, d: int, device: torch.device) -> None:
-        self.sum = torch.zeros(d, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(d, d, dtype=torch.float64, device=device)
+        self.sum: Tensor = torch.zeros(d, dtype=torch.float64, device=device)
+        self.scatter: Tensor = torch.zeros(d, d, dtype=torch.float64, device=device)
         self.count: int = 0
 
     @abstractmethod
