@@ -46,9 +46,6 @@ COLUMNS_PER_BLOCK = 512
 """Columns of a Gram computed at a time: only blocks on and above the diagonal, the others are their mirror images."""
 
 
-EXAMPLES_OF_CENTRE = 16
-"""Whose mean moments are taken about, which need not be that of all."""
-
 BYTES_OF_SHARED_GRAMS = 2**23
 """Of all node layers together: every thread has its own."""
 
@@ -73,14 +70,18 @@ class Moments(ABC):
 
 
 class RunningMoments(Moments):
-    """Of rows, about the mean of some of them."""
+    """Of rows, about the mean of some of them.
 
-    def __init__(self, some_rows: Float[Tensor, "*batch d"], has_constant: bool) -> None:
-        d = some_rows.shape[-1]
-        super().__init__(d, some_rows.device)
-        self.centre = some_rows.detach().double().reshape(-1, d).mean(0)
+    Args:
+        centre: that mean; rounding grows with how far it is off that of all.
+        has_constant: whether the last coordinate is the constant one, which is not centred.
+    """
+
+    def __init__(self, centre: Float[Tensor, " d"], has_constant: bool) -> None:
+        super().__init__(len(centre), centre.device)
+        self.centre = centre.detach().double().clone()
         if has_constant:
-            self.centre[-1] = 0.0  # the constant coordinate is not centred
+            self.centre[-1] = 0.0
         self.has_constant = has_constant
 
     def add(self, rows: Float[Tensor, "sample d"]) -> None:
@@ -144,7 +145,7 @@ def layer_statistics(stream: ActivationStream, has_constant: bool = True) -> Lay
     """Mean and Gram of a stream of activations."""
     example, moments = stream.example(), None
     for activation in stream.chunks(3 * example.numel() + example.shape[-1]):
-        moments = moments or RunningMoments(activation, has_constant)
+        moments = moments or RunningMoments(activation.double().mean((0, 1)), has_constant)
         for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
             moments.add(rows)
     assert moments is not None
@@ -153,7 +154,7 @@ def layer_statistics(stream: ActivationStream, has_constant: bool = True) -> Lay
 
 def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> LayerStatistics:
     """Mean and Gram of activations held in memory."""
-    moments = RunningMoments(activation, has_constant)
+    moments = RunningMoments(activation.double().mean(0), has_constant)
     moments.add(activation)
     return moments.statistics()
 
@@ -166,15 +167,19 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
     """
     with torch.no_grad():
         examples = list(chain.checked(chain.activations(inputs[:1])))
-        some = list(chain.activations(inputs[:EXAMPLES_OF_CENTRE]))
     of_grams = sum(8 * example.shape[-1] ** 2 for example in examples)
     n_shares = 1 if inputs.is_cuda or of_grams > BYTES_OF_SHARED_GRAMS else min(torch.get_num_threads(), len(inputs))
     values = max(chain.values_to_produce(inputs, len(chain.sections)), *(3 * one.numel() for one in examples))
     chunk = min(rows_per_chunk(values, memory_budget // n_shares), -(-len(inputs) // n_shares))
 
+    # About the mean of as many rows as a sum has: what it is off by is then nothing beside a sum's own round-off.
+    of_centre = min(chunk, max(1, ROWS_PER_SUM // min(example.shape[1] for example in examples)))
+    with torch.no_grad():
+        centres = [activation.double().mean((0, 1)) for activation in chain.activations(inputs[:of_centre])]
+
     def moments_of(number: int, check: Callable[[], None]) -> dict[str, Moments]:
         with torch.no_grad():
-            moments = empty_moments(chain, inputs, some)
+            moments = empty_moments(chain, inputs, centres)
             for start in range(number * chunk, len(inputs), n_shares * chunk):
                 check()
                 add_inputs(chain, moments, inputs[start : start + chunk])
@@ -191,11 +196,11 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
     }
 
 
-def empty_moments(chain: Chain, inputs: Tensor, some: Sequence[Tensor]) -> dict[str, Moments]:
-    """By node layer, about the mean of some activations."""
+def empty_moments(chain: Chain, inputs: Tensor, centres: Sequence[Tensor]) -> dict[str, Moments]:
+    """By node layer, about these centres."""
     moments: dict[str, Moments] = {
-        layer: RunningMoments(activation, chain.has_constant(layer))
-        for layer, activation in zip(chain.node_layers, some, strict=True)
+        layer: RunningMoments(centre, chain.has_constant(layer))
+        for layer, centre in zip(chain.node_layers, centres, strict=True)
     }
     if isinstance(chain.embed, ScaledIntegers) and not chain.before:
         moments[chain.node_layers[0]] = IntegerMoments(chain.embed, inputs[:1])

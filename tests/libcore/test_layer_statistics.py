@@ -84,7 +84,7 @@ def test_float32_activations_are_summed_in_float64(generator: torch.Generator) -
 def test_moments_taken_in_parts_are_those_of_all_data(counts: list[int], seed: int) -> None:
     activation = random_activation(torch.Generator().manual_seed(seed), sum(counts), 1, 3).flatten(0, 1)
     for order in (counts, counts[::-1]):
-        moments = RunningMoments(activation, has_constant=True)
+        moments = RunningMoments(activation[0], has_constant=True)
         for rows in activation.split(order):
             moments.add(rows)
         assert_equal(moments.statistics(), statistics_of(activation, True))
