@@ -79,6 +79,8 @@ class TestRuns:
         assert first - OF_TRAINING == OF_ANY_RUN | {"igraph", "matplotlib", "PIL"}
         again = imported_by(tmp_path, "experiments.run", *QUICK, "hydra.run.dir=second")
         assert again == OF_ANY_RUN, "what is found again imports nothing to compute it"
+        anew = imported_by(tmp_path, "experiments.run", *QUICK, "hydra.run.dir=third", "analysis.n_examples=20")
+        assert anew == OF_ANY_RUN | {"igraph", "matplotlib", "PIL"}, "stages without training import no compiler"
 
     def test_with_a_tracker(self, tmp_path):
         offline = (*TOY, "analysis.stages=[basis]", "tracking.mode=offline")
