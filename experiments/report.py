@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.start_up import carried_out, collect_garbage_rarely
+from experiments.start_up import collect_garbage_rarely, process_of
 from models.errors import UserError
 
 MOST_KEY_COLUMNS = 3
@@ -119,7 +119,7 @@ def narrow(table: Any) -> list[list[str]]:
 
 def command() -> None:
     """`main` as all that the process is for."""
-    carried_out(main)
+    process_of(main)
 
 
 if __name__ == "__main__":

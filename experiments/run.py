@@ -22,8 +22,7 @@ from omegaconf import DictConfig
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
-from experiments.start_up import carried_out as process_of
-from experiments.start_up import collect_garbage_rarely
+from experiments.start_up import collect_garbage_rarely, process_of
 from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed

@@ -22,7 +22,7 @@ def collect_garbage_rarely() -> None:
     atexit.register(gc.freeze)
 
 
-def carried_out(main: Callable[[], None]) -> None:
+def process_of(main: Callable[[], None]) -> None:
     """Run a command that is all its process is for; the process ends without taking the interpreter apart.
 
     After torch alone that takes a quarter of a second, and 130 MB, which would be a run's peak: the libraries' parts

@@ -118,20 +118,30 @@ class Chain:
             activation = section(activation)
             yield activation
 
+    def sections_from(self, index: int) -> tuple[Section, ...]:
+        """From node layer number `index` to the model's output."""
+        return (*self.sections[index:], *(() if self.tail is None else (self.tail,)))
+
     def output_from(
         self, activation: Float[Tensor, "batch position d"], index: int
     ) -> Float[Tensor, "batch position_out d_out"]:
         """The model's output when node layer number `index` has this activation."""
-        for section in self.sections[index:]:
-            activation = section(activation)
-        return activation if self.tail is None else self.tail(activation)
+        return compose(self.sections_from(index))(activation)
 
-    def stream(self, inputs: Tensor, index: int, memory_budget: int) -> ActivationStream:
-        """Activations of node layer number `index` on `inputs`, recomputed from the inputs chunk by chunk."""
+    def stream(
+        self, inputs: Tensor, index: int, memory_budget: int, held: Mapping[int, Tensor] | None = None
+    ) -> ActivationStream:
+        """Activations of node layer number `index` on `inputs`, recomputed chunk by chunk.
+
+        From the inputs, or from the last node layer before it that is `held`: activations by the layer's number.
+        """
+        before = max((number for number in held or {} if number < index), default=None)
 
         def produce(start: int, stop: int) -> Tensor:
             with torch.no_grad():
-                return self.activation(inputs[start:stop], index)
+                if held is None or before is None:
+                    return self.activation(inputs[start:stop], index)
+                return compose(self.sections[before:index])(held[before][start:stop])
 
         values, on_chunk = self.values_to_produce(inputs, index), partial(self.on_chunk, self.node_layers[index])
         return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
@@ -146,20 +156,18 @@ class Chain:
         with torch.no_grad():
             examples = list(self.checked(self.activations(inputs[:1])))
         held = self._held(inputs, examples[: len(self.sections)], memory_budget)
-        left = memory_budget - sum(activations.numel() * activations.element_size() for activations in held.values())
-        streams = []
-        for index, layer in enumerate(self.node_layers[:-1]):
-            if index in held:
-                streams.append(stream_of_held(held[index], left, partial(self.on_chunk, layer)))
-            else:
-                before = max((number for number in held if number < index), default=None)
-                streams.append(self._recomputed(inputs, index, left, before, held))
-        return streams
+        left = memory_budget - sum(activations.nbytes for activations in held.values())
+        return [
+            stream_of_held(held[index], left, partial(self.on_chunk, layer))
+            if index in held
+            else self.stream(inputs, index, left, held)
+            for index, layer in enumerate(self.node_layers[:-1])
+        ]
 
     def _held(self, inputs: Tensor, examples: Sequence[Tensor], memory_budget: int) -> dict[int, Tensor]:
         """Activations by the node layer's number, of the layers that are held."""
         room, chosen = memory_budget // 2, set[int]()
-        bytes_of = [len(inputs) * example.numel() * example.element_size() for example in examples]
+        bytes_of = [len(inputs) * example.nbytes for example in examples]
         for index in sorted(range(len(examples)), key=bytes_of.__getitem__):
             if bytes_of[index] <= room:
                 room -= bytes_of[index]
@@ -176,23 +184,6 @@ class Chain:
                     if index in held:
                         held[index][start : start + chunk] = activation
         return held
-
-    def _recomputed(
-        self, inputs: Tensor, index: int, memory_budget: int, before: int | None, held: Mapping[int, Tensor]
-    ) -> ActivationStream:
-        """Node layer number `index` chunk by chunk, from number `before`, which is held."""
-        if before is None:
-            return self.stream(inputs, index, memory_budget)
-
-        def produce(start: int, stop: int) -> Tensor:
-            activation = held[before][start:stop]
-            with torch.no_grad():
-                for section in self.sections[before:index]:
-                    activation = section(activation)
-            return activation
-
-        values, on_chunk = self.values_to_produce(inputs, index), partial(self.on_chunk, self.node_layers[index])
-        return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
 
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same activations, first node layer to last, each looked at before the next is computed from it.
@@ -235,13 +226,12 @@ class Chain:
         indices = [self.node_layers.index(name) for name in node_layers]
         if len(indices) < 2 or any(a >= b for a, b in pairwise(indices)):
             raise ValueError(f"{list(node_layers)}: expected two or more node layers in the model's order")
-        before, after = self.sections[: indices[0]], self.sections[indices[-1] :]
-        tail = (*after, self.tail) if self.tail is not None else after
+        tail = self.sections_from(indices[-1])
         return replace(
             self,
             node_layers=tuple(node_layers),
             sections=tuple(compose(self.sections[a:b]) for a, b in pairwise(indices)),
-            before=(*self.before, *before),
+            before=(*self.before, *self.sections[: indices[0]]),
             tail=compose(tail) if tail else None,
             last_has_constant=self.has_constant(node_layers[-1]),
         )

@@ -41,14 +41,13 @@ def projected_onto_range(
         return torch.zeros_like(columns)
     if count > d and is_positive_definite(gram, cut):
         return columns
-    most_rank = count - 1
-    if 2 * most_rank <= d:
-        inside = range_of(gram, most_rank, cut)
-        return inside @ (inside.T @ columns)
-    null = null_space(gram, max(FIRST_GUESS, d - most_rank + FIRST_GUESS), cut, largest)
-    if null is None:
-        return columns_in_range(columns, gram, cut)
-    return columns - null @ (null.T @ columns)
+    most_rank, null = count - 1, None
+    if 2 * most_rank > d:
+        null = null_space(gram, max(FIRST_GUESS, d - most_rank + FIRST_GUESS), cut, largest)
+    if null is not None:
+        return columns - null @ (null.T @ columns)
+    inside = range_of(gram, most_rank, cut) if 2 * most_rank <= d else eigenvectors_above(gram, cut)
+    return inside @ (inside.T @ columns)
 
 
 def largest_eigenvalue(gram: Float[Tensor, "d d"]) -> float:
@@ -72,8 +71,7 @@ def range_of(gram: Float[Tensor, "d d"], most_rank: int, cut: float) -> Float[Te
     """Eigenvectors above the cut, of which there are at most `most_rank`."""
     drawn = normal(len(gram), min(len(gram), most_rank + FIRST_GUESS), like=gram)
     spanned = torch.linalg.qr(gram @ drawn).Q
-    eigenvalues, rotation = descending_eigh(spanned.T @ gram @ spanned)
-    return spanned @ rotation[:, eigenvalues > cut]
+    return spanned @ eigenvectors_above(spanned.T @ gram @ spanned, cut)
 
 
 def null_space(gram: Float[Tensor, "d d"], guess: int, cut: float, largest: float) -> Float[Tensor, "d null"] | None:
@@ -97,11 +95,10 @@ def null_space(gram: Float[Tensor, "d d"], guess: int, cut: float, largest: floa
     return None
 
 
-def columns_in_range(columns: Float[Tensor, "d k"], gram: Float[Tensor, "d d"], cut: float) -> Float[Tensor, "d k"]:
-    """By all eigenvectors."""
+def eigenvectors_above(gram: Float[Tensor, "d d"], cut: float) -> Float[Tensor, "d k"]:
+    """Of all eigenvectors those above the cut."""
     eigenvalues, vectors = descending_eigh(gram)
-    inside = vectors[:, eigenvalues > cut]
-    return inside @ (inside.T @ columns)
+    return vectors[:, eigenvalues > cut]
 
 
 def normal(rows: int, columns: int, *, like: Tensor) -> Tensor:

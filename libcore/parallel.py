@@ -83,8 +83,8 @@ def map_shares(
     return in_threads(share, range(n_shares), on_gpu)
 
 
-def checked(chunks: Iterator[Tensor], check: Callable[[], None]) -> Iterator[Tensor]:
-    """The same chunks, with a check before each."""
-    for chunk in chunks:
+def checked(items: Iterator[Item], check: Callable[[], None]) -> Iterator[Item]:
+    """The same items, with a check before each is used."""
+    for item in items:
         check()
-        yield chunk
+        yield item

@@ -15,7 +15,7 @@ from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
 from libcore.parallel import in_threads
-from libcore.streams import ActivationStream, rows_per_chunk
+from libcore.streams import rows_per_chunk
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Moments(ABC):
     def statistics(self) -> LayerStatistics:
         """The moments so far."""
 
+    def whole_scatter(self) -> Float[Tensor, "d d"]:
+        """With the lower blocks, mirror images of those that are kept up; a copy."""
+        upper = self.scatter.triu()
+        return upper + upper.triu(1).T
+
     def merge(self, other: Moments) -> None:
         """Take in what another has, about the same centre."""
         self.sum += other.sum
@@ -84,17 +89,17 @@ class RunningMoments(Moments):
             self.centre[-1] = 0.0
         self.has_constant = has_constant
 
-    def add(self, rows: Float[Tensor, "sample d"]) -> None:
+    def add(self, activation: Float[Tensor, "*batch d"]) -> None:
         """Take further rows in; only the scatter's upper blocks are kept up."""
-        centred = rows.double() - self.centre
-        self.sum += centred.sum(0)
-        add_upper_blocks(self.scatter, centred)
-        self.count += len(rows)
+        for rows in activation.reshape(-1, len(self.centre)).split(ROWS_PER_SUM):
+            centred = rows.double() - self.centre
+            self.sum += centred.sum(0)
+            add_upper_blocks(self.scatter, centred)
+            self.count += len(rows)
 
     def statistics(self) -> LayerStatistics:
         """The moments so far."""
-        upper = self.scatter.triu()
-        scatter = (upper + upper.triu(1).T).addr_(self.sum, self.sum, alpha=-1 / self.count)
+        scatter = self.whole_scatter().addr_(self.sum, self.sum, alpha=-1 / self.count)
         mean = self.centre + self.sum / self.count
         if self.has_constant:
             mean[-1] = 1.0
@@ -123,8 +128,8 @@ class IntegerMoments(Moments):
 
         Divisions come last: until then all numbers are integers, exact up to 2**53.
         """
-        upper, unit = self.scatter.triu(), 1 / self.integers.largest
-        scatter = (upper + upper.triu(1).T).mul_(self.count).addr_(self.sum, self.sum, alpha=-1)
+        unit = 1 / self.integers.largest
+        scatter = self.whole_scatter().mul_(self.count).addr_(self.sum, self.sum, alpha=-1)
         gram = pad(scatter.mul_((unit / self.count) ** 2), (0, 1, 0, 1))
         gram[-1, -1] = 1.0
         mean = (self.sum / self.count + self.integers.middle) * unit
@@ -139,17 +144,6 @@ def add_upper_blocks(scatter: Float[Tensor, "d d"], centred: Float[Tensor, "samp
     for start in range(0, len(scatter), COLUMNS_PER_BLOCK):
         columns = slice(start, start + COLUMNS_PER_BLOCK)
         scatter[columns, start:] += centred[:, columns].T @ centred[:, start:]
-
-
-def layer_statistics(stream: ActivationStream, has_constant: bool = True) -> LayerStatistics:
-    """Mean and Gram of a stream of activations."""
-    example, moments = stream.example(), None
-    for activation in stream.chunks(3 * example.numel() + example.shape[-1]):
-        moments = moments or RunningMoments(activation.double().mean((0, 1)), has_constant)
-        for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
-            moments.add(rows)
-    assert moments is not None
-    return moments.statistics()
 
 
 def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> LayerStatistics:
@@ -215,5 +209,4 @@ def add_inputs(chain: Chain, moments: dict[str, Moments], inputs: Tensor) -> Non
             of_layer.add(inputs)
         else:
             assert isinstance(of_layer, RunningMoments)
-            for rows in activation.flatten(0, 1).split(ROWS_PER_SUM):
-                of_layer.add(rows)
+            of_layer.add(activation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from experiments.benchmarks.scaling import Curve
-from experiments.figures.style import MARKERS, PALETTE, new_figure, styled
+from experiments.figures.style import MARKERS, PALETTE, new_grid, styled
 
 STAGES = ("statistics", "basis", "edges")
 COLUMNS = 3
@@ -21,12 +20,8 @@ LEAST_SPAN, ROOM_FOR_LEGEND = 20.0, 0.45
 @styled
 def scaling_figure(curves: Sequence[Curve]) -> Figure:
     """One Axes for what varies; the dashed line beside the largest sizes grows as fitted."""
-    n_rows = math.ceil(len(curves) / COLUMNS)
-    figure = new_figure(2.0 * n_rows + 0.2, layout="constrained")
-    grid = figure.subplots(n_rows, COLUMNS, squeeze=False).flatten()
-    for unused in grid[len(curves) :]:
-        unused.remove()
-    for axes, curve in zip(grid, curves, strict=False):
+    figure, grid = new_grid(len(curves), COLUMNS, 2.0, 0.2)
+    for axes, curve in zip(grid, curves, strict=True):
         plot_curve(curve, axes)
     figure.supylabel("seconds", fontsize=7)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from matplotlib.transforms import offset_copy
 from experiments.figures.groups import group_label
 from experiments.figures.hyperparameter_values import ABSENT, Value, value_text
 from experiments.figures.legends import legend_above
-from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, new_figure, styled
+from experiments.figures.style import NEUTRAL, TEXT_SIZE, GroupStyle, group_styles, lightened, new_grid, styled
 from experiments.figures.value_axis import ValueAxis
 
 Manner = Literal["styles", "mean", "marks"]
@@ -62,13 +61,8 @@ def hyperparameter_figure(runs: Sequence[SweptRun], key: str, measures: Sequence
     styles = group_styles([run.group for run in runs])
     others = list(dict.fromkeys(run.others(key) for run in runs))
     manner = manner_of(runs, key, others)
-    n_columns = min(2, len(drawn))
-    n_rows = math.ceil(len(drawn) / n_columns)
-    figure = new_figure(1.9 * n_rows + 0.6, layout="constrained")
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).flatten()
-    for unused in grid[len(drawn) :]:
-        unused.remove()
-    for axes, name in zip(grid, drawn, strict=False):
+    figure, grid = new_grid(len(drawn), 2, 1.9, 0.6)
+    for axes, name in zip(grid, drawn, strict=True):
         measured = [run for run in runs if name in run.measures]
         plot_measure(measured, key, name, axis, styles, others, manner, axes)
     figure.supxlabel(key, fontsize=TEXT_SIZE)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures.style import new_figure
+from experiments.figures.style import new_grid
 
 MAXIMUM_COLUMNS = 3
 ROW_HEIGHT = 2.1
@@ -30,13 +29,8 @@ def short_layer_names(layers: Sequence[str]) -> dict[str, str]:
 
 def layer_grid(layers: Sequence[str], prefix: str = "") -> tuple[Figure, dict[str, Axes]]:
     """A figure with one titled Axes per node layer, at most three in a row, sharing the vertical axis."""
-    n_columns = min(MAXIMUM_COLUMNS, len(layers))
-    n_rows = math.ceil(len(layers) / n_columns)
-    figure = new_figure(ROW_HEIGHT * n_rows + 0.4, layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flatten()
-    for unused in axes[len(layers) :]:
-        unused.remove()
-    grid = dict(zip(layers, axes, strict=False))
+    figure, axes = new_grid(len(layers), MAXIMUM_COLUMNS, ROW_HEIGHT, 0.4, share_y=True)
+    grid = dict(zip(layers, axes, strict=True))
     for layer, name in short_layer_names(layers).items():
         grid[layer].set_title(prefix + name.replace("\n", " "))
     return figure, grid

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -117,3 +119,16 @@ def new_figure(height: float, layout: Literal["constrained"] | None = None) -> F
     figure = Figure(figsize=(PAGE_WIDTH, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def new_grid(
+    count: int, most_columns: int, row_height: float, beside: float, *, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` Axes, row by row; `beside` is for what stands above or below all rows, in inches."""
+    n_columns = min(most_columns, count)
+    n_rows = math.ceil(count / n_columns)
+    figure = new_figure(row_height * n_rows + beside, layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=share_y).flatten()
+    for unused in grid[count:]:
+        unused.remove()
+    return figure, list(grid[:count])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from libcore.chain import Chain
-from libcore.parallel import in_threads
-from libcore.sections import Section, compose
-from libcore.sections.merging import merged
+from libcore.parallel import checked, in_threads
 from libcore.streams import ActivationStream, rows_per_chunk
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+Block = tuple[int, int]
+"""Examples `start` to `stop`."""
 
 BYTES_IN_CACHE = 3 * 2**22
 """Working set of the examples that one thread takes through the model at once on a CPU: what the caches hold."""
@@ -48,58 +49,44 @@ class Examples:
         return cls(len(inputs), rows_per_chunk(values, in_budget if on_gpu else min(in_budget, BYTES_IN_CACHE)), on_gpu)
 
     @property
-    def parts(self) -> list[tuple[int, int]]:
+    def parts(self) -> list[Block]:
         """`(start, stop)` of each thread's examples."""
         n_parts = 1 if self.on_gpu else min(torch.get_num_threads(), self.count)
         bounds = [self.count * number // n_parts for number in range(n_parts + 1)]
         return list(pairwise(bounds))
 
-    def blocks(self, part: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    def blocks(self, part: Block) -> Iterator[Block]:
         """`(start, stop)` of what a thread takes at once."""
         for start in range(*part, self.most):
             yield start, min(start + self.most, part[1])
 
+    def in_parts(self, work: Callable[[Item, Iterator[Block]], Result], of_parts: Sequence[Item]) -> list[Result]:
+        """`work` on what each part has of its own and on its blocks, without gradients; results in the parts' order."""
+
+        def of_part(part_and_item: tuple[Block, Item], check: Callable[[], None]) -> Result:
+            part, item = part_and_item
+            with torch.no_grad():
+                return work(item, checked(self.blocks(part), check))
+
+        return in_threads(of_part, list(zip(self.parts, of_parts, strict=True)), self.on_gpu)
+
     def mapped(self, work: Callable[[int, int], Result]) -> list[Result]:
         """`work` on every block, without gradients; results in the examples' order."""
-
-        def of_part(part: tuple[int, int], check: Callable[[], None]) -> list[Result]:
-            results = []
-            with torch.no_grad():
-                for block in self.blocks(part):
-                    check()
-                    results.append(work(*block))
-            return results
-
-        return [result for results in in_threads(of_part, self.parts, self.on_gpu) for result in results]
+        of_parts = self.in_parts(lambda _, blocks: [work(*block) for block in blocks], self.parts)
+        return [result for results in of_parts for result in results]
 
 
 def values_alive(chain: Chain, inputs: Tensor, index: int) -> int:
     """Numbers alive per example on the way from node layer number `index` to the output."""
     with torch.no_grad():
         activation, most = chain.activation(inputs[:1], index), 0
-        for section in (*chain.sections[index:], *(() if chain.tail is None else (chain.tail,))):
+        for section in chain.sections_from(index):
             most = max(most, section.forward_values(activation))
             activation = section(activation)
     return max(most, activation.numel())
 
 
-def sections_from(chain: Chain, index: int, *before: Section) -> tuple[Section, ...]:
-    """`before`, then the model from node layer number `index` to its output; linear maps multiplied out."""
-    tail = () if chain.tail is None else (chain.tail,)
-    return merged((*before, *chain.sections[index:], *tail))
-
-
-def identity(activation: Tensor) -> Tensor:
-    """Where no section follows."""
-    return activation
-
-
-def rest_of(sections: tuple[Section, ...]) -> Callable[[Tensor], Tensor]:
-    """Their composition."""
-    return compose(sections) if sections else identity
-
-
-def part_of(stream: ActivationStream, part: tuple[int, int]) -> ActivationStream:
+def part_of(stream: ActivationStream, part: Block) -> ActivationStream:
     """The same stream, counted from the part's first example."""
     first, last = part
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.ablation.evaluation import EvaluationData
-from libcore.ablation.examples import Examples, rest_of, sections_from
+from libcore.ablation.examples import Block, Examples
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.parallel import in_threads
-from libcore.sections import AffineSection, MaskedEvaluation, Section
+from libcore.sections import AffineSection, MaskedEvaluation, Section, compose
 from libcore.sections.masked import masked_evaluation
+from libcore.sections.merging import merged
 from libcore.streams import ActivationStream
 
 
@@ -37,20 +37,15 @@ def masked_scores(
     left = memory_budget - pair.held_bytes() if held else memory_budget
     examples = Examples.of(chain, data.inputs, index, left // 2, stream)
     pair.memory_budget = left // 2 // len(examples.parts)
-    output_of = rest_of(sections_from(chain, index + 1, AffineSection(bases[1].from_basis)))
+    output_of = compose(merged((AffineSection(bases[1].from_basis), *chain.sections_from(index + 1))))
     parts = [HeldPart(pair, examples, part) if held else PassingPart(pair, part) for part in examples.parts]
 
     def score(mask: Tensor) -> float:
-        @torch.no_grad()
-        def of_part(part: HeldPart | PassingPart, check: Callable[[], None]) -> float:
+        def of_part(part: HeldPart | PassingPart, blocks: Iterator[Block]) -> float:
             part.take(mask)
-            total = 0.0
-            for start, stop in examples.blocks(part.bounds):
-                check()
-                total += data.score_sum(output_of(part.features(start, stop)), start, stop)
-            return total
+            return sum(data.score_sum(output_of(part.features(*block)), *block) for block in blocks)
 
-        return sum(in_threads(of_part, parts, examples.on_gpu)) / examples.count
+        return sum(examples.in_parts(of_part, parts)) / examples.count
 
     return score
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-
-import torch
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from libcore.ablation.evaluation import AblationCurve, EvaluationData
-from libcore.ablation.examples import Examples, part_of, rest_of, sections_from
+from libcore.ablation.examples import Block, Examples, part_of
 from libcore.ablation.steps import KeptAndScore, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
-from libcore.parallel import in_threads
-from libcore.sections import AffineSection
+from libcore.sections import compose
 from libcore.sections.base import KeptEvaluation
 from libcore.sections.kept import kept_evaluation
+from libcore.sections.merging import merged
 from libcore.streams import ActivationStream
 
 NUMBERS_AT_A_TIME = 16
@@ -74,25 +72,20 @@ def kept_scores(
     """
     stream = stream or chain.stream(data.inputs, index, memory_budget)
     examples = Examples.of(chain, data.inputs, index, memory_budget, stream)
-    unchanged = AffineSection(torch.eye(basis.d, dtype=basis.to_basis.dtype, device=basis.to_basis.device))
-    section, *rest = sections_from(chain, index) or (unchanged,)
-    output_of, parts = rest_of(tuple(rest)), examples.parts
-    evaluations = [kept_evaluation(section, part_of(stream, part), basis) for part in parts]
+    section, *rest = merged(chain.sections_from(index)) or (compose(()),)
+    output_of = compose(rest)
+    evaluations = [kept_evaluation(section, part_of(stream, part), basis) for part in examples.parts]
 
     def scores(numbers: Sequence[int]) -> list[float]:
-        @torch.no_grad()
-        def of_part(
-            part_and_evaluation: tuple[tuple[int, int], KeptEvaluation], check: Callable[[], None]
-        ) -> list[float]:
-            part, evaluation = part_and_evaluation
+        def of_part(part: tuple[Block, KeptEvaluation], blocks: Iterator[Block]) -> list[float]:
+            (first, _), evaluation = part
             totals, kept_outputs = [0.0] * len(numbers), evaluation(numbers)
-            for start, stop in examples.blocks(part):
-                check()
-                for number, activation in enumerate(kept_outputs(start - part[0], stop - part[0])):
+            for start, stop in blocks:
+                for number, activation in enumerate(kept_outputs(start - first, stop - first)):
                     totals[number] += data.score_sum(output_of(activation), start, stop)
             return totals
 
-        of_parts = in_threads(of_part, list(zip(parts, evaluations, strict=True)), examples.on_gpu)
+        of_parts = examples.in_parts(of_part, list(zip(examples.parts, evaluations, strict=True)))
         return [sum(totals) / examples.count for totals in zip(*of_parts, strict=True)]
 
     return scores

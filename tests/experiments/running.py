@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from experiments import run as run_module
+from experiments.benchmarks import sizes
 from experiments.config import composition
 from experiments.config.composition import validated
 from experiments.config.folder import CONFIG_DIRECTORY
@@ -39,18 +40,7 @@ TRAIN_EXAMPLES, TEST_EXAMPLES = 39, 10
 TOLERANCES = {"0.001", "0.01", "0.05"}
 STORIES = REPOSITORY.parent / "shared" / "data" / "stories260k"
 TOY_MODELS = {
-    "modular_addition": (
-        "model.modulus=7",
-        "model.d_model=16",
-        "model.n_heads=2",
-        "model.d_head=8",
-        "model.d_mlp=32",
-        "model.train_fraction=0.8",
-        "model.training.learning_rate=0.03",
-        "model.training.warmup_steps=5",
-        "model.training.max_steps=60",
-        "model.training.patience=1",
-    ),
+    "modular_addition": sizes.QUICK.modular_overrides,
     "cifar10_mlp": ("model.dataset=digits", "model.hidden_sizes=[6,5]", "model.training.epochs=1"),
     "cifar10_cnn": (
         "model.dataset=digits",

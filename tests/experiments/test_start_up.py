@@ -38,7 +38,7 @@ def test_ten_thousand_objects_are_not_gone_over_and_none_when_the_process_ends(m
 
 ENDED = """
 import atexit, sys, threading, time
-from experiments.start_up import carried_out
+from experiments.start_up import process_of
 class TakenApart:
     def __del__(self): print("taken apart", flush=True)
 kept = TakenApart()
@@ -50,7 +50,7 @@ atexit.register(print, "exit function")
 def main():
     threading.Thread(target=later).start()
     {ends}
-carried_out(main)
+process_of(main)
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from section_cases import CLOSED_FORM, D_IN, D_OUT, RULES, SECTIONS, case_of
-from tiny_models import AMPLE, basis_of, random, random_activation, residual_elementwise, stream_of
+from tiny_models import AMPLE, basis_of, layer_statistics, random, random_activation, residual_elementwise, stream_of
 from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import ClosedForm
 from libcore.sections.masked import evaluate_mask_by_mask, masked_evaluation
-from libcore.statistics import layer_statistics
 
 BUDGET = 60_000
 """Bytes."""
@@ -67,7 +66,7 @@ def assert_budget_is_kept(compute: Callable[[int], object]) -> None:
 
 def test_statistics(generator: Generator) -> None:
     activation = random_activation(generator, 3000, 3, D_IN)
-    assert_budget_is_kept(lambda budget: layer_statistics(stream_of(activation, budget)))
+    assert_budget_is_kept(lambda budget: layer_statistics(activation, budget))
 
 
 @pytest.mark.parametrize(("next_features", "n"), [(10, 50), (60, 6)])

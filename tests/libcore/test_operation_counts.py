@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_node_ablation_embeds_once_for_all_numbers_taken_together(index: int) ->
     basis = model.bases[model.chain.node_layers[index]]
     data = accuracy(model.inputs, model.labels)
     numbers = range(basis.n_features + 1)
-    ablate = lambda: node_ablation(model.chain, data, index, basis, numbers, [], 0.5, AMPLE)  # noqa: E731
+    ablate = partial(node_ablation, model.chain, data, index, basis, numbers, [], 0.5, AMPLE)
     batches = -(-len(numbers) // NUMBERS_AT_A_TIME)
     assert model.embedded_by(ablate) <= (1 if index == 0 else batches) * N + 20
 

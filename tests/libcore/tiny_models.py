@@ -10,14 +10,17 @@ from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.constant import with_constant
 from libcore.methods import METHODS
 from libcore.sections import (
     AffineSection,
     AttentionSection,
     ConvolutionSection,
+    FunctionSection,
     ResidualConvolutionSection,
     ResidualElementwiseSection,
 )
+from libcore.statistics import LayerStatistics, chain_statistics
 from libcore.streams import ActivationStream
 
 AMPLE = 2**24
@@ -156,3 +159,12 @@ def largest_difference(value: Tensor, expected: Tensor) -> float:
 
 FITTED = tuple(name for name in METHODS if name != "file")
 """Methods that fit a basis by themselves."""
+
+
+def layer_statistics(activation: Tensor, memory_budget: int = AMPLE, has_constant: bool = True) -> LayerStatistics:
+    """Moments of one node layer with these activations, the first of a chain, or the last where it has no constant."""
+    if has_constant:
+        chain = Chain(("layer", "output"), (FunctionSection(lambda f: f[..., :1]),), lambda f: f, False)
+    else:
+        chain = Chain(("input", "layer"), (FunctionSection(lambda f: f[..., :-1]),), with_constant, False)
+    return chain_statistics(chain, activation, memory_budget)["layer"]

@@ -196,12 +196,10 @@ class TestWorkers:
 def test_the_papers_modulus_within_a_thousand_steps() -> None:
     """p = 113 with the default settings, seeds 0 to 2; as in docs/RESULTS.md."""
     architecture = Architecture(modulus=113, d_model=128, n_heads=4, d_head=32, d_mlp=512)
-    settings = TrainingSettings(
+    settings = replace(
+        SETTINGS,
         batch_size=512,
         learning_rate=0.01,
-        weight_decay=1.0,
-        betas=(0.9, 0.98),
-        warmup_steps=10,
         max_steps=1000,
         evaluate_every=50,
         target_accuracy=0.9995,

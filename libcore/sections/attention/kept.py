@@ -29,7 +29,7 @@ def kept_attention_evaluation(
     budget.
     """
     example = stream.example()
-    if stream.n_examples * example.numel() * example.element_size() > stream.memory_budget:
+    if stream.n_examples * example.nbytes > stream.memory_budget:
         return None
     activation = stream.produce(0, stream.n_examples)
     distinct = distinct_positions(activation, positions.queries.tolist(), stream.memory_budget)

@@ -37,7 +37,7 @@ def distinct_positions(
 ) -> list[DistinctRows] | None:
     """Every position's values, or None where a table of all query-key pairs would be larger than the batch.
 
-    None too where sorting them would not fit into the budget, or into that of a look at a few examples.
+    None too where sorting one position's activations would not fit into the budget.
     """
     n_examples = len(activation)
     if 4 * activation[:, 0].numel() * activation.element_size() > memory_budget:
