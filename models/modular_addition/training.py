@@ -105,7 +105,8 @@ def differentiate(weights: Weights, batch: Examples, workers: Workers) -> Tensor
 
     losses, gradients = zip(*workers.map(of_share, batch), strict=True)
     for weight, *parts in zip(weights.values(), *gradients, strict=True):
-        weight.grad = reduce(torch.add, parts)
+        # A gradient may come transposed, which the fused step on a GPU refuses.
+        weight.grad = reduce(torch.add, parts).contiguous()
     return reduce(torch.add, losses)
 
 
