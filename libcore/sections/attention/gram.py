@@ -16,7 +16,8 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
-from libcore.sections.attention.jacobian import OwnPosition, attention_parts
+from libcore.sections.attention.few_keys import add_query_rows, few_keys, other_keys
+from libcore.sections.attention.jacobian import AttentionParts, OwnPosition, attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
 from libcore.sections.attention.rank_one import RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
@@ -54,7 +55,7 @@ class AttentionJacobianSums(JacobianSums):
     def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
         parts = attention_parts(self.attention, activation, positions, self.quadrature)
         own = OwnPosition(parts, positions, self.attention)
-        self._add_own_position(own)
+        self._add_own_position(parts, own, positions)
         waves = self.attention.waves(positions.keys, parts.q)
         terms = self.rank_one.begin(parts, own)
         for queries, keys in self.attention.key_blocks(positions):
@@ -76,23 +77,41 @@ class AttentionJacobianSums(JacobianSums):
 
         return dense
 
-    def _add_own_position(self, own: OwnPosition) -> None:
+    def _add_own_position(self, parts: AttentionParts, own: OwnPosition, positions: Positions) -> None:
         """Query rows, what they share with value and key rows, and the transfer: the pairs `s = t`."""
         X, a, q, u = own.X.flatten(1, 2), own.a.flatten(1, 2), own.q.flatten(1, 2), own.u.flatten(1, 2)
         n_heads, _, d_head, d_value = X.shape
-        size = max(1, VALUES_IN_CACHE // (2 * n_heads * d_head * d_value))
-        for some_X, some_q, some_u in zip(X.split(size, 1), q.split(size, 1), u.split(size, 1), strict=True):
-            # Rows by head coordinate, so that a pair of heads is one product over samples and value coordinates.
-            rows = some_X.transpose(1, 2).contiguous()
-            for g in range(n_heads):
-                rows_Omega = (rows[g:].flatten(1, 2) @ self.Omega[g, g:].mT).view_as(rows[g:])
-                self.query_query[g, g:] += rows[g].flatten(1) @ rows_Omega.flatten(2).mT
-                u_X = (some_u @ self.Omega[:, g]).transpose(0, 1) @ some_X[g].mT
-                self.key_query[:, g] += some_q.mT @ u_X.transpose(0, 1)
-        self.value_query += torch.einsum("gn,hnfc->ghcf", a, X)
+        if few_keys(positions.count, d_head):
+            waves = self.attention.waves(positions.queries, q)
+            of_others = other_keys(parts, own, positions, waves, self.attention.scale)
+            n_pairs = max(1, positions.count - 1) ** 2
+            size = max(1, VALUES_IN_CACHE // (n_heads * max(d_head, d_value) * n_pairs))
+            for some_k, some_u, some_q in zip(
+                *(part.split(size, -1) for part in of_others), q.split(size, 1), strict=True
+            ):
+                add_query_rows(self.query_query, self.key_query, some_k, some_u, some_q, self.Omega)
+        else:
+            size = max(1, VALUES_IN_CACHE // (2 * n_heads * d_head * d_value))
+            for some_X, some_q, some_u in zip(X.split(size, 1), q.split(size, 1), u.split(size, 1), strict=True):
+                self._add_query_rows(some_X, some_q, some_u)
+        self.value_query += (a @ X.flatten(2)).unflatten(2, (d_head, d_value)).permute(1, 0, 3, 2)
         self.sum_a += a.sum(1)
         self.sum_q_u += q.mT @ u
         self.sum_X += X.sum(1)
+
+    def _add_query_rows(
+        self,
+        X: Float[Tensor, "head sample d_head d_value"],
+        q: Float[Tensor, "head sample d_head"],
+        u: Float[Tensor, "head sample d_value"],
+    ) -> None:
+        # Rows by head coordinate, so that a pair of heads is one product over samples and value coordinates.
+        rows = X.transpose(1, 2).contiguous()
+        for g in range(len(X)):
+            rows_Omega = (rows[g:].flatten(1, 2) @ self.Omega[g, g:].mT).view_as(rows[g:])
+            self.query_query[g, g:] += rows[g].flatten(1) @ rows_Omega.flatten(2).mT
+            u_X = (u @ self.Omega[:, g]).transpose(0, 1) @ X[g].mT
+            self.key_query[:, g] += q.mT @ u_X.transpose(0, 1)
 
     def transfer(self) -> Float[Tensor, "d_in feature_out"]:
         T = self.sum_a[:, None, None] * self.W_V + self.W_K @ self.sum_q_u + self.W_Q @ self.sum_X

@@ -55,7 +55,8 @@ class PairBlock:
         self, g: Int[Tensor, " pair"], h: Int[Tensor, " pair"], Omega: Float[Tensor, "pair d_value d_value"]
     ) -> Float[Tensor, "pair batch query key"]:
         """`(v_gs - z_gt) Ω_gh (v_hs - z_ht)^T`, in one product."""
-        v_Omega, z_Omega, v, z = self.v[g] @ Omega[:, None], self.z[g] @ Omega[:, None], self.v[h], self.z[h]
+        v_Omega, z_Omega = through(self.v[g], Omega), through(self.z[g], Omega)
+        v, z = self.v[h], self.z[h]
         of_v, of_z = (v_Omega * v).sum(-1, keepdim=True), (z_Omega * z).sum(-1, keepdim=True)
         of_queries = torch.cat([z_Omega, z, torch.ones_like(of_z), of_z], -1)
         return of_queries @ torch.cat([-v, -v_Omega, of_v, torch.ones_like(of_v)], -1).mT
@@ -83,13 +84,13 @@ class PairSums:
 
     def _add_unturned(self, g: Tensor, h: Tensor, a_a: Float[Tensor, "pair batch query key"], block: PairBlock) -> None:
         """Keys first: what remains are sums over queries."""
-        q, v, z, z_g, Omega = block.q[h], block.v[h], block.z[h], block.z[g], self.Omega[g, h][:, None]
+        q, v, z, z_g, Omega = block.q[h], block.v[h], block.z[h], block.z[g], self.Omega[g, h]
         v_g, d_value = block.v[g], v.shape[-1]
-        of_keys = torch.cat([v, v_g, ((v_g @ Omega) * v).sum(-1, keepdim=True), torch.ones_like(v[..., :1])], -1)
+        of_keys = torch.cat([v, v_g, (through(v_g, Omega) * v).sum(-1, keepdim=True), torch.ones_like(v[..., :1])], -1)
         sum_v, sum_v_g, overlap, sum_a = (a_a @ of_keys).split((d_value, d_value, 1, 1), dim=-1)
         # sum_s a a (v_gs - z_gt) Ω (v_hs - z_ht)^T, a product of sums but for its first term.
-        z_Omega = z_g @ Omega
-        overlap = overlap + ((sum_a * z_Omega - sum_v_g @ Omega) * z - z_Omega * sum_v).sum(-1, keepdim=True)
+        z_Omega = through(z_g, Omega)
+        overlap = overlap + ((sum_a * z_Omega - through(sum_v_g, Omega)) * z - z_Omega * sum_v).sum(-1, keepdim=True)
         self.key_key[g, h] += block.q[g].flatten(1, 2).mT @ (q * overlap).flatten(1, 2) / self.scale**2
         self._add_values(g, h, sum_a)
         u_q = (sum_v - sum_a * z).flatten(1, 2).mT @ q.flatten(1, 2)
@@ -122,3 +123,10 @@ class PairSums:
         self.value_key[g, h] += u_q / self.scale
         differ = g != h
         self.value_key[h[differ], g[differ]] += u_q_g[differ] / self.scale
+
+
+def through(
+    values: Float[Tensor, "pair batch position d_value"], Omega: Float[Tensor, "pair d_value d_value"]
+) -> Float[Tensor, "pair batch position d_value"]:
+    """`values @ Ω`, one product for a pair of heads, whatever the number of inputs."""
+    return (values.flatten(1, 2) @ Omega).view_as(values)
