@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from libcore.streams import ActivationStream, rows_per_chunk
+from libcore.streams import ActivationStream, rows_per_chunk, within_cache
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +35,11 @@ def pool_of(n_threads: int) -> ThreadPoolExecutor:
 # A process that is forked off has none of these threads.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool_of.cache_clear)
+
+
+def threads_for(example: Tensor) -> int:
+    """Threads that share examples: as many as torch may use on a CPU, one on a GPU."""
+    return 1 if example.is_cuda else torch.get_num_threads()
 
 
 def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], on_gpu: bool) -> list[Result]:
@@ -71,16 +76,16 @@ def map_shares(
     Chunks take at most `most_bytes` each, and together at most the budget. The same number of threads gives the same
     shares, hence the same numbers.
     """
-    on_gpu = stream.example().is_cuda
+    example = stream.example()
     examples_at_once = rows_per_chunk(values_per_example, stream.memory_budget)
-    n_shares = 1 if on_gpu else min(torch.get_num_threads(), examples_at_once, stream.n_examples)
-    budget = stream.memory_budget if on_gpu else min(stream.memory_budget // n_shares, most_bytes)
+    n_shares = min(threads_for(example), examples_at_once, stream.n_examples)
+    budget = within_cache(stream.memory_budget // n_shares, most_bytes, example)
 
     def share(number: int, check: Callable[[], None]) -> Result:
         chunks = stream.within(budget).chunks(values_per_example, first=number, every=n_shares)
         return work(checked(chunks, check))
 
-    return in_threads(share, range(n_shares), on_gpu)
+    return in_threads(share, range(n_shares), example.is_cuda)
 
 
 def checked(items: Iterator[Item], check: Callable[[], None]) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
-from libcore.parallel import in_threads
+from libcore.parallel import in_threads, threads_for
 from libcore.streams import rows_per_chunk
 
 
@@ -162,7 +162,7 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
     with torch.no_grad():
         examples = list(chain.checked(chain.activations(inputs[:1])))
     of_grams = sum(8 * example.shape[-1] ** 2 for example in examples)
-    n_shares = 1 if inputs.is_cuda or of_grams > BYTES_OF_SHARED_GRAMS else min(torch.get_num_threads(), len(inputs))
+    n_shares = 1 if of_grams > BYTES_OF_SHARED_GRAMS else min(threads_for(inputs), len(inputs))
     values = max(chain.values_to_produce(inputs, len(chain.sections)), *(3 * one.numel() for one in examples))
     chunk = min(rows_per_chunk(values, memory_budget // n_shares), -(-len(inputs) // n_shares))
 

@@ -68,6 +68,12 @@ def rows_per_chunk(values_per_row: int, memory_budget: int) -> int:
     return max(1, memory_budget // (8 * max(1, values_per_row)))
 
 
+def within_cache(budget: int, in_cache: int, like: Tensor) -> int:
+    """What is worked on at a time: what a CPU's caches hold; on a GPU the budget, since an operation takes longest to
+    begin there."""
+    return budget if like.is_cuda else min(budget, in_cache)
+
+
 def float64_zeros(*shape: int, like: Tensor) -> Tensor:
     """Accumulator for sums over data: float64 whatever the data's dtype, on the data's device."""
     return torch.zeros(*shape, dtype=torch.float64, device=like.device)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from libcore.chain import Chain
-from libcore.parallel import checked, in_threads
-from libcore.streams import ActivationStream, rows_per_chunk
+from libcore.parallel import checked, in_threads, threads_for
+from libcore.streams import ActivationStream, rows_per_chunk, within_cache
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,11 +42,9 @@ class Examples:
         cls, chain: Chain, inputs: Tensor, index: int, memory_budget: int, stream: ActivationStream | None = None
     ) -> Examples:
         """What goes through the chain from node layer number `index` within the budget; `stream` gives that layer."""
-        on_gpu = inputs.is_cuda
-        n_threads = 1 if on_gpu else torch.get_num_threads()
         values = 2 * max(values_alive(chain, inputs, index), 0 if stream is None else stream.values_to_produce)
-        in_budget = memory_budget // n_threads
-        return cls(len(inputs), rows_per_chunk(values, in_budget if on_gpu else min(in_budget, BYTES_IN_CACHE)), on_gpu)
+        in_budget = memory_budget // threads_for(inputs)
+        return cls(len(inputs), rows_per_chunk(values, within_cache(in_budget, BYTES_IN_CACHE, inputs)), inputs.is_cuda)
 
     @property
     def parts(self) -> list[Block]:

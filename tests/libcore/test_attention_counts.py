@@ -16,21 +16,26 @@ from transformer_blocks import LAYER_NORM, RMS_NORM, ROTARY, D, attention_branch
 
 from libcore.quadrature import GRADIENT
 from libcore.sections import BlockSection, Normalisation
+from libcore.sections.attention import query_rows
 from libcore.sections.branch import Positions
 
 N_HEADS, D_HEAD, D_VALUE = 4, 4, 3
 
 
 class Calls(TorchDispatchMode):
-    """How often each operation is called inside."""
+    """How often each operation is called inside, and how many numbers its result has at most."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[str] = Counter()
+        self.largest: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        name, result = func.overloadpacket.__name__, func(*args, **(kwargs or {}))
+        self.count[name] += 1
+        if isinstance(result, torch.Tensor):
+            self.largest[name] = max(self.largest[name], result.numel())
+        return result
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +85,24 @@ def test_a_gram_takes_the_products_that_it_has_to(generator: Generator) -> None:
     pattern = N_HEADS * (D_HEAD + D_VALUE + D_HEAD * (D_VALUE + 1))
     least = 2 * n_positions**2 * (pairs_of_heads * (overlap + queries + values) + pattern)
     assert least < flops_per_example(section, generator, n_positions, 5) < 1.5 * least
+
+
+def test_few_keys_take_few_products(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a query's own rows, a number for every two other keys in place of products as wide as heads."""
+    section = block(generator, attention_branch(generator))
+    of_few = flops_per_example(section, generator, 3, 5)
+    monkeypatch.setattr(query_rows, "few_keys", lambda n_keys, d_head: False)
+    through_X = 2 * 3 * D_HEAD * D_VALUE * (D_HEAD + D_VALUE) * N_HEADS * (N_HEADS + 1) / 2
+    assert flops_per_example(section, generator, 3, 5) - of_few > through_X / 4
+
+
+def test_a_pair_of_heads_is_one_product_whatever_the_number_of_inputs(generator: Generator) -> None:
+    """A matrix that all inputs share is not copied for each of them."""
+    section = block(generator, attention_branch(generator))
+    stream = stream_of(random_activation(generator, 50, 1, D))
+    with Calls() as calls:
+        section.closed_form_jacobian_gram(stream, basis_of(random(generator, D, 5)), GRADIENT)
+    assert calls.largest["clone"] <= 50 * N_HEADS * D_HEAD
 
 
 @pytest.mark.parametrize("n", [3, 12])

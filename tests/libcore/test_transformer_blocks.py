@@ -27,8 +27,8 @@ from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.sections import AttentionBranch, BlockSection, Normalisation
 from libcore.sections import block as block_module
 from libcore.sections.attention import attention as attention_module
-from libcore.sections.attention import gram as gram_module
 from libcore.sections.attention import pairs as pairs_module
+from libcore.sections.attention import query_rows as query_rows_module
 from libcore.sections.branch import Positions
 
 POSITIONS = 5
@@ -179,9 +179,21 @@ def test_pairs_of_heads_at_a_time_change_no_number(
     next_basis, (quadrature, _) = basis_of(random(generator, D, 4)), RULES["trapezoidal"]
     together = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     monkeypatch.setattr(pairs_module, "VALUES_IN_CACHE", 1)
-    monkeypatch.setattr(gram_module, "VALUES_IN_CACHE", 1)
+    monkeypatch.setattr(query_rows_module, "VALUES_IN_CACHE", 1)
     apart = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if "attention" in name or "parallel" in name])
+def test_keys_one_by_one_change_no_number(generator: Generator, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As where keys are few."""
+    section, activation = BLOCKS[name](generator), random_activation(generator, 2, POSITIONS, D)
+    next_basis, (quadrature, _) = basis_of(random(generator, D, 4)), RULES["trapezoidal"]
+    found = []
+    for few in (False, True):
+        monkeypatch.setattr(query_rows_module, "few_keys", lambda *_, few=few: few)
+        found.append(section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature))
+    assert largest_difference(*found) < 1e-11 * max(1.0, found[0].abs().max().item())
 
 
 @pytest.mark.parametrize("name", ["attention, read at some positions", "parallel, rotary, gated, RMSNorm"])

@@ -13,7 +13,9 @@ from libcore.sections.attention.attention import KEYS_PER_BLOCK, Attention
 from libcore.sections.attention.attributions import attention_attributions
 from libcore.sections.attention.gram import AttentionJacobianSums
 from libcore.sections.attention.pairs import VALUES_IN_CACHE
+from libcore.sections.attention.query_rows import few_keys
 from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
+from libcore.streams import within_cache
 
 
 class AttentionBranch(Attention, Branch):
@@ -43,11 +45,15 @@ class AttentionBranch(Attention, Branch):
         in_block = min(positions, KEYS_PER_BLOCK)
         pairs = queries * (3 * positions + 8 * in_block) * heads
         products = (queries + positions) * heads * 5 * (d_head + d_value) + positions * 3 * d_in
-        products += (4 * queries + (positions if queries >= positions else 0)) * heads * d_head * d_value
+        if few_keys(positions, d_head):
+            products += 4 * queries * (positions - 1) * heads * (d_head + d_value)
+            products += 2 * queries * (positions - 1) ** 2 * heads * max(d_head, d_value)
+        if self.normalisation is not None or not few_keys(positions, d_head):
+            products += (4 * queries + (positions if queries >= positions else 0)) * heads * d_head * d_value
         per_pair_of_heads = 3 * queries * in_block + (queries + in_block) * 8 * max(d_head, d_value)
         if self.rotary is not None:
             per_pair_of_heads += (queries + in_block) * d_head**2
-        return pairs + products + min(heads**2 * per_pair_of_heads, VALUES_IN_CACHE)
+        return pairs + products + within_cache(heads**2 * per_pair_of_heads, VALUES_IN_CACHE, self.W_Q)
 
     def attributions(
         self, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions

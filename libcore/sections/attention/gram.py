@@ -4,7 +4,7 @@
 
 Output features enter through `Ω` alone. `T` has a value, a key and a query part, hence six kinds of products, each a
 sum over position pairs of small matrices between the coefficients of `W_V`, `W_K` and `W_Q`: value_value, value_key, …;
-no array is as large as a Jacobian. Query rows are within a position; what value and key rows share is in `pairs.py`.
+no array is as large as a Jacobian. What value and key rows share is in `pairs.py`, query rows are in `query_rows.py`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
-from libcore.sections.attention.few_keys import add_query_rows, few_keys, other_keys
-from libcore.sections.attention.jacobian import AttentionParts, OwnPosition, attention_parts
+from libcore.sections.attention.jacobian import OwnPosition, attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
+from libcore.sections.attention.query_rows import QueryRowSums
 from libcore.sections.attention.rank_one import RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
 from libcore.streams import float64_zeros
-
-VALUES_IN_CACHE = 2**17
-"""Numbers worked on at a time where an intermediate is many times as large as what it comes from."""
 
 
 class AttentionJacobianSums(JacobianSums):
@@ -42,20 +39,18 @@ class AttentionJacobianSums(JacobianSums):
         flat = self.O.flatten(0, 1)
         self.Omega = (flat @ flat.T).unflatten(0, (n_heads, d_value)).unflatten(2, (n_heads, d_value)).transpose(1, 2)
 
-        def zeros(*shape: int) -> Tensor:
-            return float64_zeros(*shape, like=self.O)
-
+        self.sum_a = float64_zeros(n_heads, like=self.O)
+        self.sum_q_u = float64_zeros(n_heads, d_head, d_value, like=self.O)
         self.pairs = PairSums(self.Omega, d_head, attention.scale)
-        self.key_query, self.query_query = (zeros(n_heads, n_heads, d_head, d_head) for _ in range(2))
-        self.value_query = zeros(n_heads, n_heads, d_value, d_head)
-        self.sum_a = zeros(n_heads)
-        self.sum_q_u, self.sum_X = zeros(n_heads, d_head, d_value), zeros(n_heads, d_head, d_value)
+        self.query_rows = QueryRowSums(self.Omega, d_head)
         self.rank_one = RankOneSums(self.Omega, self.W_Q.shape[1], d_head, attention.scale)
 
     def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
         parts = attention_parts(self.attention, activation, positions, self.quadrature)
-        own = OwnPosition(parts, positions, self.attention)
-        self._add_own_position(parts, own, positions)
+        own = OwnPosition(parts, positions)
+        self.sum_a += own.a.flatten(1).sum(1)
+        self.sum_q_u += own.q.flatten(1, 2).mT @ own.u.flatten(1, 2)
+        self.query_rows.add(parts, own, positions)
         waves = self.attention.waves(positions.keys, parts.q)
         terms = self.rank_one.begin(parts, own)
         for queries, keys in self.attention.key_blocks(positions):
@@ -77,54 +72,20 @@ class AttentionJacobianSums(JacobianSums):
 
         return dense
 
-    def _add_own_position(self, parts: AttentionParts, own: OwnPosition, positions: Positions) -> None:
-        """Query rows, what they share with value and key rows, and the transfer: the pairs `s = t`."""
-        X, a, q, u = own.X.flatten(1, 2), own.a.flatten(1, 2), own.q.flatten(1, 2), own.u.flatten(1, 2)
-        n_heads, _, d_head, d_value = X.shape
-        if few_keys(positions.count, d_head):
-            waves = self.attention.waves(positions.queries, q)
-            of_others = other_keys(parts, own, positions, waves, self.attention.scale)
-            n_pairs = max(1, positions.count - 1) ** 2
-            size = max(1, VALUES_IN_CACHE // (n_heads * max(d_head, d_value) * n_pairs))
-            for some_k, some_u, some_q in zip(
-                *(part.split(size, -1) for part in of_others), q.split(size, 1), strict=True
-            ):
-                add_query_rows(self.query_query, self.key_query, some_k, some_u, some_q, self.Omega)
-        else:
-            size = max(1, VALUES_IN_CACHE // (2 * n_heads * d_head * d_value))
-            for some_X, some_q, some_u in zip(X.split(size, 1), q.split(size, 1), u.split(size, 1), strict=True):
-                self._add_query_rows(some_X, some_q, some_u)
-        self.value_query += (a @ X.flatten(2)).unflatten(2, (d_head, d_value)).permute(1, 0, 3, 2)
-        self.sum_a += a.sum(1)
-        self.sum_q_u += q.mT @ u
-        self.sum_X += X.sum(1)
-
-    def _add_query_rows(
-        self,
-        X: Float[Tensor, "head sample d_head d_value"],
-        q: Float[Tensor, "head sample d_head"],
-        u: Float[Tensor, "head sample d_value"],
-    ) -> None:
-        # Rows by head coordinate, so that a pair of heads is one product over samples and value coordinates.
-        rows = X.transpose(1, 2).contiguous()
-        for g in range(len(X)):
-            rows_Omega = (rows[g:].flatten(1, 2) @ self.Omega[g, g:].mT).view_as(rows[g:])
-            self.query_query[g, g:] += rows[g].flatten(1) @ rows_Omega.flatten(2).mT
-            u_X = (u @ self.Omega[:, g]).transpose(0, 1) @ X[g].mT
-            self.key_query[:, g] += q.mT @ u_X.transpose(0, 1)
-
     def transfer(self) -> Float[Tensor, "d_in feature_out"]:
-        T = self.sum_a[:, None, None] * self.W_V + self.W_K @ self.sum_q_u + self.W_Q @ self.sum_X
+        T = self.sum_a[:, None, None] * self.W_V + self.W_K @ self.sum_q_u + self.W_Q @ self.query_rows.sum_X
         return torch.einsum("gid,gdr->ir", T + self.rank_one.own_position, self.O)
 
     def gram(self) -> Float[Tensor, "d_in d_in"]:
         values = self.W_V @ self.O
         value_value = self.pairs.value_value.triu() + self.pairs.value_value.triu(1).T
         own = torch.einsum("gh,gir,hjr->ij", value_value, values, values)
-        own = own + of_upper(self.pairs.key_key, self.W_K) + of_upper(self.query_query, self.W_Q)
+        own = own + of_upper(self.pairs.key_key, self.W_K) + of_upper(self.query_rows.query_query, self.W_Q)
         mixed = torch.einsum("gic,ghcd,ghde,hje->ij", self.W_V, self.Omega, self.pairs.value_key, self.W_K)
-        mixed = mixed + torch.einsum("gic,ghcd,ghde,hje->ij", self.W_V, self.Omega, self.value_query, self.W_Q)
-        mixed = mixed + torch.einsum("gie,ghef,hjf->ij", self.W_K, self.key_query, self.W_Q)
+        mixed = mixed + torch.einsum(
+            "gic,ghcd,ghde,hje->ij", self.W_V, self.Omega, self.query_rows.value_query, self.W_Q
+        )
+        mixed = mixed + torch.einsum("gie,ghef,hjf->ij", self.W_K, self.query_rows.key_query, self.W_Q)
         mixed = mixed + self.rank_one.cross(self.W_Q, self.W_K, self.W_V)
         return own + mixed + mixed.T + self.rank_one.own
 

@@ -17,7 +17,8 @@ constant coordinate, which is not divided, reads the biases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -45,8 +46,8 @@ class RankOneTerm:
 class AttentionParts:
     """The parts on one chunk, float64; the heads at all points of the path stand side by side, point by point.
 
-    `q` and `k` are turned by their own positions; so are the rank-one terms' keys. Heads come first, so that what two
-    of them share is a product of contiguous arrays.
+    `q` and `k` are turned by their own positions, as `query_waves` does it; so are the rank-one terms' keys. Heads come
+    first, so that what two of them share is a product of contiguous arrays.
     """
 
     a: Float[Tensor, "head batch query key"]
@@ -55,8 +56,14 @@ class AttentionParts:
     k: Float[Tensor, "head batch key d_head"]
     v: Float[Tensor, "head batch key d_value"]
     z: Float[Tensor, "head batch query d_value"]
-    X: Float[Tensor, "head batch query d_head d_value"]
     terms: tuple[RankOneTerm, ...]
+    query_waves: Waves
+    scale: float
+
+    @cached_property
+    def X(self) -> Float[Tensor, "head batch query d_head d_value"]:
+        """Keys turned back by the query's position. Many numbers, so made where they are asked for."""
+        return keys_and_values_read(self.a, self.k, self.v, self.z, self.query_waves).div_(self.scale)
 
 
 class OwnPosition:
@@ -66,20 +73,21 @@ class OwnPosition:
         row, column: of queries and of keys.
         a: with the weight `w`.
         u: likewise.
-        X: likewise.
     """
 
-    def __init__(self, parts: AttentionParts, positions: Positions, attention: Attention) -> None:
+    def __init__(self, parts: AttentionParts, positions: Positions) -> None:
         self.row, self.column = positions.own()
         assert len(self.row) == len(positions.queries)
-        w = parts.w[:, :, self.column]
-        self.a: Float[Tensor, "head batch query"] = parts.a[:, :, self.row, self.column] * w
-        self.q: Float[Tensor, "head batch query d_head"] = attention.waves(positions.queries, parts.q).turn_back(
-            parts.q
-        )
+        self.parts, self.w = parts, parts.w[:, :, self.column]
+        self.a: Float[Tensor, "head batch query"] = parts.a[:, :, self.row, self.column] * self.w
+        self.q: Float[Tensor, "head batch query d_head"] = parts.query_waves.turn_back(parts.q)
         v = parts.v[:, :, self.column]
-        self.u: Float[Tensor, "head batch query d_value"] = self.a[..., None] * (v - parts.z) / attention.scale
-        self.X: Float[Tensor, "head batch query d_head d_value"] = parts.X * w[..., None, None]
+        self.u: Float[Tensor, "head batch query d_value"] = self.a[..., None] * (v - parts.z) / parts.scale
+
+    @cached_property
+    def X(self) -> Float[Tensor, "head batch query d_head d_value"]:
+        """Likewise."""
+        return self.parts.X * self.w[..., None, None]
 
 
 def attention_parts(
@@ -96,7 +104,7 @@ def attention_parts(
         RankOneTerm(y=same[0].y, **side_by_side(same, "c", "q", "k", "v"))
         for same in zip(*(parts.terms for parts in at_points), strict=True)
     )
-    return AttentionParts(terms=terms, **side_by_side(at_points, "a", "w", "q", "k", "v", "z", "X"))
+    return replace(at_points[0], terms=terms, **side_by_side(at_points, "a", "w", "q", "k", "v", "z"))
 
 
 def side_by_side(at_points: Sequence[AttentionParts] | Sequence[RankOneTerm], *fields: str) -> dict[str, Tensor]:
@@ -111,7 +119,6 @@ def parts_at_point(
     pattern = attention.pattern(alpha * activation, positions)
     a, q, k, v = (part.transpose(0, 1).contiguous() for part in (pattern.a, pattern.q, pattern.k, pattern.v))
     z = a @ v
-    X = keys_and_values_read(a, k, v, z, attention.waves(positions.queries, q)) / attention.scale
     n_heads = len(attention.W_Q)
     if attention.normalisation is None:
         w, terms = activation.new_full((n_heads, len(activation), positions.count), weight), ()
@@ -120,7 +127,7 @@ def parts_at_point(
         w = (weight * inverse_scale).expand(n_heads, -1, -1)
         inverse_scale = inverse_scale.expand(n_heads, -1, -1)
         terms = rank_one_terms(attention, attention.normalisation, activation, positions, inverse_scale, alpha, weight)
-    return AttentionParts(a, w, q, k, v, z, X, terms)
+    return AttentionParts(a, w, q, k, v, z, terms, attention.waves(positions.queries, q), attention.scale)
 
 
 def keys_and_values_read(

@@ -16,7 +16,7 @@ from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.tables import DistinctRows, distinct_positions
 from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.branch import Positions
-from libcore.streams import rows_per_chunk
+from libcore.streams import rows_per_chunk, within_cache
 
 BYTES_IN_CACHE = 2**21
 """Scores and values of one block of examples."""
@@ -46,7 +46,8 @@ def masked_attention_evaluation(
     def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
         masked_residual, masked_values = (columns(weight, outputs) * mask.T for weight in (residual, value_weight))
         n_outputs = len(mask)
-        chunk = rows_per_chunk(3 * n_positions * n_outputs * len(value_weight), min(memory_budget, BYTES_IN_CACHE))
+        at_once = within_cache(memory_budget, BYTES_IN_CACHE, features)
+        chunk = rows_per_chunk(3 * n_positions * n_outputs * len(value_weight), at_once)
         values = [torch.einsum("nj,hji->nih", position.rows, masked_values) for position in distinct]
         output = features.new_empty(n_examples, len(queries), n_outputs)
         for column, t in enumerate(queries):

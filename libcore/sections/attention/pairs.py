@@ -21,7 +21,7 @@ from torch import Tensor
 
 from libcore.sections.attention.jacobian import AttentionParts
 from libcore.sections.attention.rotary import Waves
-from libcore.streams import float64_zeros
+from libcore.streams import float64_zeros, within_cache
 
 VALUES_IN_CACHE = 2**20
 """Numbers worked on at a time, of the pairs of positions of some pairs of heads."""
@@ -49,7 +49,8 @@ class PairBlock:
 
     def heads_at_a_time(self, values_per_pair_of_positions: int) -> int:
         """Pairs of heads that are worked on together, so that what they take stays in the cache."""
-        return max(1, VALUES_IN_CACHE // (values_per_pair_of_positions * self.a[0].numel()))
+        values_per_pair = values_per_pair_of_positions * self.a[0].numel()
+        return max(1, within_cache(len(self.a) ** 2 * values_per_pair, VALUES_IN_CACHE, self.a) // values_per_pair)
 
     def overlap(
         self, g: Int[Tensor, " pair"], h: Int[Tensor, " pair"], Omega: Float[Tensor, "pair d_value d_value"]

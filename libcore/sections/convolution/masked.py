@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from libcore.sections.base import MaskedEvaluation
 from libcore.sections.convolution.convolution import ConvolutionSection
-from libcore.streams import rows_per_chunk
+from libcore.streams import rows_per_chunk, within_cache
 
 BYTES_AT_A_TIME = 2**25
 """Working set of one block of examples: larger ones leave the cache, measured up to 1.9 times slower."""
@@ -34,7 +34,7 @@ def masked_hidden_evaluation(
     readers = second.pixels_read()
     n_offsets = second.kernel.shape[0] * second.kernel.shape[1]
     per_example = first.values_per_example() + 2 * second.kernel.shape[3] * hidden_pixels * (d_hidden + n_offsets)
-    examples = rows_per_chunk(per_example, min(memory_budget, BYTES_AT_A_TIME))
+    examples = rows_per_chunk(per_example, within_cache(memory_budget, BYTES_AT_A_TIME, features))
     kernel = second.kernel.flatten(0, 1).permute(2, 1, 0)  # [feature_out, d_hidden, offset]
 
     def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:

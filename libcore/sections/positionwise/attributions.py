@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.streams import float64_zeros, rows_per_chunk
+from libcore.streams import float64_zeros, rows_per_chunk, within_cache
 
 BYTES_IN_CACHE = 3 * 2**20
 """Weights and attributions of the samples taken at a time on a CPU. Beyond the caches, writing them to memory and
@@ -41,7 +41,7 @@ class ElementwiseAttributions:
         self.linear = linear
         # A row of zeros for the samples that fewer neurons are active in.
         self.by_neuron_in, self.by_neuron_out = with_row_of_zeros(weight_in.T), with_row_of_zeros(weight_out)
-        self.budget = memory_budget if linear.is_cuda else min(memory_budget, BYTES_IN_CACHE)
+        self.budget = within_cache(memory_budget, BYTES_IN_CACHE, linear)
         self.square_sum = float64_zeros(*linear.shape, like=linear)
 
     def add(self, features: Float[Tensor, "sample feature_in"], derivative: Float[Tensor, "sample d_hidden"]) -> None:

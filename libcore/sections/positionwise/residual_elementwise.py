@@ -10,7 +10,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.jacobian_factor import JacobianFactor
-from libcore.parallel import map_shares
+from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.block import BlockSection
@@ -20,7 +20,7 @@ from libcore.sections.positionwise.branch import PositionwiseBranch
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.sections.positionwise.hidden import Elementwise
 from libcore.sections.positionwise.jacobian import PositionwiseJacobianSums
-from libcore.streams import ActivationStream
+from libcore.streams import ActivationStream, within_cache
 
 VALUES_IN_CACHE = 2**19
 """Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
@@ -118,7 +118,8 @@ class ResidualElementwiseSection(BlockSection):
         """
         linear = basis.from_basis @ self.residual @ next_basis.to_basis
         weight_in, weight_out = basis.from_basis @ self.weight_in, self.weight_out @ next_basis.to_basis
-        n_positions, d_hidden = stream.example().shape[1], self.weight_in.shape[1]
+        example, d_hidden = stream.example(), self.weight_in.shape[1]
+        n_positions = example.shape[1]
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
             attributions = ElementwiseAttributions(linear, weight_in, weight_out, budget_of_share)
@@ -131,7 +132,7 @@ class ResidualElementwiseSection(BlockSection):
 
         values = 2 * len(linear) + n_positions * (sum(self.residual.shape) + 6 * d_hidden)
         half = stream.within(stream.memory_budget // 2)
-        budget_of_share = half.memory_budget // torch.get_num_threads()
+        budget_of_share = half.memory_budget // threads_for(example)
         shares = map_shares(half, values, BYTES_IN_CACHE, square_sum_of)
         return torch.stack(shares).sum(0).T / (stream.n_examples * n_positions)
 
@@ -176,7 +177,7 @@ class ResidualElementwiseSection(BlockSection):
         """
         width, d_hidden = flat.shape[1], self.weight_in.shape[1]
         budget = memory_budget // 8
-        in_cache = budget if flat.is_cuda else min(budget, VALUES_IN_CACHE)
+        in_cache = within_cache(budget, VALUES_IN_CACHE, flat)
         rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
         values_per_mask = width * d_hidden + rows * (width + d_hidden)
         return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))
