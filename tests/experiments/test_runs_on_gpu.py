@@ -35,7 +35,9 @@ def assert_same_results(on_cpu: Path, on_gpu: Path, at_the_cut: bool = False) ->
     metrics, of_gpu = (read_json(run / "metrics.json") for run in (on_cpu, on_gpu))
     for name, value in metrics.items():
         if "needed" in name:
-            assert of_gpu[name] == value, name
+            # Edges of directions of nearly no variance are round-off too; of PCA's some are needed.
+            allowed = 0.02 * value if at_the_cut and name.startswith("edges/") else 0
+            assert abs(of_gpu[name] - value) <= allowed, name
 
 
 def tolerance_of(name: str, at_the_cut: bool) -> float | None:

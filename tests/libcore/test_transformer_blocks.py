@@ -178,7 +178,7 @@ def test_pairs_of_heads_at_a_time_change_no_number(
     section, activation = BLOCKS[name](generator), random_activation(generator, 2, POSITIONS, D)
     next_basis, (quadrature, _) = basis_of(random(generator, D, 4)), RULES["trapezoidal"]
     together = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
-    monkeypatch.setattr(pairs_module, "VALUES_IN_CACHE", 1)
+    monkeypatch.setattr(pairs_module, "KEPT_VALUES", 1)
     monkeypatch.setattr(query_rows_module, "VALUES_IN_CACHE", 1)
     apart = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())

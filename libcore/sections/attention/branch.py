@@ -12,10 +12,8 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import KEYS_PER_BLOCK, Attention
 from libcore.sections.attention.attributions import attention_attributions
 from libcore.sections.attention.gram import AttentionJacobianSums
-from libcore.sections.attention.pairs import VALUES_IN_CACHE
 from libcore.sections.attention.query_rows import few_keys
 from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
-from libcore.streams import within_cache
 
 
 class AttentionBranch(Attention, Branch):
@@ -53,7 +51,7 @@ class AttentionBranch(Attention, Branch):
         per_pair_of_heads = 3 * queries * in_block + (queries + in_block) * 8 * max(d_head, d_value)
         if self.rotary is not None:
             per_pair_of_heads += (queries + in_block) * d_head**2
-        return pairs + products + within_cache(heads**2 * per_pair_of_heads, VALUES_IN_CACHE, self.W_Q)
+        return pairs + products + heads * per_pair_of_heads
 
     def attributions(
         self, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions

@@ -19,7 +19,7 @@ from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.jacobian import OwnPosition, attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
 from libcore.sections.attention.query_rows import QueryRowSums
-from libcore.sections.attention.rank_one import RankOneSums
+from libcore.sections.attention.rank_one import RankOneChunk, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
 from libcore.streams import float64_zeros
 
@@ -53,11 +53,9 @@ class AttentionJacobianSums(JacobianSums):
         self.query_rows.add(parts, own, positions)
         waves = self.attention.waves(positions.keys, parts.q)
         terms = self.rank_one.begin(parts, own)
+        self.pairs.begin(waves)
         for queries, keys in self.attention.key_blocks(positions):
-            block = PairBlock.of(parts, queries, keys, waves)
-            self.pairs.add(block)
-            for term in terms:
-                term.add(block)
+            self._add_pairs(PairBlock.of(parts, queries, keys, waves), terms)
         self.rank_one.add(terms, parts, own, waves)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:
@@ -71,6 +69,20 @@ class AttentionJacobianSums(JacobianSums):
             return jacobian.flatten(0, 1)
 
         return dense
+
+    def _add_pairs(self, block: PairBlock, terms: list[RankOneChunk]) -> None:
+        """One head with the others at a time; of what two values share, pairs of positions take most of the time."""
+        turned = self.attention.rotary is not None
+        for term in terms:
+            term.begin(block)
+        for g in range(len(block.a)):
+            if not terms:
+                self.pairs.add(block, g, block.overlap(g, slice(g, None), self.Omega) if turned else None)
+                continue
+            overlap = block.overlap(g, slice(None), self.Omega)
+            self.pairs.add(block, g, overlap[g:] if turned else None)
+            for term in terms:
+                term.add(block, g, overlap)
 
     def transfer(self) -> Float[Tensor, "d_in feature_out"]:
         T = self.sum_a[:, None, None] * self.W_V + self.W_K @ self.sum_q_u + self.W_Q @ self.query_rows.sum_X

@@ -54,35 +54,31 @@ class RankOneChunk:
         flat = p.permute(1, 2, 0, 3).flatten(2) @ self.Omega.permute(1, 3, 0, 2).flatten(0, 1).flatten(1)
         return flat.unflatten(-1, (n_heads, d_value)).permute(2, 0, 1, 3)
 
-    def add(self, block: PairBlock) -> None:
-        """Take a block of position pairs in; what a query does at its own position apart."""
+    def begin(self, block: PairBlock) -> None:
+        """Before the heads of a block of position pairs: what they all read."""
         keys = slice(None), slice(None), block.keys
-        k, v, c = self.term.k[keys], self.term.v[keys], self.term.c[keys]
-        q_k = (block.q / self.scale) @ k.mT
-        c_a = block.a * c[:, :, None]
-        c_a_q_k = c_a * q_k
+        self.v, self.c_v = self.term.v[keys], self.term.c[keys][..., None] * self.term.v[keys]
+        self.q_k = (block.q / self.scale) @ self.term.k[keys].mT
+        self.c_a = block.a * self.term.c[keys][:, :, None]
+        self.c_a_q_k = self.c_a * self.q_k
         by_key = block.a.permute(1, 3, 0, 2).contiguous()
-        a_a = (by_key @ by_key.mT).permute(2, 3, 0, 1)[..., None]
-        z_and_one = torch.cat([block.z, torch.ones_like(block.z[..., :1])], -1)
-        c_v = c[..., None] * v
-        n_heads = len(block.a)
-        for some in torch.arange(n_heads, device=k.device).split(max(1, block.heads_at_a_time(3) // n_heads)):
-            g, h = some.repeat_interleave(n_heads), torch.arange(n_heads, device=k.device).repeat(len(some))
-            Omega = self.Omega[some]
+        self.a_a = (by_key @ by_key.mT).permute(2, 3, 0, 1)[..., None]
+        self.z_and_one = torch.cat([block.z, torch.ones_like(block.z[..., :1])], -1)
 
-            def by_head(pairs: Tensor, some: Tensor = some) -> Tensor:
-                return pairs.unflatten(0, (len(some), n_heads))
-
-            along = by_head(block.overlap(g, h, Omega.flatten(0, 1))).mul_(q_k)
-            Omega_v = v @ Omega[:, :, None].mT
-            of_keys = torch.cat([-Omega_v, (block.v[some, None] * Omega_v).sum(-1, keepdim=True)], -1)
-            along.flatten(0, 2).baddbmm_(z_and_one[g].flatten(0, 1), of_keys.mT.flatten(0, 2))
-            u_pi = along.mul_(c_a).sum(1).mul_(block.a[some]).div_(self.scale)
-            self.by_key[some, :, block.keys] += u_pi.mT @ block.q[some]
-            a_a_q_k = torch.mul(block.a[some, None], c_a_q_k, out=along)
-            summed = (z_and_one.mT @ a_a_q_k).mT
-            p = c_v * a_a[some] + block.v * summed[..., -1:] - summed[..., :-1]
-            self.by_value[some, :, block.keys] += (p @ Omega[:, :, None].mT).sum(1)
+    def add(self, block: PairBlock, g: int, overlap: Float[Tensor, "head batch query key"]) -> None:
+        """Take head `g` with all others in; what a query does at its own position apart."""
+        Omega = self.Omega[g]
+        along = overlap * self.q_k
+        Omega_v = (self.v.flatten(1, 2) @ Omega.mT).view_as(self.v)
+        of_keys = torch.cat([-Omega_v, (block.v[g] * Omega_v).sum(-1, keepdim=True)], -1)
+        z_and_one = self.z_and_one[g].expand(len(Omega), -1, -1, -1)
+        along.flatten(0, 1).baddbmm_(z_and_one.flatten(0, 1), of_keys.mT.flatten(0, 1))
+        u_pi = along.mul_(self.c_a).sum(0).mul_(block.a[g]).div_(self.scale)
+        self.by_key[g, :, block.keys] += u_pi.mT @ block.q[g]
+        a_a_q_k = torch.mul(block.a[g], self.c_a_q_k, out=along)
+        summed = (self.z_and_one.mT @ a_a_q_k).mT
+        p = self.c_v * self.a_a[g] + block.v * summed[..., -1:] - summed[..., :-1]
+        self.by_value[g, :, block.keys] += (p.flatten(1, 2) @ Omega.mT).view_as(p).sum(0)
 
 
 class RankOneSums:
