@@ -10,7 +10,7 @@ from torch import Tensor
 
 from libcore.basis import Basis, identity_basis
 from libcore.chain import Chain
-from libcore.eigen import Truncation
+from libcore.eigen import Truncation, descending_eigh, largest_of
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.principal_components import centred_maps, principal_components
 from libcore.statistics import LayerStatistics
@@ -52,6 +52,18 @@ def principal_basis(
     components = principal_components(statistics, has_constant, truncation, dtype)
     importance = torch.cat([components.variance, components.dropped_variance])
     return Basis(components.project, components.restore, importance, has_constant)
+
+
+def eigenbasis(
+    gram: Float[Tensor, "d d"], statistics: LayerStatistics, truncation: Truncation, dtype: torch.dtype
+) -> Basis:
+    """Eigenvectors of a Gram of a layer that carries the constant coordinate, centred, by eigenvalue.
+
+    What the Gram has of the constant coordinate is left out: it is a feature of its own.
+    """
+    eigenvalues, rotation = descending_eigh(gram[:-1, :-1], statistics.isolated)
+    kept = eigenvalues > truncation.cut(largest_of(eigenvalues), dtype)
+    return basis_of_directions(rotation[:, kept], statistics.mean[:-1], eigenvalues, has_constant=True)
 
 
 def basis_of_directions(

@@ -25,7 +25,10 @@ class TestUnknownNames:
             ("+model.modulsu=7", ("model.modulsu", "did you mean model.modulus?")),
             ("+surprise=1", ("surprise", "--help")),
             ("methd=lib", ("methd", "did you mean method?")),
-            ("method=libb", ("method=libb", "did you mean lib?", "file, lib, neuron, pca, random, svd")),
+            (
+                "method=libb",
+                ("method=libb", "did you mean lib?", "file, gradient_pca, ica, ", "svd, varimax, whitened_pca"),
+            ),
             ("model=modular", ("model=modular", "did you mean modular_addition?")),
             ("experiment=dmo", ("experiment=dmo", "did you mean demo?")),
             ("analysis=quick", ("analysis=quick", "expected one of default")),
@@ -80,7 +83,7 @@ class TestValues:
         assert_says(line, "analysis.tolerances[1]=-0.1", "greater than or equal to 0")
 
     def test_an_option_s_name_set_by_hand(self, refused):
-        assert_says(refused("method.name=libb"), "method.name=libb", "did you mean lib?", "lib, neuron, pca")
+        assert_says(refused("method.name=libb"), "method.name=libb", "did you mean lib?", "lib, lib_integrated")
         assert_says(refused("method=null"), "method")
 
     def test_an_interpolation_of_nothing(self, refused):

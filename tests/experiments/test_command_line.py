@@ -80,7 +80,7 @@ class TestSweeps:
         [
             ("seed=interval(0,1)", ("seed=interval(0,1)", "continuous", "hydra/sweeper=")),
             ("seed=range(0)", ("seed=range(0)", "stands for no value")),
-            ("method=glob(zzz*)", ("method=glob(zzz*)", "stands for no value", "lib, neuron, pca")),
+            ("method=glob(zzz*)", ("method=glob(zzz*)", "stands for no value", "lib, lib_integrated")),
             ("+hydra.sweeper.params.seed='interval(0,1)'", ("+hydra.sweeper.params.seed='interval(0,1)'",)),
         ],
     )
@@ -180,7 +180,7 @@ HELP = {
     "--help": (
         *KEYS,
         "modular_addition, pretrained_transformer, small_transformer",
-        "method: file, lib, neuron, pca, random, svd",
+        "method: file, gradient_pca, ica, jacobian_svd, lib,",
         "cifar10_mlp, demo",
         "experiments.report",
         "--cfg job",

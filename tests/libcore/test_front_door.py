@@ -108,7 +108,7 @@ def test_fit_takes_a_function_made_a_method(generator: Generator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"method": "lob"}, r"^lob: no such method \(did you mean lib\?\); expected one of file, lib, "),
+        ({"method": "lob"}, r"^lob: no such method \(did you mean lib\?\); expected one of file, gradient_pca, "),
         ({"jacobean": "path"}, r"^jacobean: method lib has no such option \(did you mean jacobian\?\); expected jac"),
         ({"method": "pca", "jacobian": "path"}, "^jacobian: method pca has no such option; expected none"),
         ({"method": "file"}, "^path: method file needs it; expected path="),

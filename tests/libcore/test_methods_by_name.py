@@ -20,7 +20,23 @@ from libcore.statistics import chain_statistics
 
 __all__ = ["folder"]
 
-BUILT_IN = ["file", "lib", "neuron", "pca", "random", "svd"]
+BY_PLACE = [
+    "lib",
+    "pca",
+    "svd",
+    "neuron",
+    "random",
+    "whitened_pca",
+    "gradient_pca",
+    "jacobian_svd",
+    "ica",
+    "varimax",
+    "quartimax",
+    "lib_to_output",
+    "lib_integrated",
+    "random_matched",
+]
+BUILT_IN = sorted([*BY_PLACE, "file"])
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = """
 import torch
@@ -78,11 +94,11 @@ class TestNames:
 
     def test_their_order_among_methods(self):
         placed = [name for name in BUILT_IN if METHODS[name].place is not None]
-        assert sorted(placed, key=lambda name: METHODS[name].place) == ["lib", "pca", "svd", "neuron", "random"]
+        assert sorted(placed, key=lambda name: METHODS[name].place) == BY_PLACE
 
     def test_which_draw_random_numbers_and_which_integrate(self):
-        assert [name for name in BUILT_IN if METHODS[name].seeded] == ["random"]
-        assert [name for name in BUILT_IN if METHODS[name].integrates()] == []
+        assert [name for name in BUILT_IN if METHODS[name].seeded] == ["ica", "random", "random_matched"]
+        assert [name for name in BUILT_IN if METHODS[name].integrates()] == ["lib_integrated"]
         assert METHODS["lib"].integrates(jacobian="path")
         assert Method("any", lambda: {}, "any", "size").integrates()
 
@@ -98,7 +114,7 @@ class TestNames:
     @pytest.mark.parametrize(("name", "hint"), [("neurons", r" \(did you mean neuron\?\)"), ("zzz", "")])
     def test_a_name_that_there_is_not(self, name, hint):
         assert name not in METHODS
-        expected = f"^{name}: no such method{hint}; expected one of file, lib, neuron, pca, random, svd$"
+        expected = f"^{name}: no such method{hint}; expected one of {', '.join(BUILT_IN)}$"
         with pytest.raises(UnknownMethod, match=expected):
             METHODS[name]
 
@@ -116,7 +132,7 @@ class TestEntryPoints:
         folder.entry_points(ENTRY_POINTS, {"mine": "added.fits:fit_mine"})
         assert list(METHODS) == sorted([*BUILT_IN, "mine"])
         assert "mine" in METHODS
-        assert len(METHODS) == 7
+        assert len(METHODS) == len(BUILT_IN) + 1
         assert "added.fits" not in sys.modules
         mine = METHODS["mine"]
         assert (mine.name, mine.label, mine.sorts_by, mine.seeded, mine.place) == ("mine", "My own", "size", True, 7)
