@@ -87,7 +87,7 @@ class Room(ABC, Generic[SchemaT]):
     @cached_property
     def depends_on(self) -> dict[str, Any]:
         """What the model and its data depend on, beside code and the seed: identifies them in the cache, as JSON."""
-        return self.model.model_dump(exclude={"checkpoint"})
+        return self.model.trained_as()
 
     def source_hash(self) -> str:
         """Of the files beside the room's own."""
@@ -109,6 +109,10 @@ class Room(ABC, Generic[SchemaT]):
     @abstractmethod
     def initial(self) -> ModelFile:
         """Untrained weights, for checks before training."""
+
+    def untrained(self) -> ModelFile:
+        """Weights as they are before training: those of `model.randomize=weights`."""
+        return self.initial()
 
     @abstractmethod
     def train(self, device: torch.device, state: Path, progress: Progress) -> Trained:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,14 +36,34 @@ class ModelSchema(Strict):
         kind: the model's name, that of its folder and of its option in `conf/model/`.
         checkpoint: weights to load, where the model has another source of them.
         room: `module:class` of the `Room` that carries the model out, imported when a run needs it.
+        randomize: a control in place of the model: `weights` before training, `shuffled` within each matrix, or trained
+            on shuffled `labels`.
+        randomizations: which of these the model has.
         expects_null: by dotted key of another part of the configuration, what about the model makes that key mean
             nothing: it must then be null.
     """
 
     kind: str
     checkpoint: str | None
+    randomize: Literal["weights", "shuffled", "labels"] | None = None
     room: ClassVar[str]
+    randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled", "labels")
     expects_null: ClassVar[Mapping[str, str]] = {"data.path": "reads no text"}
+
+    @model_validator(mode="after")
+    def can_be_randomized(self) -> ModelSchema:
+        """Labels are shuffled in training, which a checkpoint has behind it."""
+        if self.randomize is not None and self.randomize not in self.randomizations:
+            expected = ", ".join((*self.randomizations, "null"))
+            raise ValueError(f"randomize={self.randomize}: model={self.kind} has no such control; expected {expected}")
+        if self.randomize == "labels" and self.checkpoint is not None:
+            raise ValueError("randomize=labels: nothing is trained with a checkpoint; expected weights or shuffled")
+        return self
+
+    def trained_as(self, *left_out: str) -> dict[str, Any]:
+        """What of it training depends on, as JSON: all but where weights come from and what is done to them later."""
+        settings = self.model_dump(exclude={"checkpoint", "randomize", *left_out})
+        return settings | ({"randomize": "labels"} if self.randomize == "labels" else {})
 
 
 SchemaT = TypeVar("SchemaT", bound=ModelSchema)

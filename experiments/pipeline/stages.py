@@ -31,6 +31,7 @@ from models.analysed import AnalysedModel
 from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
 from models.imported_sources import imported_sources
+from models.randomized import shuffled
 from models.room import Room
 from models.training_state import TrainingEvaluation
 from models.weights import ModelFile
@@ -40,6 +41,28 @@ log = logging.getLogger(__name__)
 
 def model_stage(
     cache: StageCache, room: Room[Any], on_evaluation: Callable[[TrainingEvaluation], None] = lambda evaluation: None
+) -> FinishedStage:
+    """The trained model, or its control: untrained weights, or the trained ones shuffled within each matrix."""
+    randomize, seed = room.model.randomize, room.settings.seed
+    if randomize == "weights":
+        depends_on = {"model": room.depends_on, "source": room.source_hash(), "untrained": seed}
+        key = stage_key(depends_on, (*room.shared_code, "models.randomized"))
+        return cache.finish("model", key, lambda _: stored(room.untrained(), control("untrained weights")))
+    trained = trained_stage(cache, room, on_evaluation)
+    if randomize != "shuffled":
+        return trained
+    record = trained.result.values | control(f"{trained.result.values['summary']}; then shuffled within each matrix")
+    key = stage_key({"model": trained.key, "shuffled": seed}, ("models.randomized",))
+    return cache.finish("model", key, lambda _: stored(shuffled(model_file(trained), seed), record))
+
+
+def control(summary: str) -> dict[str, Any]:
+    """What is recorded of a model that is not meant to have learned anything."""
+    return {"summary": summary, "reached_target": True}
+
+
+def trained_stage(
+    cache: StageCache, room: Room[Any], on_evaluation: Callable[[TrainingEvaluation], None]
 ) -> FinishedStage:
     """Train, or load the checkpoint; weights by name. A training that was interrupted goes on where it can.
 

@@ -25,7 +25,7 @@ class BlockDiagonalMlp(Room[Schema]):
 
     def __init__(self, settings: ModelSettings[Schema]) -> None:
         super().__init__(settings)
-        self.architecture = Architecture(**settings.model.model_dump(exclude={"kind", "checkpoint"}))
+        self.architecture = Architecture(**settings.model.model_dump(exclude={"kind", "checkpoint", "randomize"}))
 
     @property
     def all_node_layers(self) -> tuple[str, ...]:

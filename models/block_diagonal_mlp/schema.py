@@ -16,6 +16,7 @@ class Schema(ModelSchema):
     """`model=block_diagonal_mlp`."""
 
     room: ClassVar[str] = "models.block_diagonal_mlp.room:BlockDiagonalMlp"
+    randomizations: ClassVar[tuple[str, ...]] = ("shuffled",)
     expects_null: ClassVar[Mapping[str, str]] = {
         **ModelSchema.expects_null,
         "analysis.n_test_examples": ALL_COMBINATIONS,

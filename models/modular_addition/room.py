@@ -14,6 +14,7 @@ from models.modular_addition.model import analysed, load_weights
 from models.modular_addition.schema import Schema
 from models.modular_addition.training import TrainingSettings, train
 from models.modular_addition.transformer import NODE_LAYERS, Architecture, chain_of, initial_weights
+from models.randomized import shuffled_labels
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
 from models.weights import ModelFile
@@ -47,11 +48,15 @@ class ModularAddition(Room[Schema]):
         """From the beginning, always: it takes minutes."""
         settings = self.model.training.model_dump()
         first, second = settings.pop("betas")
+        split, held_out = split_pairs(self.model.modulus, self.model.train_fraction, self.model.split_seed)
+        if self.model.randomize == "labels":
+            split = replace(split, labels=shuffled_labels(split.labels, self.settings.seed))
 
         result = train(
             self.architecture,
             TrainingSettings(**settings, betas=(first, second)),
-            *split_pairs(self.model.modulus, self.model.train_fraction, self.model.split_seed),
+            split,
+            held_out,
             self.settings.seed,
             device,
             lambda evaluation: progress(evaluation.step, settings["max_steps"], evaluation),

@@ -27,6 +27,7 @@ class FactorySchema(ModelSchema):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     room: ClassVar[str] = "models.own.room:OwnRoom"
+    randomizations: ClassVar[tuple[str, ...]] = ()
 
     kind: Name
     checkpoint: str | None = None

@@ -108,7 +108,7 @@ class OwnRoom(Room[FactorySchema]):
             activations = list(chain.activations(self.own.train.inputs[:N_COMPARED]))
             output = chain.output_from(activations[-1], len(chain.sections))
         computed = zip((*chain.node_layers, "output"), (*activations, output), strict=True)
-        return self.model.model_dump(exclude={"checkpoint"}) | {
+        return self.model.trained_as() | {
             "source": imported_sources(self.model.factory.partition(":")[0]),
             "tensors": tensors_hash(named_tensors(self.own).items()),
             "activations": tensors_hash(computed),

@@ -12,6 +12,7 @@ from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
 from models.pretrained_transformer.hub import ModelNotFound, model_folder
 from models.pretrained_transformer.schema import Schema
+from models.randomized import gaussian
 from models.room import Progress, Trained
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
@@ -105,7 +106,7 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
     @cached_property
     def depends_on(self) -> dict[str, Any]:
-        settings = self.model.model_dump(exclude={"checkpoint", "name"})
+        settings = self.model.trained_as("name")
         return settings | {"converted": self.converted_file.stem, "text": self.text.hash()}
 
     def load(self, path: Path) -> ModelFile:
@@ -114,6 +115,10 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
     def initial(self) -> ModelFile:
         return self.decoder.packed()
+
+    def untrained(self) -> ModelFile:
+        """The model's own initialisation is not known: matrices of its weights' sizes."""
+        return gaussian(self.decoder.packed(), self.settings.seed)
 
     def train(self, device: torch.device, state: Path, progress: Progress) -> Trained:
         """Nothing is trained."""

@@ -14,6 +14,7 @@ class Schema(ModelSchema):
     """`model=pretrained_transformer`."""
 
     room: ClassVar[str] = "models.pretrained_transformer.room:PretrainedTransformer"
+    randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled")
     expects_null: ClassVar[Mapping[str, str]] = {}
 
     name: Annotated[str, Field(min_length=1)]

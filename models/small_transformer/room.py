@@ -54,7 +54,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
     @cached_property
     def depends_on(self) -> dict[str, Any]:
         # The text's hash is one of its tokens, which the vocabulary is part of.
-        settings = self.model.model_dump(exclude={"checkpoint", "vocabulary", "vocabulary_size"})
+        settings = self.model.trained_as("vocabulary", "vocabulary_size")
         return settings | {"text": self.text.hash(), "versions": library_versions()}
 
     def load(self, path: Path) -> ModelFile:
@@ -73,6 +73,10 @@ class SmallTransformer(LanguageModelRoom[Schema]):
     def initial(self) -> ModelFile:
         weights = {name: torch.zeros(shape) for name, shape in self.architecture.weight_shapes().items()}
         return LanguageModel(self.architecture, weights, self.text.vocabulary).packed()
+
+    def untrained(self) -> ModelFile:
+        network = initial_model(self.sizes, self.settings.seed, torch.device("cpu"))
+        return LanguageModel(*convert(network), self.text.vocabulary).packed()
 
     def train(self, device: torch.device, state: Path, progress: Progress) -> Trained:
         options = self.model.training.model_dump()

@@ -27,6 +27,7 @@ class Schema(ModelSchema):
     """`model=small_transformer`."""
 
     room: ClassVar[str] = "models.small_transformer.room:SmallTransformer"
+    randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled")
     expects_null: ClassVar[Mapping[str, str]] = {}
 
     n_layers: Count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from torch import nn
 from models.analysed import AnalysedModel
 from models.content_hashes import stage_key
 from models.errors import UserError
+from models.randomized import shuffled_labels
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
 from models.training_state import TrainingEvaluation
@@ -96,6 +97,8 @@ class ImageClassifierRoom(Room[ImageSchemaT]):
     def train(self, device: torch.device, state: Path, progress: Progress) -> Trained:
         settings, network = TrainingSettings(**self.model.training.model_dump()), self.seeded_network()
         train_split, test_split = self.dataset.train, self.dataset.test
+        if self.model.randomize == "labels":
+            train_split = replace(train_split, labels=shuffled_labels(train_split.labels, self.settings.seed))
         n_steps = settings.epochs * (len(train_split) // min(settings.batch_size, len(train_split)))
 
         def show(step: int, last: TrainingEvaluation | None) -> None:
