@@ -45,7 +45,7 @@ class ModelSchema(Strict):
 
     kind: str
     checkpoint: str | None
-    randomize: Literal["weights", "shuffled", "labels"] | None
+    randomize: Literal["weights", "shuffled", "labels"] | None = None
     room: ClassVar[str]
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled", "labels")
     expects_null: ClassVar[Mapping[str, str]] = {"data.path": "reads no text"}

@@ -7,7 +7,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, field_validator, model_validator
 
@@ -31,7 +31,6 @@ class FactorySchema(ModelSchema):
 
     kind: Name
     checkpoint: str | None = None
-    randomize: Literal["weights", "shuffled", "labels"] | None = None
     factory: str
 
     @property
