@@ -29,16 +29,16 @@ def attention_attributions(
 ) -> Attributions:
     """Sum over the path's points: attributions are linear in the Jacobian."""
     weights = AttributionWeights(attention, basis, positions)
-    O = (attention.W_O @ next_basis.to_basis).flatten(0, 1)  # noqa: E741 - the page's symbol
+    O = (attention.W_O @ next_basis.to_basis).flatten(0, 1).T.contiguous()  # noqa: E741 - the page's symbol
     attends = attention.attends(positions)
 
     def attributions(features: Tensor) -> AddAttributions:
         points = [AttributionPoint(weights, features, *point) for point in quadrature]
 
-        def add(attribution: Float[Tensor, "batch some feature_in feature_out"], rows: slice) -> None:
+        def add(attribution: Float[Tensor, "feature_out batch some feature_in"], rows: slice) -> None:
             keys = range_of(attends[rows].any(0))
-            dz = sum_of([point.dz(rows, keys) for point in points]).flatten(0, 1)
-            attribution.flatten(0, 1).baddbmm_(dz.flatten(1, 2).mT, O.expand(len(dz), -1, -1))
+            dz = sum_of([point.dz(rows, keys) for point in points])
+            attribution.view(len(attribution), -1).addmm_(O, dz.permute(2, 3, 0, 1, 4).reshape(O.shape[1], -1))
 
         return add
 
