@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from itertools import combinations
+from math import ceil
 from typing import TypeVar
 
 import torch
@@ -24,7 +25,7 @@ BYTES_IN_CACHE = 16 * 2**20
 """Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than products;
 in smaller ones, what every operation takes to begin shows."""
 
-ATTRIBUTION_BYTES_IN_CACHE = 12 * 2**20
+ATTRIBUTION_BYTES_IN_CACHE = 16 * 2**20
 """Of attributions, likewise: half for what an example's output positions share, half for those taken at a time."""
 
 
@@ -143,7 +144,8 @@ class BlockSection(Section):
                 features = basis.features(activation.double())
                 added = [part(features) for part in parts]
                 at_queries = positions.at_queries(features)
-                size = rows_per_chunk(len(features) * per_query, budget)
+                n_parts = ceil(n_queries / rows_per_chunk(len(features) * per_query, budget))
+                size = ceil(n_queries / n_parts)  # as many in each part
                 for start in range(0, n_queries, size):
                     rows = slice(start, min(start + size, n_queries))
                     shape = (n_out, *at_queries[:, rows].shape)
