@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from itertools import combinations
-from math import ceil
 from typing import TypeVar
 
 import torch
@@ -144,8 +143,7 @@ class BlockSection(Section):
                 features = basis.features(activation.double())
                 added = [part(features) for part in parts]
                 at_queries = positions.at_queries(features)
-                n_parts = ceil(n_queries / rows_per_chunk(len(features) * per_query, budget))
-                size = ceil(n_queries / n_parts)  # as many in each part
+                size = rows_per_chunk(len(features) * per_query, budget)
                 for start in range(0, n_queries, size):
                     rows = slice(start, min(start + size, n_queries))
                     shape = (n_out, *at_queries[:, rows].shape)

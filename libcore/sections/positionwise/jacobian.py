@@ -151,7 +151,9 @@ def positionwise_attributions(
     reads, writes = (basis.from_basis @ branch.reads).T.contiguous(), (branch.writes @ next_basis.to_basis).T
     width = writes.shape[1] // branch.reads_per_write
     reads_of, writes_of = reads.split(width), writes[:, :width].contiguous()
-    narrow = branch.reads_per_write * len(writes) <= reads.shape[1]
+    # The derivative scales the narrower side, unless that would take the product several times; where the sides are
+    # about as wide, that of input features, since the product then has the long dimension that makes it fast.
+    narrow = 2 * branch.reads_per_write * len(writes) <= reads.shape[1]
 
     def attributions(features: Tensor) -> AddAttributions:
         at = branch.path_jacobian(basis.activation(features), quadrature)
@@ -160,7 +162,6 @@ def positionwise_attributions(
         rights = [(positions.at_queries(term.right) @ writes.T).permute(2, 0, 1) for term in at.terms]
 
         def add(attribution: Tensor, rows: slice) -> None:
-            # The derivative scales the narrower side, unless that would take the product several times.
             if narrow:
                 scaled = writes[:, None, None] * slope[:, :, rows].permute(1, 2, 0)
                 attribution.addcmul_((scaled.flatten(0, -2) @ reads).view_as(attribution), fhat[:, rows])
