@@ -24,7 +24,7 @@ BYTES_IN_CACHE = 16 * 2**20
 """Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than products;
 in smaller ones, what every operation takes to begin shows."""
 
-ATTRIBUTION_BYTES_IN_CACHE = 16 * 2**20
+ATTRIBUTION_BYTES_IN_CACHE = 12 * 2**20
 """Of attributions, likewise: half for what an example's output positions share, half for those taken at a time."""
 
 
