@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.parallel import map_shares
+from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
 from libcore.sections.branch import Branch, Positions
-from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk
+from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk, within_cache
 
 Block = TypeVar("Block", bound="BlockSection")
 
@@ -133,12 +133,12 @@ class BlockSection(Section):
         shared = [b.attribution_values(positions.count, n_queries, n_in, n_points) for b in self.branches]
         beside = [b.attribution_values_per_query(positions.count, n_in) for b in self.branches]
         per_query = 2 * n_in * n_out + max(beside, default=0)
-        most_bytes = stream.memory_budget if example.is_cuda else ATTRIBUTION_BYTES_IN_CACHE
+        most_bytes = within_cache(stream.memory_budget, ATTRIBUTION_BYTES_IN_CACHE, example)
+        budget = min(stream.memory_budget // threads_for(example), most_bytes) // 2
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
-            square_sum = float64_zeros(n_in, n_out, like=residual)
+            square_sum = float64_zeros(n_out, n_in, like=residual)
             attribution: Tensor | None = None  # one for all rows: fresh memory costs more than what is written to it
-            budget = min(stream.memory_budget // torch.get_num_threads(), most_bytes) // 2
             for activation in chunks:
                 features = basis.features(activation.double())
                 added = [part(features) for part in parts]
@@ -146,15 +146,15 @@ class BlockSection(Section):
                 size = rows_per_chunk(len(features) * per_query, budget)
                 for start in range(0, n_queries, size):
                     rows = slice(start, min(start + size, n_queries))
-                    shape = (*at_queries[:, rows].shape, n_out)
+                    shape = (n_out, *at_queries[:, rows].shape)
                     if attribution is None or attribution.shape != shape:
                         attribution = residual.new_empty(shape)
-                    torch.mul(at_queries[:, rows, :, None], residual, out=attribution)
+                    torch.mul(at_queries[:, rows], residual.T[:, None, None], out=attribution)
                     for add in added:
                         add(attribution, rows)
-                    square_sum += attribution.square_().sum((0, 1))
+                    square_sum += attribution.square_().sum((1, 2))
             return square_sum
 
         values = 2 * (2 * example.numel() + sum(shared) + per_query)
         shares = map_shares(stream, values, most_bytes, square_sum_of)
-        return torch.stack(shares).sum(0).T / (stream.n_examples * positions.count)
+        return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)

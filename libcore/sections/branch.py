@@ -69,7 +69,10 @@ class JacobianSums(ABC):
 
 
 AddAttributions = Callable[[Tensor, slice], None]
-"""`attribution [batch, some, feature_in, feature_out], rows` -> adds what is at these rows of the output positions."""
+"""`attribution [feature_out, batch, some, feature_in], rows` -> adds what is at these rows of the output positions.
+
+Output features first: with positions and input features in one long dimension, a product of weights with what all of
+them read runs at a third above the speed of one that has output features last."""
 
 Attributions = Callable[[Tensor], AddAttributions]
 """`features [batch, position, feature_in] -> sum_s dfhat_t,i / dfhat_s,j fhat_s,j`, the derivative averaged along the

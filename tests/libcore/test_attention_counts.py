@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import pytest
@@ -12,14 +13,22 @@ from tiny_models import AMPLE, basis_of, random, random_activation, stream_of
 from torch import Generator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformer_blocks import LAYER_NORM, RMS_NORM, ROTARY, D, attention_branch, block
+from transformer_blocks import LAYER_NORM, RMS_NORM, ROTARY, SILU, D, attention_branch, block, mlp_branch
 
 from libcore.quadrature import GRADIENT
-from libcore.sections import BlockSection, Normalisation
+from libcore.sections import AttentionBranch, BlockSection, Normalisation
 from libcore.sections.attention import query_rows
 from libcore.sections.branch import Positions
 
 N_HEADS, D_HEAD, D_VALUE = 4, 4, 3
+
+
+def added_product(total: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
+    """Of a product that is added in place, which the counter leaves out."""
+    return 2 * prod(left) * right[-1]
+
+
+IN_PLACE = {torch.ops.aten.addmm_: added_product, torch.ops.aten.baddbmm_: added_product}
 
 
 class Calls(TorchDispatchMode):
@@ -49,7 +58,7 @@ def one_thread() -> Any:
 
 def flops(compute: Callable[[], object]) -> int:
     """Of all matrix products inside, two for each multiplication."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
         compute()
     return counter.get_total_flops()
 
@@ -140,3 +149,61 @@ def test_edges_take_one_product_per_output_position_and_head(generator: Generato
 
     weights = 2 * D * (D + 4 + N_HEADS * D_VALUE)
     assert of(30) - of(20) <= 10 * (2 * 3 * 5 * 4 * N_HEADS * D_VALUE + weights)
+
+
+@pytest.mark.parametrize(("normalisation", "read"), [(None, 1), (RMS_NORM, 3)])
+def test_rotary_edges_take_the_products_that_they_have_to(
+    generator: Generator, normalisation: Normalisation | None, read: int
+) -> None:
+    """Per pair of positions, head and feature: a query with a key, that with a value, and what is read of all keys.
+
+    A normalisation is one more coordinate of keys, and two more things read: along the scale, and of biases.
+    """
+    n_positions, n_in = 48, 40
+    section = block(generator, attention_branch(generator, normalisation, rotary=ROTARY, causal=False))
+    bases = basis_of(random(generator, D, n_in)), basis_of(random(generator, D, 2))
+
+    def of(n: int) -> int:
+        stream = stream_of(random_activation(generator, n, n_positions, D))
+        return flops(lambda: section.closed_form_edges(stream, *bases, GRADIENT))
+
+    least = 2 * n_positions**2 * N_HEADS * n_in * (D_HEAD + (normalisation is not None) + D_VALUE + read)
+    assert least < (of(12) - of(4)) / 8 < 1.2 * least
+
+
+def test_rotary_edges_take_all_heads_together(generator: Generator) -> None:
+    weights = [random(generator, 4, D, 4) for _ in range(3)]
+
+    def products(n_heads: int) -> int:
+        branch = AttentionBranch(*(w[:n_heads] for w in weights), random(generator, n_heads, 4, D), rotary=ROTARY)
+        bases = basis_of(random(generator, D, 4)), basis_of(random(generator, D, 4))
+        stream = stream_of(random_activation(generator, 3, 5, D))
+        with Calls() as calls:
+            block(generator, branch).closed_form_edges(stream, *bases, GRADIENT)
+        return sum(calls.count[name] for name in ("mm", "bmm", "addmm_", "baddbmm_"))
+
+    assert products(2) == products(4)
+
+
+@pytest.mark.parametrize("branch", ["attention", "rotary attention", "MLP"])
+def test_positions_and_input_features_are_one_long_dimension_of_the_product_with_weights(
+    generator: Generator, branch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of weights with everything that they act on: its other order, or a product for each position, is slower."""
+    made = {
+        "attention": lambda: attention_branch(generator, RMS_NORM),
+        "rotary attention": lambda: attention_branch(generator, RMS_NORM, rotary=ROTARY),
+        "MLP": lambda: mlp_branch(generator, RMS_NORM, SILU),
+    }[branch]()
+    shapes = []
+    addmm_ = torch.Tensor.addmm_
+
+    def recorded(self: torch.Tensor, *matrices: torch.Tensor, **settings: Any) -> torch.Tensor:
+        shapes.append(tuple(self.shape))
+        return addmm_(self, *matrices, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "addmm_", recorded)
+    bases = basis_of(random(generator, D, 4)), basis_of(random(generator, D, 7))
+    stream = stream_of(random_activation(generator, 3, 5, D))
+    block(generator, made).closed_form_edges(stream, *bases, GRADIENT)
+    assert shapes == [(7, 3 * 5 * 4)]

@@ -7,11 +7,14 @@ feature coordinates, `fhat` carries the weight `w`, and `r_n,sj = c_n,s (y_n,s C
     dz_t,jd =  W_V,jd sum_s a_ts fhat_sj  +  sum_s (q_t W_K,j) fhat_sj u_ts,d  +  fhat_tj (W_Q X_t)_jd
             +  sum_n sum_s r_n,sj (a_ts v_n,sd + (q_t k_n,s) u_ts,d + δ_ts (q_n,t X_t)_d)
 
-Every sum over `s` is a product with a matrix of keys by features, for all heads at once; but with rotary positions
-`q_t W_K,j` is another number for every key.
+Every sum over `s` is a product with a matrix of keys by features, for all heads at once. With rotary positions
+`q_t W_K,j` is another number for every key: `rotary_attributions.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -21,6 +24,7 @@ from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.jacobian import parts_at_point
+from libcore.sections.attention.rotary_attributions import RotaryAttributionPoint, RotaryAttributionWeights
 from libcore.sections.branch import AddAttributions, Attributions, Positions
 
 
@@ -28,25 +32,34 @@ def attention_attributions(
     attention: Attention, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
 ) -> Attributions:
     """Sum over the path's points: attributions are linear in the Jacobian."""
-    weights = AttributionWeights(attention, basis, positions)
-    O = (attention.W_O @ next_basis.to_basis).flatten(0, 1)  # noqa: E741 - the page's symbol
+    O = (attention.W_O @ next_basis.to_basis).flatten(0, 1).T.contiguous()  # noqa: E741 - the page's symbol
     attends = attention.attends(positions)
+    point_at = points_of(attention, basis, positions)
 
     def attributions(features: Tensor) -> AddAttributions:
-        points = [AttributionPoint(weights, features, *point) for point in quadrature]
+        points = [point_at(features, *point) for point in quadrature]
 
-        def add(attribution: Float[Tensor, "batch some feature_in feature_out"], rows: slice) -> None:
+        def add(attribution: Float[Tensor, "feature_out batch some feature_in"], rows: slice) -> None:
             keys = range_of(attends[rows].any(0))
-            dz = sum_of([point.dz(rows, keys) for point in points]).flatten(0, 1)
-            attribution.flatten(0, 1).baddbmm_(dz.flatten(1, 2).mT, O.expand(len(dz), -1, -1))
+            dz = sum_of([point.dz(rows, keys) for point in points])
+            attribution.view(len(attribution), -1).addmm_(O, dz.reshape(O.shape[1], -1))
 
         return add
 
     return attributions
 
 
+def points_of(
+    attention: Attention, basis: Basis, positions: Positions
+) -> Callable[[Tensor, float, float], AttributionPoint | RotaryAttributionPoint]:
+    """From a chunk's features and a point of the path with its weight."""
+    if attention.rotary is None:
+        return partial(AttributionPoint, AttributionWeights(attention, basis, positions))
+    return partial(RotaryAttributionPoint, RotaryAttributionWeights(attention, basis, positions))
+
+
 class AttributionWeights:
-    """Weights in feature coordinates, `[head, d_head, feature_in]`; with rotary positions, key weights by position."""
+    """Weights in feature coordinates, `[head, d_head, feature_in]`."""
 
     def __init__(self, attention: Attention, basis: Basis, positions: Positions) -> None:
         self.attention, self.basis, self.positions = attention, basis, positions
@@ -54,10 +67,6 @@ class AttributionWeights:
         self.Q, self.K, self.V = (
             (basis.from_basis @ weight).mT.contiguous() for weight in (attention.W_Q, attention.W_K, attention.W_V)
         )
-        self.turned_K: Float[Tensor, "key_value_head d_head key feature_in"] | None = None
-        if attention.rotary is not None:
-            by_position = self.K[:: attention.group, :, None].repeat(1, 1, positions.count, 1)
-            self.turned_K = attention.waves(positions.keys, by_position).turn_columns(by_position)
 
 
 class AttributionPoint:
@@ -79,22 +88,16 @@ class AttributionPoint:
         self.v = parts.v.permute(1, 0, 3, 2).contiguous()
         self.X = parts.X.permute(0, 1, 2, 4, 3)
         self.own_q_X = [(term.q[..., None, :] @ parts.X).squeeze(-2).permute(1, 2, 0, 3) for term in parts.terms]
-        self.turned_keys = None
-        if weights.turned_K is not None:
-            self.turned_keys = (weights.turned_K * self.fhat[:, None, None]).flatten(-2)
 
-    def dz(self, rows: slice, keys: slice) -> Float[Tensor, "batch some head d_value feature_in"]:
+    def dz(self, rows: slice, keys: slice) -> Float[Tensor, "head d_value batch some feature_in"]:
         """At some output positions, which attend to no others than these keys."""
         a, z, q = self.a[:, rows, :, keys].contiguous(), self.z[:, rows], self.q[:, rows]
         fhat = self.fhat[:, keys]
         u = (self.v[:, None, ..., keys] - z[..., None]).mul_(a[..., None, :]).div_(self.scale)
         dz = self._through_own_query(rows)
         dz.addcmul_(summed(a, fhat)[..., None, :], self.weights.V)
-        if self.turned_keys is None:
-            q_W_K = torch.einsum("bthe,hej->bthj", q, self.weights.K)
-            dz.addcmul_(summed(u.flatten(2, 3), fhat).view_as(dz), q_W_K[..., None, :])
-        else:
-            self._add_turned_keys(dz, q, u, keys)
+        q_W_K = torch.einsum("bthe,hej->bthj", q, self.weights.K)
+        dz.addcmul_(summed(u.flatten(2, 3), fhat).view_as(dz), q_W_K[..., None, :])
         for n, (term, along) in enumerate(zip(self.terms, self.along, strict=True)):
             q_k = torch.einsum("bthe,hbse->bths", q, term.k[:, :, keys])
             through = u * q_k[..., None, :]
@@ -102,7 +105,7 @@ class AttributionPoint:
             some = torch.arange(through.shape[1], device=through.device)
             through[:, some, ..., self.weights.own_keys[rows] - keys.start] += self.own_q_X[n][:, rows].transpose(0, 1)
             dz.view(len(dz), -1, dz.shape[-1]).baddbmm_(through.flatten(1, 3), along[:, keys])
-        return dz
+        return dz.permute(2, 3, 0, 1, 4)
 
     def _through_own_query(self, rows: slice) -> Float[Tensor, "batch some head d_value feature_in"]:
         """An output position's own features, through its query."""
@@ -110,16 +113,6 @@ class AttributionPoint:
         W_Q_X = (X.flatten(1, 3) @ self.weights.Q).unflatten(1, X.shape[1:4])
         W_Q_X = W_Q_X.permute(1, 2, 0, 3, 4)
         return torch.mul(W_Q_X, self.own_fhat[:, rows, None, None], out=W_Q_X.new_empty(W_Q_X.shape))
-
-    def _add_turned_keys(self, dz: Tensor, q: Tensor, u: Tensor, keys: slice) -> None:
-        """Through keys whose positions turn them, so that each pair of positions has its own product with a query."""
-        assert self.turned_keys is not None
-        n_keys, n_in = u.shape[-1], dz.shape[-1]
-        group = self.weights.attention.group
-        turned_keys = self.turned_keys[..., keys.start * n_in : keys.stop * n_in].unbind(1)
-        for h, (of_q, of_u, of_dz) in enumerate(zip(q.unbind(2), u.unbind(2), dz.unbind(2), strict=True)):
-            q_k = torch.bmm(of_q, turned_keys[h // group]).view(-1, n_keys, n_in)
-            of_dz.add_(torch.bmm(of_u.flatten(0, 1), q_k).view_as(of_dz))
 
 
 def summed(

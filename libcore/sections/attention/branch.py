@@ -61,13 +61,15 @@ class AttentionBranch(Attention, Branch):
     def attribution_values(self, positions: int, queries: int, n_in: int, n_points: int) -> int:
         n_heads, _, d_head = self.W_Q.shape
         d_value = self.W_V.shape[-1]
-        turned = 0 if self.rotary is None else 2 * n_heads // self.group * d_head * positions * n_in
+        turned = 0 if self.rotary is None else 2 * n_heads // self.group * (d_head + 1) * positions * n_in
         pairs = 2 * n_heads * queries * positions
         heads = (queries + positions) * n_heads * 4 * (d_head + d_value)
         heads += (2 * queries + (positions if queries >= positions else 0)) * n_heads * d_head * d_value
-        return n_points * (turned + pairs + heads + 6 * positions * n_in)
+        return n_points * (turned + pairs + heads + 9 * positions * n_in)
 
     def attribution_values_per_query(self, positions: int, n_in: int) -> int:
         n_heads, d_value = len(self.W_Q), self.W_V.shape[-1]
-        q_k = 0 if self.rotary is None else positions * n_in
-        return 3 * n_heads * d_value * n_in + n_heads * positions * (2 * d_value + 2) + q_k
+        dz = 3 * n_heads * d_value * n_in
+        if self.rotary is None:
+            return dz + n_heads * positions * (2 * d_value + 2)
+        return dz + n_heads * (positions + 3 * n_in + min(positions, KEYS_PER_BLOCK) * (d_value + n_in))

@@ -148,29 +148,29 @@ def positionwise_attributions(
     branch: Positionwise, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
 ) -> Attributions:
     """`fhat_j (A diag(d) B + sum_k y_k^T r_k B)_ji`, rows in feature coordinates."""
-    reads, writes = basis.from_basis @ branch.reads, branch.writes @ next_basis.to_basis
-    width = len(writes) // branch.reads_per_write
-    reads_of, writes_of = reads.split(width, 1), writes[:width]
-    narrow = branch.reads_per_write * writes.shape[1] <= len(reads)
+    reads, writes = (basis.from_basis @ branch.reads).T.contiguous(), (branch.writes @ next_basis.to_basis).T
+    width = writes.shape[1] // branch.reads_per_write
+    reads_of, writes_of = reads.split(width), writes[:, :width].contiguous()
+    # The derivative scales the narrower side, unless that would take the product several times; where the sides are
+    # about as wide, that of input features, since the product then has the long dimension that makes it fast.
+    narrow = 2 * branch.reads_per_write * len(writes) <= reads.shape[1]
 
     def attributions(features: Tensor) -> AddAttributions:
         at = branch.path_jacobian(basis.activation(features), quadrature)
-        at_queries, slope = positions.at_queries(features), positions.at_queries(at.slope)
-        lefts = [positions.at_queries(term.left) @ basis.from_basis.T * at_queries for term in at.terms]
-        rights = [positions.at_queries(term.right) @ writes for term in at.terms]
+        fhat, slope = positions.at_queries(features), positions.at_queries(at.slope).permute(2, 0, 1).contiguous()
+        lefts = [positions.at_queries(term.left) @ basis.from_basis.T * fhat for term in at.terms]
+        rights = [(positions.at_queries(term.right) @ writes.T).permute(2, 0, 1) for term in at.terms]
 
         def add(attribution: Tensor, rows: slice) -> None:
-            flat, of_rows = attribution.flatten(0, 1), slope[:, rows].flatten(0, 1)
-            fhat = at_queries[:, rows].flatten(0, 1)[..., None]
-            # The derivative scales the narrower side, unless that would take the product several times.
             if narrow:
-                flat.baddbmm_(reads * fhat, of_rows[..., None] * writes)
+                scaled = writes[:, None, None] * slope[:, :, rows].permute(1, 2, 0)
+                attribution.addcmul_((scaled.flatten(0, -2) @ reads).view_as(attribution), fhat[:, rows])
             else:
-                scaled = sum_of_products(reads_of, of_rows[:, None].split(width, -1)).mul_(fhat)
-                flat.view(-1, flat.shape[-1]).addmm_(scaled.flatten(0, 1), writes_of)
-            if lefts:
-                left, right = (torch.stack([side[:, rows].flatten(0, 1) for side in of], 1) for of in (lefts, rights))
-                flat.baddbmm_(left.mT, right)
+                slopes = slope[:, :, rows, None].split(width)
+                scaled = sum_of_products([reads[:, None, None] for reads in reads_of], slopes).mul_(fhat[:, rows])
+                attribution.view(len(attribution), -1).addmm_(writes_of, scaled.flatten(1))
+            for left, right in zip(lefts, rights, strict=True):
+                attribution.addcmul_(right[:, :, rows, None], left[:, rows])
 
         return add
 
