@@ -16,11 +16,13 @@ from libcore.ablation import (
     AblationCurve,
     EvaluationData,
     ablation_steps,
+    accuracy,
     edge_ablation,
     node_ablation,
     unablated_score,
 )
 from libcore.ablation import masked_scores as scoring
+from libcore.ablation.evaluation import number_of_largest
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.schedule import Bracket, ladder
@@ -36,6 +38,14 @@ from libcore.sections.masked import masked_evaluation
 from libcore.statistics import chain_statistics
 
 TOLERANCES = (0.05, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_accuracy_takes_the_first_of_equal_logits_and_a_nan_for_the_largest(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1, 3, 3], [0, 0, 0], [2, 1, torch.nan], [-3, -1, -2]], dtype=dtype)[:, None]
+    assert torch.equal(number_of_largest(logits[:, -1]), logits[:, -1].argmax(-1))
+    data = accuracy(torch.zeros(4, 1), torch.tensor([1, 0, 2, 0]))
+    assert data.score_sum(logits.requires_grad_(), 0, 4) == 3
 
 
 class Setting:
