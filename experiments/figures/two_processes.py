@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from libcore.parallel import one_thread
+
 Drawing = Callable[[], list[Path]]
 """Draws and writes files, and says which."""
 
@@ -25,7 +27,8 @@ def carry_out(drawings: Sequence[Drawing]) -> list[Path]:
     raised here.
     """
     if len(drawings) < 2 or not may_fork():
-        return [path for drawing in drawings for path in drawing()]
+        with one_thread():
+            return [path for drawing in drawings for path in drawing()]
     forking = multiprocessing.get_context("fork")
     receiver, sender = forking.Pipe(duplex=False)
     other = forking.Process(target=draw_and_send, args=(drawings[1::2], sender), daemon=True)
@@ -35,7 +38,8 @@ def carry_out(drawings: Sequence[Drawing]) -> list[Path]:
         other.start()
     sender.close()
     try:
-        own = [drawing() for drawing in drawings[::2]]
+        with one_thread():
+            own = [drawing() for drawing in drawings[::2]]
         others = received(receiver)
     finally:
         other.terminate()  # after an error or an interruption, nobody waits for what it draws

@@ -53,6 +53,14 @@ def test_torch_computes_in_the_other_process_too() -> None:
     assert carry_out([list, summed]) == [Path(str(2**20))]
 
 
+def test_neither_process_wakes_further_threads() -> None:
+    def number_of_threads() -> list[Path]:
+        return [Path(str(torch.get_num_threads()))]
+
+    assert carry_out([number_of_threads] * 2) == [Path("1")] * 2
+    assert torch.get_num_threads() == 2
+
+
 def test_on_one_thread_one_process_draws() -> None:
     torch.set_num_threads(1)
     paths = carry_out([written_by(number) for number in range(3)])
