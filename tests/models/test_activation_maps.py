@@ -72,7 +72,7 @@ def test_names_and_maps_are_made_of_one_pass_that_is_let_go_of() -> None:
     assert pairs.taken(chain) is first
     assert passes == [1, P * P], "one example for the shapes, then all"
     pairs.of(chain)
-    assert passes == [P * P] * 2
+    assert passes == [1, P * P] * 2
 
 
 def test_maps_are_coloured_on_one_thread(monkeypatch) -> None:
