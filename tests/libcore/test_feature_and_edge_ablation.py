@@ -18,6 +18,7 @@ from libcore.ablation import (
     ablation_steps,
     accuracy,
     edge_ablation,
+    node,
     node_ablation,
     unablated_score,
 )
@@ -34,6 +35,7 @@ from libcore.graph import interaction_edges
 from libcore.methods import FitSettings
 from libcore.methods.lib import fit_lib
 from libcore.sections import MaskedEvaluation
+from libcore.sections.kept import kept_evaluation
 from libcore.sections.masked import masked_evaluation
 from libcore.statistics import chain_statistics
 
@@ -358,3 +360,34 @@ def test_of_a_graph_by_the_front_door(setting: Setting) -> None:
         ValueError, match=r"a graph of before, middle.* and a chain of before, output; expected the same"
     ):
         ablate(graph, setting.chain.restricted_to(["before", "output"]), setting.data)
+
+
+def test_what_ablations_prepare_is_shared_out_too(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operation by operation, torch's own threads would spin beside each other after every one."""
+    setting, seen, before = Setting(generator), dict[str, set[int]](), torch.get_num_threads()
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **rest: Any) -> Any:
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return function(*arguments, **rest)
+
+        return call
+
+    activations_of = Chain.activations
+
+    def activations(chain: Chain, inputs: Tensor) -> Iterator[Tensor]:
+        if len(inputs) > 1:  # an example gives shapes
+            seen.setdefault("activations", set()).add(torch.get_num_threads())
+        return activations_of(chain, inputs)
+
+    monkeypatch.setattr(Chain, "activations", activations)
+    monkeypatch.setattr(scoring, "masked_evaluation", watched("masked", masked_evaluation))
+    monkeypatch.setattr(node, "kept_evaluation", watched("kept", kept_evaluation))
+    torch.set_num_threads(2)
+    try:
+        steps = ablation_steps(setting.chain, setting.data, setting.bases, setting.edges, TOLERANCES, AMPLE)
+        carried_out(steps)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"activations": {1}, "masked": {1}, "kept": {1}}
