@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from libcore.from_module import read_module
+from libcore.parallel import in_threads
 from libcore.sections import Section, compose
 from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held, unwatched
 
@@ -175,14 +176,19 @@ class Chain:
         if not chosen:
             return {}
         held = {index: examples[index].new_empty(len(inputs), *examples[index].shape[1:]) for index in chosen}
-        chunk = rows_per_chunk(self.values_to_produce(inputs, max(chosen)), memory_budget // 2)
-        with torch.no_grad():
-            for start in range(0, len(inputs), chunk):
-                for index, activation in enumerate(
-                    islice(self.activations(inputs[start : start + chunk]), max(chosen) + 1)
-                ):
+        n_threads = 1 if inputs.is_cuda else torch.get_num_threads()
+        chunk = rows_per_chunk(self.values_to_produce(inputs, max(chosen)), memory_budget // 2 // n_threads)
+        chunk = min(chunk, -(-len(inputs) // n_threads))
+
+        def hold(start: int, check: Callable[[], None]) -> None:
+            check()
+            with torch.no_grad():
+                passed = islice(self.activations(inputs[start : start + chunk]), max(chosen) + 1)
+                for index, activation in enumerate(passed):
                     if index in held:
                         held[index][start : start + chunk] = activation
+
+        in_threads(hold, range(0, len(inputs), chunk), inputs.is_cuda)
         return held
 
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:

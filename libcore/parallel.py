@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from threading import Event
 from typing import TypeVar
@@ -42,6 +43,17 @@ def threads_for(example: Tensor) -> int:
     return 1 if example.is_cuda else torch.get_num_threads()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is shorter than the threads' meeting after it: beside another busy process they wait for each other."""
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+
+
 def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequence[Item], on_gpu: bool) -> list[Result]:
     """`work(item, check)` for every item, results in their order: as many at once as torch may use threads on a CPU.
 
@@ -56,15 +68,14 @@ def in_threads(work: Callable[[Item, Callable[[], None]], Result], items: Sequen
 
     if n_threads <= 1:
         return [work(item, check) for item in items]
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(1)  # of the process, for libraries whose threads are not counted by the thread
-    futures = [pool_of(threads_before).submit(work, item, check) for item in items]
-    try:
-        return [future.result() for future in futures]
-    finally:
-        stop.set()  # after an error or an interruption, no thread goes on
-        wait(futures)
-        torch.set_num_threads(threads_before)
+    pool = pool_of(torch.get_num_threads())
+    with one_thread():  # of the process, for libraries whose threads are not counted by the thread
+        futures = [pool.submit(work, item, check) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            stop.set()  # after an error or an interruption, no thread goes on
+            wait(futures)
 
 
 def map_shares(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config.model_titles import model_title
 from experiments.config.schema import RunConfig
@@ -16,8 +16,12 @@ from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
 from models.analysed import FeaturePicture, TokenContexts
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 GRAPH_PAGE = "graph.html"
 FEATURES_PAGE = "features.html"
+PAGES = (GRAPH_PAGE, FEATURES_PAGE)
 """Each names the other by this address."""
 
 EDGES_WITHOUT_ABLATION = 100
@@ -40,46 +44,38 @@ def draw_figures(
     # matplotlib takes half a second to import, which a run without figures need not spend.
     from experiments.figures.ablation_curves import ablation_figure
     from experiments.figures.communities import CommunityPanel, community_figure
+    from experiments.figures.contact_sheets import contact_sheet_figure
     from experiments.figures.importance_spectrum import importance_figure, spectra_of
     from experiments.figures.interaction_graph import GraphPanel, interaction_graph_figure
     from experiments.figures.saving import save_figure
-    from experiments.pages.features_page import write_features_page
-    from experiments.pages.graph_page import write_graph_page
+    from experiments.figures.two_processes import Drawing, carry_out
     from experiments.pages.run_data import RunContent
+    from experiments.pages.run_pages import write_pages
+
+    drawings: list[Drawing] = []
+
+    def draw(name: str, figure_of: Callable[..., Figure], *arguments: object) -> None:
+        drawings.append(lambda: save_figure(figure_of(*arguments), folder, name))
 
     method, run = group_of(config.method.model_dump()), run_label(config.seed, config.analysis.half)
-    paths = save_figure(importance_figure(spectra_of(graph, method, run)), folder, "importance_spectrum")
+    draw("importance_spectrum", importance_figure, spectra_of(graph, method, run))
     if ablations is not None:
-        curves = ablation_curves(ablations, method, run)
-        for kind, of_kind in curves.items():
+        for kind, of_kind in ablation_curves(ablations, method, run).items():
             if of_kind:
-                paths += save_figure(ablation_figure(of_kind, kind, ablations.score), folder, f"{kind}_ablation")
+                draw(f"{kind}_ablation", ablation_figure, of_kind, kind, ablations.score)
+    shown = shown_edges(graph, ablations)
     if graph.edges:
-        shown = shown_edges(graph, ablations)
         title = f"{model_label(config.model.model_dump())}, {group_label(method)}, {run}"
-        panel = GraphPanel(title, graph, table, shown)
-        paths += save_figure(interaction_graph_figure([panel]), folder, "interaction_graph")
-        keyboard = CommunityPanel(title, graph, table, metrics.get("graph/modularity"))
-        paths += save_figure(community_figure([keyboard]), folder, "communities")
+        draw("interaction_graph", interaction_graph_figure, [GraphPanel(title, graph, table, shown)])
+        draw("communities", community_figure, [CommunityPanel(title, graph, table, metrics.get("graph/modularity"))])
+    heading = page_heading(config, metrics, score_name)
+    content = RunContent(*heading, graph, table, shown, pictures or {}, contexts, signed or {})
     pages = pages_of(graph, pictures, contexts)
-    content = RunContent(
-        *page_heading(config, metrics, score_name),
-        graph,
-        table,
-        shown_edges(graph, ablations),
-        pictures or {},
-        contexts,
-        signed or {},
-    )
-    for page, other, write in (
-        (GRAPH_PAGE, FEATURES_PAGE, write_graph_page),
-        (FEATURES_PAGE, GRAPH_PAGE, write_features_page),
-    ):
-        if page in pages:
-            write(folder / page, content, other if other in pages else None)
-            paths.append(folder / page)
-    paths += contact_sheets(folder, table, pictures or {})
-    return {path.name: path for path in paths}
+    drawings.append(lambda: write_pages(folder, content, *(page if page in pages else None for page in PAGES)))
+    for layer, of_layer in (pictures or {}).items():
+        if any(picture.highest for picture in of_layer):
+            draw(f"features_{layer}", contact_sheet_figure, layer, of_layer, table.labels[layer])
+    return {path.name: path for path in carry_out(drawings)}
 
 
 def pages_of(
@@ -102,20 +98,6 @@ def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[
     shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
     summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
     return f"{model_label(model)}: {config.method.title}", summary
-
-
-def contact_sheets(folder: Path, table: FeatureTable, pictures: dict[str, list[FeaturePicture]]) -> list[Path]:
-    """What the first features of every node layer respond to, one figure a layer."""
-    from experiments.figures.contact_sheets import contact_sheet_figure
-    from experiments.figures.saving import save_figure
-
-    paths: list[Path] = []
-    for layer, of_layer in pictures.items():
-        if any(picture.highest for picture in of_layer):
-            paths += save_figure(
-                contact_sheet_figure(layer, of_layer, table.labels[layer]), folder, f"features_{layer}"
-            )
-    return paths
 
 
 def model_label(model: Mapping[str, Any]) -> str:

@@ -98,7 +98,8 @@ def group_styles(groups: Sequence[str]) -> dict[str, GroupStyle]:
     group: where lines coincide, the later one is thinner and leaves the others seen.
     """
     distinct = list(dict.fromkeys(groups))
-    placed = sorted((name for name in METHODS if group_order(name)[0] < len(METHODS)), key=group_order)
+    n_methods = len(METHODS)  # counted once: installed ones are looked for on disk
+    placed = sorted((name for name in METHODS if group_order(name)[0] < n_methods), key=group_order)
     names = placed + sorted(set(distinct) - set(placed))
     numbers = [names.index(group) for group in distinct]
     widths = np.linspace(2.0, 1.0, len(distinct)).tolist() if len(distinct) > 1 else [1.5]

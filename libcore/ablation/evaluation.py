@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.ablation.examples import Examples
@@ -73,9 +74,16 @@ def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
         raise ValueError(f"labels have dtype {labels.dtype}; expected integers, the number of each example's class")
 
     def correct(outputs: Tensor, start: int, stop: int) -> float:
-        return float((outputs[:, -1].argmax(-1) == labels[start:stop]).sum())
+        return float((number_of_largest(outputs[:, -1]) == labels[start:stop]).sum())
 
     return EvaluationData(inputs, correct)
+
+
+def number_of_largest(logits: Float[Tensor, "example class"]) -> Int[Tensor, " example"]:
+    """The first of the largest, by NumPy where it can: on a CPU torch's own takes three times as long."""
+    if logits.is_cuda or logits.dtype not in (torch.float32, torch.float64):
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.detach().numpy().argmax(-1))
 
 
 def unablated_score(chain: Chain, data: EvaluationData, memory_budget: int) -> float:

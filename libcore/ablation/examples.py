@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 Block = tuple[int, int]
 """Examples `start` to `stop`."""
 
-BYTES_IN_CACHE = 3 * 2**22
+BYTES_IN_CACHE = 6 * 2**22
 """Working set of the examples that one thread takes through the model at once on a CPU: what the caches hold."""
 
 

@@ -38,7 +38,11 @@ def masked_scores(
     examples = Examples.of(chain, data.inputs, index, left // 2, stream)
     pair.memory_budget = left // 2 // len(examples.parts)
     output_of = compose(merged((AffineSection(bases[1].from_basis), *chain.sections_from(index + 1))))
-    parts = [HeldPart(pair, examples, part) if held else PassingPart(pair, part) for part in examples.parts]
+
+    def prepared(part: Block, blocks: Iterator[Block]) -> HeldPart | PassingPart:
+        return HeldPart(pair, blocks, part) if held else PassingPart(pair, part)
+
+    parts = examples.in_parts(prepared, examples.parts)
 
     def score(mask: Tensor) -> float:
         def of_part(part: HeldPart | PassingPart, blocks: Iterator[Block]) -> float:
@@ -81,10 +85,10 @@ class MaskedPair:
 class HeldPart:
     """One thread's examples with the outputs for the last mask."""
 
-    def __init__(self, pair: MaskedPair, examples: Examples, bounds: tuple[int, int]) -> None:
+    def __init__(self, pair: MaskedPair, blocks: Iterator[Block], bounds: Block) -> None:
         self.bounds = bounds
         features: Tensor | None = None
-        for start, stop in examples.blocks(bounds):
+        for start, stop in blocks:
             of_block = pair.features(start, stop)
             if features is None:
                 features = of_block.new_empty(bounds[1] - bounds[0], *of_block.shape[1:])

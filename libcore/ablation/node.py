@@ -74,7 +74,9 @@ def kept_scores(
     examples = Examples.of(chain, data.inputs, index, memory_budget, stream)
     section, *rest = merged(chain.sections_from(index)) or (compose(()),)
     output_of = compose(rest)
-    evaluations = [kept_evaluation(section, part_of(stream, part), basis) for part in examples.parts]
+    evaluations = examples.in_parts(
+        lambda part, _: kept_evaluation(section, part_of(stream, part), basis), examples.parts
+    )
 
     def scores(numbers: Sequence[int]) -> list[float]:
         def of_part(part: tuple[Block, KeptEvaluation], blocks: Iterator[Block]) -> list[float]:

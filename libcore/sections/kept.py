@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -47,13 +48,14 @@ def growing_sum(section: LinearFirst, stream: ActivationStream, basis: Basis) ->
 
     def at(numbers: Sequence[int]) -> KeptOutputs:
         first, last = numbers[0], numbers[-1]
-        to_first = basis.to_basis[:, :first] @ weight[:first]
+        to_first = shorter((basis.to_basis[:, :first], weight[:first]))
         to_further, of_further = basis.to_basis[:, first:last], weight[first:last]
         steps = [slice(one - first, other - first) for one, other in pairwise((first, *numbers))]
 
         def of_examples(start: int, stop: int) -> Iterator[Tensor]:
             activation = stream.produce(start, stop)
-            total, further = (activation @ to_first).flatten(0, 1), (activation @ to_further).flatten(0, 1)
+            total = reduce(torch.matmul, to_first, activation).flatten(0, 1)
+            further = (activation @ to_further).flatten(0, 1)
             for step in steps:
                 torch.addmm(total, further[:, step], of_further[step], out=total)
                 yield section.after_linear(total.unflatten(0, activation.shape[:2]))
@@ -61,3 +63,9 @@ def growing_sum(section: LinearFirst, stream: ActivationStream, basis: Basis) ->
         return of_examples
 
     return at
+
+
+def shorter(maps: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Two linear maps one after the other, or their product where that takes fewer multiplications per activation."""
+    into, out_of = maps
+    return maps if into.numel() + out_of.numel() < len(into) * out_of.shape[1] else (into @ out_of,)

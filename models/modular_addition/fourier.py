@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.parallel import in_threads
 from models.analysed import CONSTANT
 from models.modular_addition.pair_activations import PairActivations
 
@@ -114,9 +117,19 @@ def fourier_labels(chain: Chain, bases: dict[str, Basis], pairs: PairActivations
             continue
         on_pairs = activation.unflatten(0, (pairs.modulus, pairs.modulus))
         blocks = basis.to(device=activation.device, dtype=activation.dtype).to_basis.split(FEATURES_AT_ONCE, dim=1)
-        labels[layer] = [label_of(terms) for block in blocks for terms in fourier_terms((on_pairs @ block).cpu())]
+        of_blocks = in_threads(partial(labels_of, on_pairs), blocks, activation.is_cuda)
+        labels[layer] = [label for of_block in of_blocks for label in of_block]
         labels[layer][0] = CONSTANT
     return labels
+
+
+def labels_of(
+    on_pairs: Float[Tensor, "p p position d"], block: Float[Tensor, "d some"], check: Callable[[], None]
+) -> list[str]:
+    """Of some features, by one thread."""
+    check()
+    with torch.no_grad():
+        return [label_of(terms) for terms in fourier_terms((on_pairs @ block).cpu())]
 
 
 def label_of(terms: list[FourierTerm]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.parallel import one_thread
 from models.analysed import FeaturePicture
 from models.modular_addition.pair_activations import PairActivations
 
@@ -28,8 +29,9 @@ def activation_maps(chain: Chain, bases: dict[str, Basis], pairs: PairActivation
     pictures: dict[str, list[FeaturePicture]] = {}
     for layer, activation in zip(chain.node_layers, pairs.taken(chain), strict=True):
         basis = bases[layer].to(device=activation.device, dtype=activation.dtype)
-        most_varied = where_most_varied(activation, basis.to_basis[:, :MAPPED_FEATURES]).cpu()
-        maps = coloured(most_varied.unflatten(1, (pairs.modulus, pairs.modulus)))
+        with one_thread():
+            most_varied = where_most_varied(activation, basis.to_basis[:, :MAPPED_FEATURES]).cpu()
+            maps = coloured(most_varied.unflatten(1, (pairs.modulus, pairs.modulus)))
         pictures[layer] = [
             FeaturePicture((), (), None, map=None if basis.has_constant and feature == 0 else image)
             for feature, image in enumerate(maps)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.chain import Chain
+from libcore.parallel import in_threads
 from models.modular_addition.data import all_pairs
 
 PAIRS_AT_ONCE = 512
@@ -40,12 +41,16 @@ class PairActivations:
 
 def activations_on(tokens: Int[Tensor, "batch position"], chain: Chain) -> Iterator[Float[Tensor, "batch position d"]]:
     """By node layer, computed chunk by chunk; each is let go of when the next one is asked for."""
-    held: list[Tensor] = []
-    for start in range(0, len(tokens), PAIRS_AT_ONCE):
-        for index, part in enumerate(chain.activations(tokens[start : start + PAIRS_AT_ONCE])):
-            if index == len(held):
-                held.append(part.new_empty(len(tokens), *part.shape[1:]))
-            held[index][start : start + len(part)] = part
+    held = [part.new_empty(len(tokens), *part.shape[1:]) for part in chain.activations(tokens[:1])]
+
+    def compute(start: int, check: Callable[[], None]) -> None:
+        check()
+        stop = min(start + PAIRS_AT_ONCE, len(tokens))
+        with torch.no_grad():
+            for whole, part in zip(held, chain.activations(tokens[start:stop]), strict=True):
+                whole[start:stop] = part
+
+    in_threads(compute, range(0, len(tokens), PAIRS_AT_ONCE), tokens.is_cuda)
     while held:
         yield held.pop(0)
 

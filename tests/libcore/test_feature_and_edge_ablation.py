@@ -16,11 +16,14 @@ from libcore.ablation import (
     AblationCurve,
     EvaluationData,
     ablation_steps,
+    accuracy,
     edge_ablation,
+    node,
     node_ablation,
     unablated_score,
 )
 from libcore.ablation import masked_scores as scoring
+from libcore.ablation.evaluation import number_of_largest
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.schedule import Bracket, ladder
@@ -32,10 +35,19 @@ from libcore.graph import interaction_edges
 from libcore.methods import FitSettings
 from libcore.methods.lib import fit_lib
 from libcore.sections import MaskedEvaluation
+from libcore.sections.kept import kept_evaluation
 from libcore.sections.masked import masked_evaluation
 from libcore.statistics import chain_statistics
 
 TOLERANCES = (0.05, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_accuracy_takes_the_first_of_equal_logits_and_a_nan_for_the_largest(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1, 3, 3], [0, 0, 0], [2, 1, torch.nan], [-3, -1, -2]], dtype=dtype)[:, None]
+    assert torch.equal(number_of_largest(logits[:, -1]), logits[:, -1].argmax(-1))
+    data = accuracy(torch.zeros(4, 1), torch.tensor([1, 0, 2, 0]))
+    assert data.score_sum(logits.requires_grad_(), 0, 4) == 3
 
 
 class Setting:
@@ -348,3 +360,34 @@ def test_of_a_graph_by_the_front_door(setting: Setting) -> None:
         ValueError, match=r"a graph of before, middle.* and a chain of before, output; expected the same"
     ):
         ablate(graph, setting.chain.restricted_to(["before", "output"]), setting.data)
+
+
+def test_what_ablations_prepare_is_shared_out_too(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operation by operation, torch's own threads would spin beside each other after every one."""
+    setting, seen, before = Setting(generator), dict[str, set[int]](), torch.get_num_threads()
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **rest: Any) -> Any:
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return function(*arguments, **rest)
+
+        return call
+
+    activations_of = Chain.activations
+
+    def activations(chain: Chain, inputs: Tensor) -> Iterator[Tensor]:
+        if len(inputs) > 1:  # an example gives shapes
+            seen.setdefault("activations", set()).add(torch.get_num_threads())
+        return activations_of(chain, inputs)
+
+    monkeypatch.setattr(Chain, "activations", activations)
+    monkeypatch.setattr(scoring, "masked_evaluation", watched("masked", masked_evaluation))
+    monkeypatch.setattr(node, "kept_evaluation", watched("kept", kept_evaluation))
+    torch.set_num_threads(2)
+    try:
+        steps = ablation_steps(setting.chain, setting.data, setting.bases, setting.edges, TOLERANCES, AMPLE)
+        carried_out(steps)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"activations": {1}, "masked": {1}, "kept": {1}}

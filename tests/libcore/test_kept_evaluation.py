@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 import torch
 from section_cases import D_IN, SECTIONS
-from tiny_models import affine, attention, basis_of, random, residual_elementwise, stream_of
+from tiny_models import AMPLE, affine, attention, basis_of, random, residual_elementwise, stream_of
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from libcore.basis import Basis
 from libcore.sections import Section
 from libcore.sections.attention import tables
-from libcore.sections.kept import growing_sum, kept_evaluation, number_by_number
+from libcore.sections.kept import growing_sum, kept_evaluation, number_by_number, shorter
 from libcore.streams import ActivationStream
 
 POSITIONS, FEATURES = 3, 6
@@ -89,6 +91,39 @@ def test_scores_far_apart_are_normalised_example_by_example(
     assert any(not torch.allclose(one, other, equal_nan=False) for one, other in zip(found, wrong, strict=True))
 
 
+def test_heads_write_features_where_these_are_fewer_than_their_values(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The product of every example with what heads write is then as much shorter, if the budget holds the weights."""
+    section, basis = attention(generator, D_IN, 600, query_positions=(-1,), d_value=3), basis_for(generator)
+    n_heads, d_value, _ = section.attention.W_O.shape
+    read, product = [], torch.mm
+
+    def watched(one: Tensor, other: Tensor, **rest: Tensor) -> Tensor:
+        read.append(len(other))
+        return product(one, other, **rest)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    stream = stream_of(repeated(generator))
+    for memory_budget, widths in ((AMPLE, [min(kept, d_value) for kept in NUMBERS[0]]), (100_000, [d_value] * 7)):
+        evaluation = section.kept_evaluation(stream.within(memory_budget), basis)
+        assert evaluation is not None
+        list(evaluation(NUMBERS[0])(0, 60))
+        assert read == [n_heads * width for width in widths]
+        read.clear()
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_an_output_takes_the_place_of_the_one_before(generator: Generator, name: str) -> None:
+    """Memory asked for anew is not in the caches."""
+    options, same_last = ATTENTION[name]
+    section = attention(generator, D_IN, 5, **options)
+    evaluation = section.kept_evaluation(stream_of(repeated(generator, same_last=same_last)), basis_for(generator))
+    assert evaluation is not None
+    held = list(evaluation(NUMBERS[0])(0, 60))
+    assert len({output.data_ptr() for output in held}) == 1
+
+
 def test_many_activations_have_no_tables(generator: Generator) -> None:
     section = attention(generator, D_IN, 5)
     assert section.kept_evaluation(stream_of(random(generator, 6, POSITIONS, D_IN)), basis_for(generator)) is None
@@ -122,3 +157,12 @@ def test_an_activation_is_computed_once_for_all_numbers(generator: Generator) ->
     for start in (0, 4):
         list(outputs_of(start, start + 4))
     assert asked == [(0, 4), (4, 8)]
+
+
+def test_few_features_are_taken_through_the_linear_map_by_themselves(generator: Generator) -> None:
+    """A sum that begins with few features begins with fewer multiplications than one through all coordinates."""
+    for kept, n_maps in ((0, 2), (2, 2), (8, 1)):
+        into, out_of = random(generator, 10, kept), random(generator, kept, 12)
+        maps = shorter((into, out_of))
+        assert len(maps) == n_maps
+        assert torch.allclose(reduce(torch.matmul, maps), into @ out_of)

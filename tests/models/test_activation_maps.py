@@ -70,6 +70,24 @@ def test_names_and_maps_are_made_of_one_pass_that_is_let_go_of() -> None:
     first = pairs.of(chain)
     assert [tuple(activation.shape) for activation in first] == [(P * P, 2, 2)] * 2, "the third position is constant"
     assert pairs.taken(chain) is first
-    assert passes == [P * P]
+    assert passes == [1, P * P], "one example for the shapes, then all"
     pairs.of(chain)
-    assert passes == [P * P] * 2
+    assert passes == [1, P * P] * 2
+
+
+def test_maps_are_coloured_on_one_thread(monkeypatch) -> None:
+    """Beside another busy process, threads that meet after every small operation wait for each other."""
+    seen, before = [], torch.get_num_threads()
+
+    def watched(values: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return coloured(values)
+
+    monkeypatch.setattr(maps, "coloured", watched)
+    torch.set_num_threads(2)
+    try:
+        activation_maps(chain_of_numbers(), bases(), PairActivations(P, torch.device("cpu")))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]

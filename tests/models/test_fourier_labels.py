@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from libcore.chain import Chain
 from libcore.methods import FitSettings
 from libcore.methods.lib import fit_lib
 from libcore.statistics import chain_statistics
+from models.modular_addition import fourier, pair_activations
 from models.modular_addition.data import all_pairs
 from models.modular_addition.fourier import fourier_labels, fourier_terms, label_of, upper_half
 from models.modular_addition.pair_activations import PairActivations
@@ -99,3 +103,39 @@ def test_every_kept_feature_has_a_label() -> None:
     }
     assert all(labels[layer][0] == "constant" for layer in NODE_LAYERS[:-1])
     assert labels["output"] == [*map(str, range(7)), "="]
+
+
+def test_features_are_shared_out_to_threads_that_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their maps are small: shared out operation by operation, threads spin beside each other for as long again."""
+    architecture = Architecture(modulus=7, d_model=4, n_heads=1, d_head=3, d_mlp=6)
+    weights = {name: weight.detach() for name, weight in initial_weights(architecture, 0).items()}
+    chain, inputs = chain_of(weights, torch.float64, torch.device("cpu")), all_pairs(7).tokens
+    bases = fit_lib(chain, inputs, chain_statistics(chain, inputs, 2**20), FitSettings())
+    seen: list[tuple[int, int]] = []
+    activations_of = type(chain).activations
+
+    def watched_terms(activations: Tensor) -> list[list[fourier.FourierTerm]]:
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return fourier_terms(activations)
+
+    def watched_activations(self: Chain, tokens: Tensor) -> Iterator[Tensor]:
+        if len(tokens) > 1:
+            seen.append((threading.get_ident(), torch.get_num_threads()))
+        return activations_of(self, tokens)
+
+    monkeypatch.setattr(fourier, "fourier_terms", watched_terms)
+    monkeypatch.setattr(fourier, "FEATURES_AT_ONCE", 2)
+    monkeypatch.setattr(pair_activations, "PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(Chain, "activations", watched_activations)
+    labels, before = [], torch.get_num_threads()
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        try:
+            labels.append(fourier_labels(chain, bases, PairActivations(7, torch.device("cpu"))))
+            assert torch.get_num_threads() == n_threads
+        finally:
+            torch.set_num_threads(before)
+        assert {threads for _, threads in seen} == {1}
+        assert (threading.get_ident() in {thread for thread, _ in seen}) == (n_threads == 1)
+        seen.clear()
+    assert labels[0] == labels[1]

@@ -39,14 +39,20 @@ def kept_attention_evaluation(
     features = [of_position.rows @ basis.to_basis for of_position in distinct]
 
     def at(numbers: Sequence[int]) -> KeptOutputs:
+        may_compose = len(numbers) * attention.W_O.nbytes <= stream.memory_budget
         tables = [
-            AttentionTables(residual, attention, positions, [f[:, :kept] @ basis.from_basis[:kept] for f in features])
+            AttentionTables(
+                residual, attention, positions, [f[:, :kept] for f in features], basis.from_basis[:kept], may_compose
+            )
             for kept in numbers
         ]
 
         def of_examples(start: int, stop: int) -> Iterator[Tensor]:
+            # One for all numbers: it stays in the caches while it is written and read.
+            output = residual.new_empty(stop - start, len(positions.queries), residual.shape[1])
             for of_number in tables:
-                yield of_number.output(index[start:stop])
+                of_number.write_output(index[start:stop], output)
+                yield output
 
         return of_examples
 

@@ -56,19 +56,38 @@ LARGEST_EXPONENT = 60.0
 
 
 class AttentionTables:
-    """`f_t @ residual + attention(f)_t` over distinct activations, `rows[s]` of position `s`."""
+    """`f_t @ residual + attention(f)_t` of `f = features @ from_basis` over distinct features.
+
+    Args:
+        residual: beside the attention.
+        attention: of all heads.
+        positions: of keys and queries.
+        features: by position.
+        from_basis: rows of the same features.
+        may_compose: whether heads may write features, where these are fewer than a head's values: the product for every
+            example is then as much shorter. Takes a weight of at most the size of `W_O`.
+    """
 
     def __init__(
         self,
         residual: Float[Tensor, "d_in d_out"],
         attention: Attention,
         positions: Positions,
-        rows: Sequence[Float[Tensor, "_ d_in"]],
+        features: Sequence[Float[Tensor, "_ kept"]],
+        from_basis: Float[Tensor, "kept d_in"],
+        may_compose: bool,
     ) -> None:
-        self.W_O = attention.W_O.flatten(0, 1)
+        rows = [of_position @ from_basis for of_position in features]
+        n_heads, _, d_value = attention.W_V.shape
+        if may_compose and len(from_basis) < d_value:
+            W_O = from_basis @ attention.W_V @ attention.W_O
+            values = [of_position[:, None].expand(-1, n_heads, -1) for of_position in features]
+        else:
+            W_O = attention.W_O
+            values = [torch.einsum("nd,hde->nhe", of_position, attention.W_V) for of_position in rows]
+        self.W_O = W_O.flatten(0, 1)
         attends = attention.attends(positions)
         k = [torch.einsum("nd,hde->hne", of_position, attention.W_K) for of_position in rows]
-        values = [torch.einsum("nd,hde->nhe", of_position, attention.W_V) for of_position in rows]
         self.queries: list[SeveralQueries | OneQuery] = []
         for t, attended in zip(positions.queries.tolist(), attends, strict=True):
             keys = torch.nonzero(attended).flatten().tolist()
@@ -77,9 +96,10 @@ class AttentionTables:
             query = SeveralQueries(t, keys, rows[t] @ residual, scores, [values[s] for s in keys])
             self.queries.append(query.as_one() or query)
 
-    def output(self, index: Int[Tensor, "batch position"]) -> Float[Tensor, "batch query d_out"]:
-        """Of the examples whose activation at position `s` is number `index[:, s]`."""
-        return torch.stack([torch.addmm(of.direct_of(index), of.z(index), self.W_O) for of in self.queries], 1)
+    def write_output(self, index: Int[Tensor, "batch position"], output: Float[Tensor, "batch query d_out"]) -> None:
+        """Of the examples whose features at position `s` are number `index[:, s]`."""
+        for of, to in zip(self.queries, output.unbind(1), strict=True):
+            torch.mm(of.z(index), self.W_O, out=to).add_(of.direct_of(index))
 
 
 @dataclass(frozen=True)
