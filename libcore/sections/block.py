@@ -20,7 +20,7 @@ from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk, wit
 
 Block = TypeVar("Block", bound="BlockSection")
 
-BYTES_IN_CACHE = 16 * 2**20
+BYTES_IN_CACHE = 80 * 2**20
 """Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than products;
 in smaller ones, what every operation takes to begin shows."""
 
