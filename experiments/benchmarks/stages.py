@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.cases import Case
-from libcore.ablation import AblationCurve, edge_ablation, node_ablation, unablated_score
+from libcore.ablation import AblationCurve, edge_ablation, node_ablation, strongest_edges, unablated_score
+from libcore.ablation.masked_scores import masked_scores
 from libcore.ablation.schedule import kept_schedule
 from libcore.basis import Basis
 from libcore.graph import interaction_edges
@@ -96,6 +97,13 @@ class Stages:
         chain, budget = self.case.chain(self.ablation_dtype), self.case.settings.memory_budget
         bases, edges = self.ablation_bases(index), self.edges[chain.node_layers[index]]
         return edge_ablation(chain, self.case.test, index, bases, edges, self.case.tolerances, self.test_score, budget)
+
+    def edge_scores(self, index: int, numbers: Sequence[int]) -> dict[int, float]:
+        """Of one layer pair, with these numbers of edges kept."""
+        chain, budget = self.case.chain(self.ablation_dtype), self.case.settings.memory_budget
+        bases, edges = self.ablation_bases(index), self.edges[chain.node_layers[index]]
+        score_of = masked_scores(chain, self.case.test, index, bases, budget)
+        return {kept: score_of(strongest_edges(edges, kept, bases[0].has_constant)) for kept in numbers}
 
     def ablation_bases(self, index: int) -> tuple[Basis, Basis]:
         """Of the layer and the next, in the dtype of ablations."""

@@ -36,7 +36,7 @@ def assert_same_results(on_cpu: Path, on_gpu: Path, at_the_cut: bool = False) ->
     for name, value in metrics.items():
         if "needed" in name:
             # Edges of directions of nearly no variance are round-off too; of PCA's some are needed.
-            allowed = 0.02 * value if at_the_cut and name.startswith("edges/") else 0
+            allowed = 0.05 * value if at_the_cut and name.startswith("edges/") else 0
             assert abs(of_gpu[name] - value) <= allowed, name
 
 

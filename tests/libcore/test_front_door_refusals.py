@@ -52,8 +52,8 @@ CALLS = {
         "fit(chain, x, method=undecorated)",
         "method=undecorated: a function that is no method; d",
     ),
-    "method of another type": ("fit(chain, x, method=3)", "method=3: expected a name, one of file, lib, "),
-    "no method": ("fit(chain, x, method=None)", "method=None: expected a name, one of file, lib, "),
+    "method of another type": ("fit(chain, x, method=3)", "method=3: expected a name, one of file, gradient_pca, "),
+    "no method": ("fit(chain, x, method=None)", "method=None: expected a name, one of file, gradient_pca, "),
     "truncation by number": ("fit(chain, x, truncation=1e-3)", "truncation=0.001: expected a Truncation"),
     "probes by number": ("fit(chain, x, probes=3)", "probes=3: expected a Probes"),
     "narrow inputs": (

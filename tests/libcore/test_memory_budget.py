@@ -91,8 +91,8 @@ def test_differentiation(generator: Generator, name: str, next_features: int, n:
         ("gradient", "attention", 250),
         ("gradient", "attention_read_at_some_positions", 250),
         ("trapezoidal", "gelu", 600),
-        ("trapezoidal", "attention", 60),
-        ("trapezoidal", "attention_read_at_some_positions", 60),
+        ("trapezoidal", "attention", 120),
+        ("trapezoidal", "attention_read_at_some_positions", 120),
     ],
 )
 def test_closed_forms(generator: Generator, name: str, n: int, rule: str) -> None:
