@@ -8,6 +8,7 @@ attend, the Jacobian Gram takes, by pairs of heads,
     query with query     T H² (e c² + e² c), through `Ω`
     query with others    T H² (4 e c + 2 c² + 2 e²)
     X                    2 p e c H
+    all three with few keys, o others each   T H² (o c² + o² c + o² e + o e² + 2 o c e + 2 e²)
     a rank-one term      12 p r H with r directions of output, 2 p e H, 2 T d (r + e) H, T d²
 
 and edges, of `j` features and `k` of the next node layer,
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from libcore.quadrature import GRADIENT
 from libcore.sections import AttentionBranch
+from libcore.sections.attention.query_rows import few_keys
 from libcore.sections.branch import Positions
 
 
@@ -46,7 +48,11 @@ def attention_gram_operations(branch: AttentionBranch, positions: Positions, d: 
     T, p, turned = len(positions.queries), attending_pairs(branch, positions), branch.rotary is not None
     found = H * H * (2 * p * e * (2 if turned else 1) + 4 * T * e * c)
     found += H * H * (2 * p * c + (p if turned else T) * e * e)
-    found += H * H * T * (e * c * c + e * e * c + 4 * e * c + 2 * c * c + 2 * e * e) + 2 * p * e * c * H
+    if few_keys(positions.count, e):
+        o = positions.count - 1
+        found += H * H * T * (o * c * c + o * o * (c + e) + o * e * e + 2 * o * c * e + 2 * e * e)
+    else:
+        found += H * H * T * (e * c * c + e * e * c + 4 * e * c + 2 * c * c + 2 * e * e) + 2 * p * e * c * H
     r = min(k, H * c)
     return found + rank_one_terms(branch) * (12 * p * r * H + 2 * p * e * H + 2 * T * d * (r + e) * H + T * d * d)
 
