@@ -21,6 +21,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--reference",
+        metavar="DIR",
+        help="the paper's artefacts, as `python -m experiments.import_published` writes them; by default ../shared's",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Parity tests are collected by what is there, which they look for when they are imported."""
+    if (folder := config.getoption("--reference")) is not None:
+        os.environ["PARITY_REFERENCE"] = os.path.abspath(folder)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A random generator in the same state at the start of every test."""

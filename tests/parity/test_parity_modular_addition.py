@@ -7,6 +7,7 @@ Tolerances are what the published code itself holds between two machines. All co
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,11 +28,13 @@ from models.analysed import AnalysedModel
 from models.modular_addition.model import analysed, load_weights
 from models.modular_addition.transformer import NODE_LAYERS, Architecture
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "modular_addition"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference"
+REFERENCE = Path(os.environ.get("PARITY_REFERENCE", SHARED)) / "modular_addition"
+SEEDS = sorted(int(path.name.removeprefix("seed")) for path in REFERENCE.glob("seed*")) or [0, 1]
 PRE, MID, POST, OUTPUT = NODE_LAYERS
 PUBLISHED = Truncation("absolute", 1e-15)
 BUDGET = 128 * 2**20
-RUNS = [(seed, method) for seed in (0, 1) for method in ("lib", "pca")]
+RUNS = [(seed, method) for seed in SEEDS for method in ("lib", "pca")]
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the paper's artefacts are not at {REFERENCE}")
 
@@ -46,7 +49,8 @@ class Fit:
 @cache
 def model(seed: int) -> AnalysedModel:
     architecture = Architecture(modulus=113, d_model=128, n_heads=4, d_head=32, d_mlp=512)
-    weights = load_weights(REFERENCE / f"seed{seed}" / "checkpoint.pt", architecture)
+    (checkpoint,) = (REFERENCE / f"seed{seed}").glob("checkpoint.*")
+    weights = load_weights(checkpoint, architecture)
     return analysed(weights, architecture, train_fraction=0.3, split_seed=0, device=torch.device("cpu"))
 
 
@@ -85,7 +89,7 @@ def ablation(kind: str, seed: int, method: str, layer: str, truncation: Truncati
     return node_ablation(chain, data, index, basis, schedule, [0.001], score, BUDGET)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("layer", [PRE, MID, POST])
 def test_means_and_grams(seed: int, layer: str) -> None:
     ours, theirs = statistics(seed)[layer], published(seed, "lib")
@@ -93,7 +97,7 @@ def test_means_and_grams(seed: int, layer: str) -> None:
         assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("layer", "above", "tolerance"), [(PRE, 1e-3, 1e-4), (MID, 1e-6, 1e-8), (POST, 1e-6, 1e-8)])
 def test_importances(seed: int, layer: str, above: float, tolerance: float) -> None:
     ours, theirs = fit(seed, "lib").bases[layer].importance, published(seed, "lib")[f"importance/{layer}"]
@@ -103,7 +107,7 @@ def test_importances(seed: int, layer: str, above: float, tolerance: float) -> N
     assert error[1 : compared + 1].abs().max() <= tolerance
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_importance_of_the_constant(seed: int) -> None:
     """Depends on which position's constant the attention's output bias is attributed to: the published convention."""
     for layer, tolerance in ((PRE, 5e-4), (MID, 1e-8), (POST, 1e-8)):
@@ -176,13 +180,13 @@ def test_edges_needed(seed: int, method: str, layer: str) -> None:
     assert all(tried[n] >= reference["test_score"] - 0.001 - 1e-12 for n in tried if n > max(upwards))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_unablated_score(seed: int) -> None:
     score = unablated_score(model(seed).chain(torch.float32), model(seed).test, BUDGET)
     assert score == pytest.approx(published_ablations(seed, "lib")["test_score"], abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("layer", [PRE, MID, POST])
 def test_default_truncation_changes_nothing_that_matters(seed: int, layer: str) -> None:
     """Cut at machine epsilon of the largest eigenvalue, against the published 1e-15.
@@ -198,7 +202,7 @@ def test_default_truncation_changes_nothing_that_matters(seed: int, layer: str) 
     assert ablation("node", seed, "lib", layer, RELATIVE).needed == ablation("node", seed, "lib", layer).needed
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_default_truncation_finds_the_rank(seed: int) -> None:
     """`hook_resid_pre` spans 112 differences of numbers, two of positions and the constant: 115 directions."""
     assert fit(seed, "lib", RELATIVE).bases[PRE].n_features == 115
