@@ -9,7 +9,7 @@ from experiments.config.model_checks import resolve_device
 from experiments.config.scores import TOLERANCES
 from experiments.config.settings import fit_settings
 from experiments.pipeline.cache import StageCache
-from experiments.pipeline.stages import model_file, model_stage
+from experiments.pipeline.model_stage import model_file, model_stage
 
 DECODER_LAYERS = (4, 5)
 """Node layers in the middle of the decoder, one before attention and one before an MLP: what the straightforward way is

@@ -15,8 +15,8 @@ from experiments.config.model_checks import check_runs, resolve_device
 from experiments.config.schema import RunConfig
 from experiments.config.settings import probes_of
 from experiments.pipeline.cache import StageCache
+from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory
-from experiments.pipeline.stages import model_file, model_stage
 from libcore.chain import Chain
 from libcore.estimators import jacobian_gram
 from libcore.estimators.stochastic import stochastic_jacobian_gram

@@ -21,15 +21,10 @@ from experiments.pipeline.cache import StageCache
 from experiments.pipeline.console import progress_of
 from experiments.pipeline.environment import environment
 from experiments.pipeline.json_files import write_json, write_text
-from experiments.pipeline.metrics import (
-    Metrics,
-)
+from experiments.pipeline.metrics import Metrics
+from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory, measured
-from experiments.pipeline.stages import (
-    model_file,
-    model_stage,
-    score_stage,
-)
+from experiments.pipeline.stages import score_stage
 from experiments.pipeline.tracking import tracked
 from models.analysed import AnalysedModel
 from models.room import Room, room_of

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from experiments.config.schema import RunConfig
 from experiments.figures.of_run import page_heading
 from experiments.pipeline.cache import StageCache
-from experiments.pipeline.stages import model_stage
+from experiments.pipeline.model_stage import model_stage
 from models.errors import UserError
 from models.pretrained_transformer import hub
 from models.pretrained_transformer import room as pretrained_transformer

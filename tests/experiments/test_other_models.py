@@ -10,7 +10,7 @@ import torch
 from running import TOY_MODELS, config_of, read_json, run_here, tensors_of
 
 from experiments.pipeline.cache import StageCache
-from experiments.pipeline.stages import model_stage
+from experiments.pipeline.model_stage import model_stage
 from models.room import room_of
 from models.vision import training
 
