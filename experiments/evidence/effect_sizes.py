@@ -18,6 +18,8 @@ def rank_biserial(differences: Float[np.ndarray, " pair"]) -> float | None:
     differences = differences[differences != 0]
     if len(differences) == 0:
         return None
+    if len(differences) == 1:
+        return float(np.sign(differences[0]))
     from scipy.stats import rankdata
 
     ranks = rankdata(np.abs(differences))

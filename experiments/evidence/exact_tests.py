@@ -30,7 +30,7 @@ def wilcoxon(differences: Float[np.ndarray, " pair"]) -> float:
     sizes too: scipy.stats.wilcoxon's exact mode takes ranks 1 ... n.
     """
     differences = differences[differences != 0]
-    if len(differences) == 0:
+    if len(differences) < 2:
         return 1.0
     from scipy.stats import rankdata
 

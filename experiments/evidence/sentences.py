@@ -10,13 +10,13 @@ from experiments.evidence.intervals import FEWEST
 
 @dataclass(frozen=True)
 class Wording:
-    """How a measure is spoken of: `needs {} edges {} LIB`, as `relation` and the word that goes with it.
+    """How a measure is spoken of.
 
     Attributes:
-        verb: what a method does: `needs {relation} edges`, `has {relation} modularity`.
-        less: the relation, where the value is smaller: `fewer`.
+        verb: what a method does, `{}` for the relation: `needs {} edges`, `has {} modularity`.
+        less: the relation, where the value is smaller: `fewer`, `a lower`.
         more: where it is larger.
-        equal: where it is the same, with its own `as` or `than`: `as many`.
+        equal: where it is the same: `as many`, `the same`.
     """
 
     verb: str
@@ -43,7 +43,9 @@ def sentence(comparison: PairedComparison, ours: str, theirs: str, wording: Word
     if pairs.n_equal == n:
         return f"{claim} in all {n} models: nothing to decide{left_out(comparison)}."
     counts = {wording.less: pairs.n_less, wording.more: pairs.n_more, wording.equal: pairs.n_equal}
-    others = "".join(f", {word} in {count}" for word, count in counts.items() if word != relation and count)
+    others = "".join(
+        f", {word.removeprefix('a ')} in {count}" for word, count in counts.items() if word != relation and count
+    )
     size = f"{comparison.scale} {short(comparison.estimate)}, {interval_text(comparison)}"
     return f"{claim} in {counts[relation]} of {n} models{others} ({p_text(comparison, family)}); {size}" + (
         f"{left_out(comparison)}."

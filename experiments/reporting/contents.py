@@ -10,6 +10,8 @@ from experiments.config.scores import ACCURACY
 from experiments.figures.groups import group_order
 from experiments.reporting.comparison import Comparison, compare, metrics_table, short_table
 from experiments.reporting.comparison_pages import write_comparison_pages
+from experiments.reporting.evidence_rows import evidence_of
+from experiments.reporting.evidence_tables import Evidence, evidence_part
 from experiments.reporting.finished_runs import FinishedRun, UnfinishedRun, tell_apart
 from experiments.reporting.overview import MainMeasures, RunsOfModel, RunsOfSetting, by_model, overview_table
 from experiments.reporting.report_figures import Figures, draw_setting, draw_swept_keys
@@ -33,6 +35,7 @@ class Section:
         pages: addresses of graphs beside each other, by what they show.
         notes: sentences; names of keys and files stand between backticks.
         totals: None for a single method, or where nothing was counted.
+        evidence: None where no two methods ran on a same model.
     """
 
     title: str
@@ -45,6 +48,7 @@ class Section:
     metrics: Table
     runs: Table
     figures: Figures
+    evidence: Evidence | None
     pages: Figures = field(default_factory=dict)
 
 
@@ -117,6 +121,7 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
 def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_drawn: bool) -> Section:
     """One setting."""
     comparison, score = compare(one.runs), score_of(one.runs)
+    evidence = evidence_of(one.runs, score or ACCURACY)
     notes = notes_of(one.runs, comparison, score, stem)
     if not is_drawn:
         notes += (
@@ -126,12 +131,13 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
         title=model.title_of(one.setting),
         stem=stem,
         comparison=comparison,
-        verdicts=tuple(verdicts(comparison, score or ACCURACY)),
+        verdicts=tuple(verdicts(comparison, score or ACCURACY, evidence)),
         notes=notes,
         totals=totals_table(comparison) if len(comparison.methods) > 1 else None,
         short=short_table(comparison),
         metrics=metrics_table(comparison),
         runs=runs_table(one.runs, score, out),
+        evidence=evidence_part(evidence),
         figures=draw_setting(one.runs, out, stem) if is_drawn else {},
         pages=write_comparison_pages(one.runs, out, stem) if is_drawn else {},
     )

@@ -20,7 +20,7 @@ from experiments.evidence.sentences import Wording, sentence
 
 test_for.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 EDGES = Wording("needs {} edges", "fewer", "more", "as many")
-MODULARITY = Wording("has a {} modularity", "lower", "higher", "modularity as high")
+MODULARITY = Wording("has {} modularity", "a lower", "a higher", "the same")
 
 
 def said(ours, theirs, scale="ratio", wording=EDGES) -> str:
@@ -240,6 +240,12 @@ class TestSentences:
         text = said([0.5, 0.6, 0.7], [0.4, 0.4, 0.4], "difference", MODULARITY)
         assert text.startswith("LIB has a higher modularity than PCA in 3 of 3 models")
         assert "difference 0.2, 95 % interval -0.0484 to 0.448 over models" in text
+
+    def test_relations_with_an_article(self):
+        assert "A has a lower modularity than B in 2 of 4 models, higher in 1, the same in 1 (" in sentence(
+            compared(paired_lists([0.1, 0.2, 0.5, 0.4], [0.4] * 4), "difference"), "A", "B", MODULARITY
+        )
+        assert said([0.4, 0.4], [0.4, 0.4], "difference", MODULARITY).startswith("LIB has the same modularity as PCA")
 
     def test_no_pair_at_all(self):
         with pytest.raises(ValueError, match="no model"):

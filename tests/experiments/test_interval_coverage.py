@@ -1,4 +1,4 @@
-"""Nominal 95 % intervals hold the truth in 92 to 97 % of simulated comparisons, and the tests claim what is not rarely."""
+"""Nominal 95 % intervals hold the truth in 92 to 97 % of simulated comparisons; false claims are rare."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Every measure of every two methods that ran on the same models, with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from experiments.config.scores import Score
+from experiments.evidence.comparison import PairedComparison, compared, corrected
+from experiments.evidence.sentences import sentence
+from experiments.figures.groups import group_label, group_order
+from experiments.pipeline.metric_keys import TOTAL, MetricKey, in_order, parse_metric
+from experiments.reporting.evidence_measures import MEASURES
+from experiments.reporting.evidence_pairs import ValueOf, metric_pairs, reached_values
+from experiments.reporting.finished_runs import FinishedRun
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """One metric of two methods of one setting.
+
+    Attributes:
+        method: the first; LIB, wherever it is one of the two.
+        against: the second.
+        tolerated: the worst score within the tolerance, in words; empty for what is no needed count.
+    """
+
+    method: str
+    against: str
+    metric: str
+    key: MetricKey
+    comparison: PairedComparison
+    tolerated: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole model: a total, or without a layer."""
+        return self.key.layer in (None, TOTAL)
+
+    @property
+    def claim(self) -> str:
+        """What was found, of which model's part it is left out."""
+        wording = MEASURES[self.key.kind].wording
+        return sentence(self.comparison, group_label(self.method), group_label(self.against), wording)
+
+    @property
+    def sentence(self) -> str:
+        """What was found, and of which layer at which tolerance."""
+        where = "over all node layers" if self.key.layer == TOTAL else self.key.layer
+        place = ", ".join(part for part in (where, self.tolerated) if part)
+        return f"{place}: {self.claim}" if place else self.claim
+
+
+def evidence_of(runs: Sequence[FinishedRun], score: Score) -> tuple[EvidenceRow, ...]:
+    """Of the runs of one setting, pairs of methods in the tables' order, the first of them LIB where there is one."""
+    methods = sorted({run.method for run in runs}, key=group_order)
+    value_of = reached_values(runs) if len(methods) > 1 else None
+    if value_of is None:
+        return ()
+    by_method = {method: [run for run in runs if run.method == method] for method in methods}
+    return tuple(
+        row
+        for ours, theirs in combinations(methods, 2)
+        for row in rows_of(by_method[ours], by_method[theirs], score, value_of)
+    )
+
+
+def rows_of(
+    ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun], score: Score, value_of: ValueOf
+) -> list[EvidenceRow]:
+    """Of two methods; p are corrected over the layers of one measure at one tolerance, those of totals are not."""
+    names = {name for run in (*ours, *theirs) for name in run.metrics if parse_metric(name).kind in MEASURES}
+    families: dict[tuple[str, float | None, bool], list[EvidenceRow]] = {}
+    for name in sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind)):
+        key = parse_metric(name)
+        pairs = metric_pairs(ours, theirs, name, value_of)
+        if not len(pairs):
+            continue
+        tolerated = "" if key.tolerance is None else score.tolerated(key.tolerance)
+        comparison = compared(pairs, MEASURES[key.kind].scale)
+        row = EvidenceRow(ours[0].method, theirs[0].method, name, key, comparison, tolerated)
+        families.setdefault((key.kind, key.tolerance, row.is_whole), []).append(row)
+    return [row for family in families.values() for row in with_correction(family)]
+
+
+def with_correction(family: Sequence[EvidenceRow]) -> list[EvidenceRow]:
+    """The same rows, their p corrected for each other."""
+    comparisons = corrected([row.comparison for row in family])
+    return [replace(row, comparison=one) for row, one in zip(family, comparisons, strict=True)]
