@@ -26,7 +26,8 @@ NOTE = (
 )
 ONE_MODEL = (
     "No pair of methods ran on more than one model (one seed or checkpoint is one model, halves of its data are not "
-    "more): nothing is said of others. Every pair is in `evidence.csv`."
+    "more): nothing is said of others. It takes at least 6 models, all of which agree, to decide anything; "
+    "every pair is in `evidence.csv`."
 )
 
 
@@ -39,7 +40,7 @@ class Evidence:
         note: how to read them; a sentence alone where there is no more than one model.
         whole: totals and measures of the whole graph, the first method beside each other one; None with one model.
         layers: the same of single layers.
-        open_questions: how many models would decide what is undecided; None where all is decided.
+        open_questions: how many models would decide what is undecided; None where all is decided, and with one model.
     """
 
     rows: tuple[EvidenceRow, ...]
@@ -61,7 +62,7 @@ def evidence_part(rows: tuple[EvidenceRow, ...]) -> Evidence | None:
     shown = [row for row in rows if row.method == rows[0].method]
     whole, layers = [[row for row in shown if row.is_whole is is_whole] for is_whole in (True, False)]
     if max(len(row.comparison.pairs) for row in rows) == 1:
-        return Evidence(rows, ONE_MODEL, None, None, open_questions(whole))
+        return Evidence(rows, ONE_MODEL, None, None, None)
     return Evidence(
         rows,
         NOTE,
@@ -72,32 +73,37 @@ def evidence_part(rows: tuple[EvidenceRow, ...]) -> Evidence | None:
 
 
 def evidence_table(rows: Sequence[EvidenceRow], caption: str) -> Table | None:
-    """A row each; None for none."""
-    head = ("metric", "methods", "models", "less", "more", "median difference", "ratio", "difference")
-    head = (*head, "95 % interval", "p", "corrected p", "effect", "verdict")
-    return Table(caption, head, tuple(map(evidence_entries, rows)), n_left=2) if rows else None
+    """A row each; None for none. p are corrected where there are layers."""
+    corrected = any(row.comparison.n_tests > 1 for row in rows)
+    head = ("measure", "methods", "models", "less", "more", "median difference", "ratio or difference")
+    head = (*head, "95 % interval", "p", *(["corrected p"] if corrected else []), "effect", "verdict")
+    return Table(caption, head, tuple(evidence_entries(row, corrected) for row in rows), n_left=2) if rows else None
 
 
-def evidence_entries(row: EvidenceRow) -> tuple[Entry, ...]:
+def evidence_entries(row: EvidenceRow, corrected: bool) -> tuple[Entry, ...]:
     """The cells of one row."""
     found = row.comparison
     interval = found.interval
-    estimate = Entry(short(found.estimate), found.estimate)
     return (
-        Entry(row.metric, is_code=True),
-        Entry(methods_text(row)),
+        *named(row),
         whole(len(found.pairs)),
         whole(found.pairs.n_less),
         whole(found.pairs.n_more),
         Entry(short(found.median_difference), found.median_difference),
-        estimate if found.scale == "ratio" else NOTHING,
-        estimate if found.scale == "difference" else NOTHING,
+        Entry(f"{found.scale} {short(found.estimate)}", found.estimate),
         NOTHING if interval is None else Entry(f"{short(interval.low)} to {short(interval.high)}", interval.low),
         Entry(short(found.p, 2), found.p),
-        Entry(short(found.corrected_p, 2), found.corrected_p),
+        *([Entry(short(found.corrected_p, 2), found.corrected_p)] if corrected else []),
         NOTHING if found.rank_biserial is None else Entry(short(found.rank_biserial, 2), found.rank_biserial),
-        Entry("decided" if found.is_decided else "undecided"),
+        Entry(verdict(row)),
     )
+
+
+def verdict(row: EvidenceRow) -> str:
+    """`decided`, `undecided`, or `equal` where no model differs."""
+    if row.comparison.rank_biserial is None:
+        return "equal"
+    return "decided" if row.comparison.is_decided else "undecided"
 
 
 def open_questions(rows: Sequence[EvidenceRow]) -> Table | None:
@@ -105,8 +111,7 @@ def open_questions(rows: Sequence[EvidenceRow]) -> Table | None:
     undecided = [row for row in rows if not row.comparison.is_decided and row.comparison.rank_biserial is not None]
     entries = tuple(
         (
-            Entry(row.metric, is_code=True),
-            Entry(methods_text(row)),
+            *named(row),
             whole(len(row.comparison.pairs)),
             whole(row.comparison.fewest_models),
             needed(row.comparison.models_if_all_agree),
@@ -125,9 +130,12 @@ def open_questions(rows: Sequence[EvidenceRow]) -> Table | None:
     return Table("models it would take to decide", head, entries, n_left=2) if entries else None
 
 
-def methods_text(row: EvidenceRow) -> str:
-    """`LIB, PCA`."""
-    return f"{group_label(row.method)}, {group_label(row.against)}"
+def named(row: EvidenceRow) -> tuple[Entry, Entry]:
+    """What is compared and of which methods: `edges needed, 0.001` of the whole model, the metric's key of a layer."""
+    kind = row.key.kind.removeprefix("graph/").replace("/", " ").replace("_", " ")
+    title = kind if row.key.tolerance is None else f"{kind}, {row.key.tolerance:g}"
+    measure = Entry(title) if row.is_whole else Entry(row.metric, is_code=True)
+    return measure, Entry(f"{group_label(row.method)}, {group_label(row.against)}")
 
 
 def whole(count: int) -> Entry:

@@ -68,13 +68,17 @@ def modularity_verdict(comparison: Comparison, other: str, evidence: Sequence[Ev
 
 def claim_of(evidence: Sequence[EvidenceRow], other: str, kind: str, tolerance: float | None) -> str:
     """What LIB beside another method shows of the whole model, a space before it; empty without a common model."""
-    claims = (
-        row.claim
+    found = (
+        row
         for row in evidence
         if (row.method, row.against, row.key.kind, row.key.tolerance) == ("lib", other, kind, tolerance)
         and row.is_whole
     )
-    return next((f" {'Over models, in all: ' if tolerance is not None else ''}{claim}" for claim in claims), "")
+    if (row := next(found, None)) is None:
+        return ""
+    if len(row.comparison.pairs) == 1:
+        return " Of one model: nothing is said of others."
+    return f" Over models{', in all' if tolerance is not None else ''}: {row.claim}"
 
 
 def totals_table(comparison: Comparison) -> Table | None:
