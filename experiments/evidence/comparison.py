@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import exp
 from typing import Literal
 
@@ -74,7 +75,7 @@ class PairedComparison:
         needed = models_if_all_agree(self.pairs.n_less, self.pairs.n_more, self.n_tests)
         return None if needed is None else needed + self.pairs.n_equal
 
-    @property
+    @cached_property
     def models_at_effect(self) -> int | None:
         """Models in all that decide in four of five repetitions if the effect is as observed."""
         return models_at_effect(self.standardized, self.n_tests)

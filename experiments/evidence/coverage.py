@@ -51,15 +51,15 @@ def simulated(n_models: int, n_comparisons: int, ratio: float, seed: int) -> Ite
 
 def coverage(n_models: int, n_comparisons: int, methods: Sequence[IntervalName], seed: int = 0) -> Coverage:
     """Of comparisons of so many models each; `methods` are looked at beside the rule."""
-    truth, held = log(RATIO), dict.fromkeys(methods, 0)
-    rule = 0
+    truth, rule = log(RATIO), 0
+    held: dict[IntervalName, int] = dict.fromkeys(methods, 0)
     for pairs in simulated(n_models, n_comparisons, RATIO, seed):
         rule += holds(compared(pairs, "ratio").interval, exp(truth))
         for method in methods:
             held[method] += holds(interval_of_mean(pairs.log_ratios, method), truth)
     null = simulated(n_models, n_comparisons, 1.0, seed + 1)
     false = sum(compared(pairs, "ratio").is_decided for pairs in null)
-    shares = {method: count / n_comparisons for method, count in held.items()}
+    shares: dict[IntervalName, float] = {method: count / n_comparisons for method, count in held.items()}
     return Coverage(n_models, rule / n_comparisons, shares, false / n_comparisons)
 
 

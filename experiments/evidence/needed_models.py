@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import ceil, pi, sqrt
 
 from experiments.evidence.exact_tests import sign_test, smallest_p
@@ -9,6 +10,8 @@ from experiments.evidence.exact_tests import sign_test, smallest_p
 ALPHA = 0.05
 """A corrected p up to here decides."""
 POWER = 0.8
+FAR = 30.0
+"""Standard errors from zero."""
 MOST = 1000
 """Models, beyond which no number is given."""
 
@@ -49,11 +52,14 @@ def models_at_effect(effect: float | None, n_tests: int, alpha: float = ALPHA, p
     from scipy.special import nctdtr, stdtrit
 
     level, size = alpha / n_tests, abs(effect)
-    for n in range(2, MOST + 1):
-        critical = float(stdtrit(n - 1, 1 - level / 2))
+
+    def is_enough(n: int) -> bool:
         # Far out the noncentral t has no value, and the power is one.
-        reached = 1.0 - float(nctdtr(n - 1, size * sqrt(n), critical)) if size * sqrt(n) < 30 else 1.0
-        if reached >= power:
-            needed = max(ceil(n * pi / 3), fewest_models(n_tests, alpha))
-            return needed if needed <= MOST else None
-    return None
+        if size * sqrt(n) > FAR:
+            return True
+        critical = float(stdtrit(n - 1, 1 - level / 2))
+        return 1.0 - float(nctdtr(n - 1, size * sqrt(n), critical)) >= power
+
+    n = 2 + bisect_left(range(2, MOST + 1), True, key=is_enough)
+    needed = max(ceil(n * pi / 3), fewest_models(n_tests, alpha))
+    return needed if needed <= MOST else None

@@ -6,10 +6,12 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
+Model = TypeVar("Model", bound=Hashable)
 ROUND_OFF = 1e-12
 """Relative to the larger value: measures that differ by less are equal but for the order of their sums."""
 
@@ -68,7 +70,7 @@ class Pairs:
         return len(self) - self.n_less - self.n_more
 
 
-def paired(ours: Mapping[Hashable, float | int | None], theirs: Mapping[Hashable, float | int | None]) -> Pairs:
+def paired(ours: Mapping[Model, float | int | None], theirs: Mapping[Model, float | int | None]) -> Pairs:
     """Values of two methods by model; a model is left out where either value is missing or no finite number."""
     found_ours, found_theirs = finite(ours), finite(theirs)
     both = [model for model in found_ours if model in found_theirs]
@@ -76,6 +78,6 @@ def paired(ours: Mapping[Hashable, float | int | None], theirs: Mapping[Hashable
     return Pairs(tuple(found_ours[model] for model in both), tuple(found_theirs[model] for model in both), left_out)
 
 
-def finite(values: Mapping[Hashable, float | int | None]) -> dict[Hashable, float]:
+def finite(values: Mapping[Model, float | int | None]) -> dict[Model, float]:
     """Those that are finite numbers."""
     return {model: float(value) for model, value in values.items() if value is not None and isfinite(value)}

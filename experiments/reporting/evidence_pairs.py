@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from statistics import fmean
 
-from experiments.evidence.pairs import Pairs, finite, paired
+from experiments.evidence.pairs import Pairs, finite
 from experiments.pipeline.ablations import Ablations, plain
 from experiments.pipeline.metric_keys import TOTAL
 from experiments.reporting.finished_runs import FinishedRun
@@ -13,6 +13,7 @@ from experiments.reporting.finished_runs import FinishedRun
 ROUND_OFF = 1e-12
 """Scores are means over examples: equal ones may differ by this."""
 
+RunsByModel = dict[tuple[Hashable, str], FinishedRun]
 ValueOf = Callable[[FinishedRun, str], float | int | None]
 """A metric's value of a run; None where it says nothing."""
 
@@ -27,17 +28,22 @@ def model_of(run: FinishedRun) -> Hashable:
     return run.config["model"].get("checkpoint") or run.seed
 
 
-def metric_pairs(ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun], name: str, value_of: ValueOf) -> Pairs:
+def by_model(runs: Iterable[FinishedRun]) -> RunsByModel:
+    """Runs of one method of one setting by their model, and by what tells runs of one model apart."""
+    return {(model_of(run), run.label): run for run in runs}
+
+
+def metric_pairs(ours: RunsByModel, theirs: RunsByModel, name: str, value_of: ValueOf) -> Pairs:
     """Values of one metric, a pair for each model: means over the runs (halves of the data) that both methods have."""
-    found = [{(model_of(run), run.label): value_of(run, name) for run in runs} for runs in (ours, theirs)]
-    mine, others = map(finite, found)
-    both = [key for key in mine if key in others]
-    means = [
-        {model: fmean(values[key] for key in both if key[0] == model) for model, _ in both} for values in (mine, others)
-    ]
-    alone = {model for model, _ in (*mine, *others)} - {model for model, _ in both}
-    pairs = paired(*means)
-    return Pairs(pairs.ours, pairs.theirs, left_out=len(alone))
+    mine, others = ({key: value_of(run, name) for key, run in runs.items()} for runs in (ours, theirs))
+    mine, others = finite(mine), finite(others)
+    common: dict[Hashable, list[tuple[Hashable, str]]] = {}
+    for key in mine:
+        if key in others:
+            common.setdefault(key[0], []).append(key)
+    left_out = {model for model, _ in (*mine, *others)} - common.keys()
+    means = (tuple(fmean(values[key] for key in keys) for keys in common.values()) for values in (mine, others))
+    return Pairs(*means, left_out=len(left_out))
 
 
 def reached_values(runs: Sequence[FinishedRun]) -> ValueOf:

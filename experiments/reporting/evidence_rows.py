@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -12,7 +12,7 @@ from experiments.evidence.sentences import sentence
 from experiments.figures.groups import group_label, group_order
 from experiments.pipeline.metric_keys import TOTAL, MetricKey, in_order, parse_metric
 from experiments.reporting.evidence_measures import MEASURES
-from experiments.reporting.evidence_pairs import ValueOf, metric_pairs, reached_values
+from experiments.reporting.evidence_pairs import RunsByModel, ValueOf, by_model, metric_pairs, reached_values
 from experiments.reporting.finished_runs import FinishedRun
 
 
@@ -55,31 +55,33 @@ class EvidenceRow:
 def evidence_of(runs: Sequence[FinishedRun], score: Score) -> tuple[EvidenceRow, ...]:
     """Of the runs of one setting, pairs of methods in the tables' order, the first of them LIB where there is one."""
     methods = sorted({run.method for run in runs}, key=group_order)
-    value_of = reached_values(runs) if len(methods) > 1 else None
-    if value_of is None:
+    if len(methods) < 2:
         return ()
-    by_method = {method: [run for run in runs if run.method == method] for method in methods}
-    return tuple(
-        row
-        for ours, theirs in combinations(methods, 2)
-        for row in rows_of(by_method[ours], by_method[theirs], score, value_of)
-    )
+    value_of = reached_values(runs)
+    of_method = {method: by_model(run for run in runs if run.method == method) for method in methods}
+    names = {name for run in runs for name in run.metrics if parse_metric(name).kind in MEASURES}
+    ordered = sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind))
+    return tuple(row for pair in combinations(methods, 2) for row in rows_of(pair, of_method, ordered, score, value_of))
 
 
 def rows_of(
-    ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun], score: Score, value_of: ValueOf
+    methods: tuple[str, str],
+    of_method: Mapping[str, RunsByModel],
+    names: Sequence[str],
+    score: Score,
+    value_of: ValueOf,
 ) -> list[EvidenceRow]:
     """Of two methods; p are corrected over the layers of one measure at one tolerance, those of totals are not."""
-    names = {name for run in (*ours, *theirs) for name in run.metrics if parse_metric(name).kind in MEASURES}
+    method, against = methods
     families: dict[tuple[str, float | None, bool], list[EvidenceRow]] = {}
-    for name in sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind)):
+    for name in names:
         key = parse_metric(name)
-        pairs = metric_pairs(ours, theirs, name, value_of)
+        pairs = metric_pairs(of_method[method], of_method[against], name, value_of)
         if not len(pairs):
             continue
         tolerated = "" if key.tolerance is None else score.tolerated(key.tolerance)
         comparison = compared(pairs, MEASURES[key.kind].scale)
-        row = EvidenceRow(ours[0].method, theirs[0].method, name, key, comparison, tolerated)
+        row = EvidenceRow(method, against, name, key, comparison, tolerated)
         families.setdefault((key.kind, key.tolerance, row.is_whole), []).append(row)
     return [row for family in families.values() for row in with_correction(family)]
 
