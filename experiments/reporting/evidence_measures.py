@@ -29,6 +29,10 @@ def counted(verb: str) -> Measure:
 MEASURES = {
     "features/needed": counted("needs {} features"),
     "edges/needed": counted("needs {} edges"),
+    "features/ablation_area": Measure(
+        "ratio", Wording("loses {} score to ablated features", "less", "more", "as much")
+    ),
+    "edges/ablation_area": Measure("ratio", Wording("loses {} score to ablated edges", "less", "more", "as much")),
     "edges/mass99": Measure(
         "ratio", Wording("has 99 % of its edges' mass in {} share of entries", "a smaller", "a larger", "the same")
     ),
