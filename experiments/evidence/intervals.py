@@ -12,11 +12,12 @@ IntervalName = Literal["t", "percentile", "BCa"]
 FEWEST = 3
 """Models, below which there is no interval: of two, t's is twelve times as wide as their spread, and says nothing."""
 BCA_FROM = 100
-"""Models, from which the bootstrap covers as often as t does whatever the differences' distribution.
+"""Models, from which the bootstrap is used: nominal 95 % cover 92 % and more there, below too little.
 
 Resamples of n values spread by sqrt((n - 1) / n) of what they should, and percentiles are the normal's rather than t's:
-of normal differences nominal 95 % cover 85 % at n = 5, 89 % at 10, 92 % at 20 and 30, 94 % at 50; t covers 94 to 96 %.
-(python -m experiments.evidence.coverage)
+BCa covers 86 % of log-normal ratios at n = 5, 91 % at 10, 94 % at 20, t 94 to 96 % (python -m
+experiments.evidence.coverage). At n = 100 BCa covers 93.6 % of Laplace, 93.7 % of exponential and 92.1 % of Student's
+differences with 3 degrees of freedom, t 95.1, 93.9 and 95.3 % (1,000 each, 1,999 resamples).
 """
 RESAMPLES = 9999
 LEVEL = 0.95
