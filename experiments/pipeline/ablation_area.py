@@ -18,19 +18,19 @@ def ablation_area(curve: AblationCurve, n_all: int, test_score: float, lower_is_
     it; nor does a basis that has dropped directions get a shorter axis. NaN where a score is none.
 
     Args:
-        curve: scores by number kept, of at least one number from 1 up.
+        curve: scores by number kept; that with none counts only where there is no other, as where there are no edges.
         n_all: the axis' end, the same for all methods: the width of a node layer, or the product of two.
         test_score: of the model as it is.
         lower_is_better: whether a larger score is a worse one.
 
-    Raises ValueError for a curve without such a number.
+    Raises ValueError for a curve without any score.
     """
-    kept = [n for n in sorted(curve.score_by_kept) if n >= 1]
-    if not kept:
-        raise ValueError("an ablation curve without any number kept has no area")
+    if not curve.score_by_kept:
+        raise ValueError("an ablation curve without any score has no area")
+    kept = [n for n in sorted(curve.score_by_kept) if n >= 1] or [0]
     sign = 1.0 if lower_is_better else -1.0
     lost = [sign * (curve.score_by_kept[n] - test_score) for n in kept]
-    if n_all <= 1:
+    if n_all <= 1 or len(kept) == 1:
         return lost[0]
     inside = [n for n in kept if 1 < n < n_all]
     at = np.log([1, *inside, n_all])

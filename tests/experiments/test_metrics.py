@@ -86,7 +86,10 @@ class TestAblationArea:
     def test_the_narrowest_axis_and_no_curve(self):
         assert self.area({1: 0.7}, n_all=1) == pytest.approx(0.2)
         with pytest.raises(ValueError, match="no area"):
-            self.area({0: 0.1})
+            self.area({})
+
+    def test_without_any_edge_the_score_is_that_with_none(self):
+        assert self.area({0: 0.1}) == pytest.approx(0.8)
 
     def test_metrics_are_over_the_layers_widths(self):
         """Of edges from PRE 0.1 are lost up to 2 of 5 * 4, and nothing from 8 on."""
