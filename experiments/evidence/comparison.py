@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments.evidence.corrections import Correction, holm
+from experiments.evidence.corrections import CORRECTIONS, HOLM, Correction, divisor
 from experiments.evidence.effect_sizes import rank_biserial, ratio_of_geometric_means, standardized_mean
 from experiments.evidence.exact_tests import TestName, sign_test, test_for, wilcoxon
 from experiments.evidence.intervals import Interval, interval_of_mean
@@ -35,6 +35,7 @@ class PairedComparison:
         rank_biserial: effect size from -1 to 1; None where nothing differs.
         standardized: mean over standard deviation on the scale (log-ratios or differences); None without a spread.
         corrected_p: for all of a family of `n_tests` comparisons.
+        n_divided: by how much that divides the level of one of them where all agree.
     """
 
     pairs: Pairs
@@ -49,6 +50,7 @@ class PairedComparison:
     standardized: float | None
     corrected_p: float
     n_tests: int = 1
+    n_divided: int = 1
 
     @property
     def p(self) -> float:
@@ -67,18 +69,18 @@ class PairedComparison:
     @property
     def fewest_models(self) -> int:
         """Models that differ, below which no outcome is decided."""
-        return fewest_models(self.n_tests)
+        return fewest_models(self.n_divided)
 
     @property
     def models_if_all_agree(self) -> int | None:
         """Models in all that decide if each further one agrees with the majority."""
-        needed = models_if_all_agree(self.pairs.n_less, self.pairs.n_more, self.n_tests)
+        needed = models_if_all_agree(self.pairs.n_less, self.pairs.n_more, self.n_divided)
         return None if needed is None else needed + self.pairs.n_equal
 
     @cached_property
     def models_at_effect(self) -> int | None:
         """Models in all that decide in four of five repetitions if the effect is as observed."""
-        return models_at_effect(self.standardized, self.n_tests)
+        return models_at_effect(self.standardized, self.n_divided)
 
 
 def compared(pairs: Pairs, scale: Scale) -> PairedComparison:
@@ -110,7 +112,11 @@ def compared(pairs: Pairs, scale: Scale) -> PairedComparison:
     )
 
 
-def corrected(family: Sequence[PairedComparison], correction: Correction = holm) -> list[PairedComparison]:
+def corrected(family: Sequence[PairedComparison], correction: Correction = HOLM) -> list[PairedComparison]:
     """The same comparisons, their p corrected for each other."""
-    p_values = correction([one.p for one in family])
-    return [replace(one, corrected_p=p, n_tests=len(family)) for one, p in zip(family, p_values, strict=True)]
+    p_values, n_tests = CORRECTIONS[correction]([one.p for one in family]), len(family)
+    n_divided = divisor(correction, n_tests)
+    return [
+        replace(one, corrected_p=p, n_tests=n_tests, n_divided=n_divided)
+        for one, p in zip(family, p_values, strict=True)
+    ]

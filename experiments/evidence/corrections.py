@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
-Correction = Callable[[Sequence[float]], list[float]]
+Correction = Literal["holm", "benjamini-hochberg"]
+HOLM: Correction = "holm"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -30,4 +32,13 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return false_discovery_control(p_values, method="bh").tolist()
 
 
-CORRECTIONS: dict[str, Correction] = {"holm": holm, "benjamini-hochberg": benjamini_hochberg}
+CORRECTIONS: dict[Correction, Callable[[Sequence[float]], list[float]]] = {
+    "holm": holm,
+    "benjamini-hochberg": benjamini_hochberg,
+}
+TITLES: dict[Correction, str] = {"holm": "Holm", "benjamini-hochberg": "Benjamini and Hochberg"}
+
+
+def divisor(correction: Correction, n_tests: int) -> int:
+    """By how much the level is divided for the smallest p where all `n_tests` are equally small."""
+    return n_tests if correction == HOLM else 1

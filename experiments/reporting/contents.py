@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.config.scores import ACCURACY
+from experiments.evidence.corrections import HOLM, Correction
 from experiments.figures.groups import group_order
 from experiments.reporting.comparison import Comparison, compare, metrics_table, short_table
 from experiments.reporting.comparison_pages import write_comparison_pages
@@ -90,7 +91,9 @@ class Report:
         return [section for model in self.models for section in model.sections]
 
 
-def report_of(finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun], out: Path) -> Report:
+def report_of(
+    finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun], out: Path, correction: Correction = HOLM
+) -> Report:
     """Compare the runs; figures are drawn below `out`."""
     models = by_model(by_setting(finished))
     n_settings = sum(len(model.settings) for model in models)
@@ -101,7 +104,8 @@ def report_of(finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRu
         sections: list[Section] = []
         for one in model.settings:
             number += 1
-            sections.append(section_of(model, one, "" if n_settings == 1 else f"_{number}", out, number <= MOST_DRAWN))
+            of_section = "" if n_settings == 1 else f"_{number}"
+            sections.append(section_of(model, one, of_section, out, number <= MOST_DRAWN, correction))
         parts.append(model_part(model, tuple(sections), out, stem))
     named = [f"{shown_path(run.directory)}: {run.reason}" for run in unfinished]
     return Report(tuple(parts), named)
@@ -118,10 +122,12 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     return [sorted(group, key=lambda run: (group_order(run.method), run.seed, run.label)) for group in groups.values()]
 
 
-def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_drawn: bool) -> Section:
+def section_of(
+    model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_drawn: bool, correction: Correction
+) -> Section:
     """One setting."""
     comparison, score = compare(one.runs), score_of(one.runs)
-    evidence = evidence_of(one.runs, score or ACCURACY)
+    evidence = evidence_of(one.runs, score or ACCURACY, correction)
     notes = notes_of(one.runs, comparison, score, stem)
     if not is_drawn:
         notes += (
@@ -137,7 +143,7 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
         short=short_table(comparison),
         metrics=metrics_table(comparison),
         runs=runs_table(one.runs, score, out),
-        evidence=evidence_part(evidence),
+        evidence=evidence_part(evidence, correction),
         figures=draw_setting(one.runs, out, stem) if is_drawn else {},
         pages=write_comparison_pages(one.runs, out, stem) if is_drawn else {},
     )

@@ -8,6 +8,7 @@ from itertools import combinations
 
 from experiments.config.scores import Score
 from experiments.evidence.comparison import PairedComparison, compared, corrected
+from experiments.evidence.corrections import HOLM, Correction
 from experiments.evidence.sentences import sentence
 from experiments.figures.groups import group_label, group_order
 from experiments.pipeline.metric_keys import TOTAL, MetricKey, in_order, parse_metric
@@ -52,7 +53,7 @@ class EvidenceRow:
         return f"{place}: {self.claim}" if place else self.claim
 
 
-def evidence_of(runs: Sequence[FinishedRun], score: Score) -> tuple[EvidenceRow, ...]:
+def evidence_of(runs: Sequence[FinishedRun], score: Score, correction: Correction = HOLM) -> tuple[EvidenceRow, ...]:
     """Of the runs of one setting, pairs of methods in the tables' order, the first of them LIB where there is one."""
     methods = sorted({run.method for run in runs}, key=group_order)
     if len(methods) < 2:
@@ -61,7 +62,11 @@ def evidence_of(runs: Sequence[FinishedRun], score: Score) -> tuple[EvidenceRow,
     of_method = {method: by_model(run for run in runs if run.method == method) for method in methods}
     names = {name for run in runs for name in run.metrics if parse_metric(name).kind in MEASURES}
     ordered = sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind))
-    return tuple(row for pair in combinations(methods, 2) for row in rows_of(pair, of_method, ordered, score, value_of))
+    return tuple(
+        row
+        for pair in combinations(methods, 2)
+        for row in rows_of(pair, of_method, ordered, score, value_of, correction)
+    )
 
 
 def rows_of(
@@ -70,6 +75,7 @@ def rows_of(
     names: Sequence[str],
     score: Score,
     value_of: ValueOf,
+    correction: Correction,
 ) -> list[EvidenceRow]:
     """Of two methods; p are corrected over the layers of one measure at one tolerance, those of totals are not."""
     method, against = methods
@@ -83,10 +89,10 @@ def rows_of(
         comparison = compared(pairs, MEASURES[key.kind].scale)
         row = EvidenceRow(method, against, name, key, comparison, tolerated)
         families.setdefault((key.kind, key.tolerance, row.is_whole), []).append(row)
-    return [row for family in families.values() for row in with_correction(family)]
+    return [row for family in families.values() for row in with_correction(family, correction)]
 
 
-def with_correction(family: Sequence[EvidenceRow]) -> list[EvidenceRow]:
+def with_correction(family: Sequence[EvidenceRow], correction: Correction) -> list[EvidenceRow]:
     """The same rows, their p corrected for each other."""
-    comparisons = corrected([row.comparison for row in family])
+    comparisons = corrected([row.comparison for row in family], correction)
     return [replace(row, comparison=one) for row, one in zip(family, comparisons, strict=True)]

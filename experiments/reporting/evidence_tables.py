@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.evidence.corrections import HOLM, TITLES, Correction
 from experiments.evidence.effect_sizes import ratio_of_geometric_means
 from experiments.evidence.needed_models import MOST
 from experiments.evidence.sentences import short
@@ -19,7 +20,7 @@ NOTE = (
     "A pair is both methods on one model: a seed or a checkpoint; halves of its data are averaged. "
     "Intervals: nominal 95 % over models, of the ratio of geometric means, else of the mean difference. "
     "p: exact and two-sided, by the sign test below 6 models that differ, by Wilcoxon's test from there; corrected for "
-    "the layers of one measure, not for measures, tolerances and methods. "
+    "the layers of one measure by {correction}, not for measures, tolerances and methods. "
     "Decided: corrected p at most 0.05 and most models on that side, which fewer than 6 models cannot show. "
     "Effect: rank-biserial correlation, -1 to 1. Left out are models of which a method is not within tolerance even "
     "with everything kept. Every pair of methods and every layer is in `evidence.csv`."
@@ -55,7 +56,7 @@ class Evidence:
         return [table for table in (self.whole, self.open_questions) if table is not None]
 
 
-def evidence_part(rows: tuple[EvidenceRow, ...]) -> Evidence | None:
+def evidence_part(rows: tuple[EvidenceRow, ...], correction: Correction = HOLM) -> Evidence | None:
     """None where no two methods ran on a same model."""
     if not rows:
         return None
@@ -65,7 +66,7 @@ def evidence_part(rows: tuple[EvidenceRow, ...]) -> Evidence | None:
         return Evidence(rows, ONE_MODEL, None, None, None)
     return Evidence(
         rows,
-        NOTE,
+        NOTE.format(correction=TITLES[correction]),
         evidence_table(whole, "evidence over models, all node layers"),
         evidence_table(layers, "evidence over models, layer by layer"),
         open_questions(whole),

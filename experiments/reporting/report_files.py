@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.evidence.corrections import HOLM, Correction
 from experiments.pipeline.json_files import write_text
 from experiments.reporting.comparison import to_csv
 from experiments.reporting.contents import Report, report_of
@@ -19,10 +20,10 @@ HTML, MARKDOWN, LONG_TABLE, LATEX = "report.html", "report.md", "metrics.csv", "
 EVIDENCE = "evidence.csv"
 
 
-def write_report(folders: Sequence[Path], out: Path, *, latex: bool = False) -> Report:
+def write_report(folders: Sequence[Path], out: Path, *, latex: bool = False, correction: Correction = HOLM) -> Report:
     """Collect the runs below `folders` and write the report; where none has finished, nothing is written."""
     finished, unfinished = find_runs(folders)
-    report = report_of(finished, unfinished, out)
+    report = report_of(finished, unfinished, out, correction)
     if not finished:
         return report
     for section in report.sections:

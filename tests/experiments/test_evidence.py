@@ -110,7 +110,8 @@ class TestCorrections:
         assert [member.corrected_p for member in family] == [pytest.approx(4 / 64)] * 4
         assert not family[0].is_decided
         assert "p = 0.016, two-sided, 0.062 corrected for 4 layers: undecided" in sentence(family[0], "A", "B", EDGES)
-        assert corrected([one] * 4, benjamini_hochberg)[0].is_decided
+        assert (family[0].fewest_models, corrected([one] * 4, "benjamini-hochberg")[0].fewest_models) == (8, 6)
+        assert corrected([one] * 4, "benjamini-hochberg")[0].is_decided
 
 
 class TestEffectSizes:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from running import MID, PRE, few_settings, report_of, write_run
 
+from experiments.evidence.corrections import CORRECTIONS
 from experiments.pipeline.ablations import ablations_from_json
 from experiments.pipeline.json_files import write_json
+from experiments.report import command_line, main
 from experiments.reporting.evidence_pairs import unreached
 
 LIB, PCA = (60, 70, 90), (100, 100, 100)
@@ -64,6 +66,16 @@ class TestThreeModels:
         layer = rows["lib", "pca", f"edges/needed_0.001/{PRE}"]
         assert (layer["n_tests"], layer["p"], layer["corrected_p"]) == ("2", "0.25", "0.5")
         assert rows["lib", "pca", f"edges/hoyer/{PRE}"]["n_tests"] == "1"
+
+    def test_the_command_takes_another_correction(self, folder, capsys):
+        main([str(folder / "runs"), "--out", str(folder / "other"), "--correction", "benjamini-hochberg"])
+        capsys.readouterr()
+        with (folder / "other" / "evidence.csv").open(encoding="utf-8") as file:
+            rows = {(row["against"], row["metric"]): row for row in csv.DictReader(file) if row["method"] == "lib"}
+        assert rows["pca", f"edges/needed_0.001/{PRE}"]["corrected_p"] == "0.5"
+        assert rows["pca", f"edges/needed_0.001/{PRE}"]["fewest_models"] == "6"
+        assert evidence_rows(folder)["lib", "pca", f"edges/needed_0.001/{PRE}"]["fewest_models"] == "7"
+        assert "by Benjamini and Hochberg" in (folder / "other" / "report.md").read_text(encoding="utf-8")
 
     def test_equal_ones_are_called_equal(self, folder):
         row = evidence_rows(folder)["lib", "pca", f"edges/needed_0.001/{MID}"]
@@ -174,11 +186,17 @@ class TestUnreached:
         assert rows["lib", "pca", "edges/needed_0.05/total"]["n"] == "3"
 
 
+def test_the_command_s_corrections_are_those_there_are():
+    (choices,) = (action.choices for action in command_line()._actions if action.dest == "correction")
+    assert choices is not None
+    assert tuple(choices) == tuple(CORRECTIONS)
+
+
 def test_one_run_s_report_imports_no_statistics(tmp_path):
     """Nor do several methods on one model: half a second that nothing is gained for."""
     from running import command
 
     for method in ("lib", "pca"):
         written(tmp_path, method, 0, {TOTAL: 60, "graph/modularity": 0.2})
-    code = "import sys; from experiments.report import main; main(['runs']); sys.exit('scipy.stats' in sys.modules)"
+    code = "import sys; from experiments.report import command_line, main; main(['runs']); sys.exit('scipy.stats' in sys.modules)"
     assert command(tmp_path, "-c", code, program=()).returncode == 0
