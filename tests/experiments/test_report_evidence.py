@@ -198,5 +198,5 @@ def test_one_run_s_report_imports_no_statistics(tmp_path):
 
     for method in ("lib", "pca"):
         written(tmp_path, method, 0, {TOTAL: 60, "graph/modularity": 0.2})
-    code = "import sys; from experiments.report import command_line, main; main(['runs']); sys.exit('scipy.stats' in sys.modules)"
+    code = "import sys; from experiments.report import main; main(['runs']); sys.exit('scipy.stats' in sys.modules)"
     assert command(tmp_path, "-c", code, program=()).returncode == 0
