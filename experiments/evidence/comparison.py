@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.evidence.corrections import CORRECTIONS, HOLM, Correction, divisor
 from experiments.evidence.effect_sizes import rank_biserial, ratio_of_geometric_means, standardized_mean
-from experiments.evidence.exact_tests import TestName, sign_test, test_for, wilcoxon
+from experiments.evidence.exact_tests import WILCOXON_UP_TO, TestName, sign_test, test_for, wilcoxon
 from experiments.evidence.intervals import Interval, interval_of_mean
 from experiments.evidence.needed_models import ALPHA, fewest_models, models_at_effect, models_if_all_agree
 from experiments.evidence.pairs import Pairs
@@ -30,7 +30,7 @@ class PairedComparison:
         interval: nominal 95 % over models; None where there is none (`interval_of_mean`).
         median_difference: over models, in the measure's unit.
         p_sign: of the exact sign test, two-sided.
-        p_wilcoxon: of Wilcoxon's signed-rank test, exact; of log-ratios on the ratio scale.
+        p_wilcoxon: of Wilcoxon's signed-rank test, exact; of log-ratios on the ratio scale; None above 200 models.
         test: which of the two `p` is.
         rank_biserial: effect size from -1 to 1; None where nothing differs.
         standardized: mean over standard deviation on the scale (log-ratios or differences); None without a spread.
@@ -44,7 +44,7 @@ class PairedComparison:
     interval: Interval | None
     median_difference: float
     p_sign: float
-    p_wilcoxon: float
+    p_wilcoxon: float | None
     test: TestName
     rank_biserial: float | None
     standardized: float | None
@@ -55,7 +55,7 @@ class PairedComparison:
     @property
     def p(self) -> float:
         """Before correction."""
-        return self.p_sign if self.test == "sign test" else self.p_wilcoxon
+        return self.p_sign if self.test == "sign test" or self.p_wilcoxon is None else self.p_wilcoxon
 
     @property
     def is_decided(self) -> bool:
@@ -95,21 +95,22 @@ def compared(pairs: Pairs, scale: Scale) -> PairedComparison:
     interval = interval_of_mean(values)
     if ratio is not None and interval is not None:
         interval = replace(interval, low=exp(interval.low), high=exp(interval.high))
-    test = test_for(pairs.n_less + pairs.n_more)
-    p_sign, p_wilcoxon = sign_test(pairs.n_less, pairs.n_more), wilcoxon(values)
-    return PairedComparison(
+    n_nonzero = pairs.n_less + pairs.n_more
+    test, p_sign = test_for(n_nonzero), sign_test(pairs.n_less, pairs.n_more)
+    found = PairedComparison(
         pairs=pairs,
         scale="difference" if ratio is None else "ratio",
         estimate=float(pairs.differences.mean()) if ratio is None else ratio,
         interval=interval,
         median_difference=float(np.median(pairs.differences)),
         p_sign=p_sign,
-        p_wilcoxon=p_wilcoxon,
+        p_wilcoxon=wilcoxon(values) if n_nonzero <= WILCOXON_UP_TO else None,
         test=test,
         rank_biserial=rank_biserial(values),
         standardized=standardized_mean(values),
-        corrected_p=p_sign if test == "sign test" else p_wilcoxon,
+        corrected_p=1.0,
     )
+    return replace(found, corrected_p=found.p)
 
 
 def corrected(family: Sequence[PairedComparison], correction: Correction = HOLM) -> list[PairedComparison]:

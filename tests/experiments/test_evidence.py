@@ -91,6 +91,18 @@ class TestExactTests:
             "sign test",
         ]
 
+    def test_of_very_many_models_the_sign_test_is_left(self):
+        found = compared(paired_lists([1.0 + 0.01 * i for i in range(201)], [0.5] * 201), "ratio")
+        assert (found.p_wilcoxon, found.test, found.p, found.corrected_p) == (
+            None,
+            "sign test",
+            found.p_sign,
+            found.p_sign,
+        )
+        assert found.is_decided
+        assert found.interval is not None
+        assert found.interval.method == "BCa"
+
 
 class TestCorrections:
     def test_holm(self):
