@@ -22,7 +22,7 @@ NOTE = (
     "p: exact and two-sided, by the sign test below 6 models that differ, by Wilcoxon's test from there; corrected for "
     "the layers of one measure by {correction}, not for measures, tolerances and methods. "
     "Decided: corrected p at most 0.05 and most models on that side, which fewer than 6 models cannot show. "
-    "Effect: rank-biserial correlation, -1 to 1. Left out are models of which a method is not within tolerance even "
+    "Median: of the differences. Effect: rank-biserial correlation, -1 to 1. Left out are models of which a method is not within tolerance even "
     "with everything kept. Every pair of methods and every layer is in `evidence.csv`."
 )
 ONE_MODEL = (
@@ -76,7 +76,7 @@ def evidence_part(rows: tuple[EvidenceRow, ...], correction: Correction = HOLM) 
 def evidence_table(rows: Sequence[EvidenceRow], caption: str) -> Table | None:
     """A row each; None for none. p are corrected where there are layers."""
     corrected = any(row.comparison.n_tests > 1 for row in rows)
-    head = ("measure", "methods", "models", "less", "more", "median difference", "ratio or difference")
+    head = ("measure", "methods", "models", "less", "more", "median", "ratio or difference")
     head = (*head, "95 % interval", "p", *(["corrected p"] if corrected else []), "effect", "verdict")
     return Table(caption, head, tuple(evidence_entries(row, corrected) for row in rows), n_left=2) if rows else None
 
@@ -132,11 +132,13 @@ def open_questions(rows: Sequence[EvidenceRow]) -> Table | None:
 
 
 def named(row: EvidenceRow) -> tuple[Entry, Entry]:
-    """What is compared and of which methods: `edges needed, 0.001` of the whole model, the metric's key of a layer."""
+    """What is compared and of which methods: `edges needed, 0.001`, with its layer where it is of one."""
     kind = row.key.kind.removeprefix("graph/").replace("/", " ").replace("_", " ")
-    title = kind if row.key.tolerance is None else f"{kind}, {row.key.tolerance:g}"
-    measure = Entry(title) if row.is_whole else Entry(row.metric, is_code=True)
-    return measure, Entry(f"{group_label(row.method)}, {group_label(row.against)}")
+    tolerance = None if row.key.tolerance is None else f"{row.key.tolerance:g}"
+    parts = (kind, tolerance, None if row.is_whole else row.key.layer)
+    return Entry(", ".join(part for part in parts if part)), Entry(
+        f"{group_label(row.method)}, {group_label(row.against)}"
+    )
 
 
 def whole(count: int) -> Entry:
