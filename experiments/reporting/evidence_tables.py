@@ -18,12 +18,12 @@ from experiments.reporting.tables import NOTHING, Entry, Table
 
 NOTE = (
     "A pair is both methods on one model: a seed or a checkpoint; halves of its data are averaged. "
-    "Intervals: nominal 95 % over models, of the ratio of geometric means, else of the mean difference. "
-    "p: exact and two-sided, by the sign test below 6 models that differ, by Wilcoxon's test from there; corrected for "
-    "the layers of one measure by {correction}, not for measures, tolerances and methods. "
+    "Median: of the differences. Intervals: nominal 95 % over models, of the ratio of geometric means, else of the "
+    "mean difference. p: exact and two-sided, by the sign test below 6 models that differ, by Wilcoxon's test from "
+    "there; corrected for the layers of one measure by {correction}, not for measures, tolerances and methods. "
     "Decided: corrected p at most 0.05 and most models on that side, which fewer than 6 models cannot show. "
-    "Median: of the differences. Effect: rank-biserial correlation, -1 to 1. Left out are models of which a method is not within tolerance even "
-    "with everything kept. Every pair of methods and every layer is in `evidence.csv`."
+    "Effect: rank-biserial correlation of the models that differ, -1 to 1. Left out are models of which a method is "
+    "not within tolerance even with everything kept. Every pair of methods and every layer is in `evidence.csv`."
 )
 ONE_MODEL = (
     "No pair of methods ran on more than one model (one seed or checkpoint is one model, halves of its data are not "
