@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
-from experiments.evidence.pairs import Pairs, finite
+from experiments.evidence.pairs import Pairs, finite, paired
 from experiments.pipeline.ablations import Ablations, plain
 from experiments.pipeline.metric_keys import TOTAL
 from experiments.reporting.finished_runs import FinishedRun
@@ -42,8 +43,8 @@ def metric_pairs(ours: RunsByModel, theirs: RunsByModel, name: str, value_of: Va
         if key in others:
             common.setdefault(key[0], []).append(key)
     left_out = {model for model, _ in (*mine, *others)} - common.keys()
-    means = (tuple(fmean(values[key] for key in keys) for keys in common.values()) for values in (mine, others))
-    return Pairs(*means, left_out=len(left_out))
+    means = [{model: fmean(values[key] for key in keys) for model, keys in common.items()} for values in (mine, others)]
+    return replace(paired(*means), left_out=len(left_out))
 
 
 def reached_values(runs: Sequence[FinishedRun]) -> ValueOf:
