@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         check_writable(out, "--out")
         check_folders(parsed.folders)
-        report = write_report(parsed.folders, out, latex=parsed.latex)
+        report = write_report(parsed.folders, out, latex=parsed.latex, correction=parsed.correction)
         if not report.models:
             raise UserError(f"no finished run to report on: {'; '.join(report.unfinished)}")
         print_report(report, out)
@@ -57,6 +57,12 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=None, help="where to write (default: outputs/reports/<time>)")
     parser.add_argument(
         "--latex", action="store_true", help="write report.tex too: tables with booktabs, to be \\input into a paper"
+    )
+    parser.add_argument(
+        "--correction",
+        choices=("holm", "benjamini-hochberg"),
+        default="holm",
+        help="of the p of many layers: holm bounds the chance of any false claim, the other their share",
     )
     parser.add_argument(
         "--wandb",

@@ -17,6 +17,7 @@ from experiments.pipeline.feature_table import FeatureTable
 from experiments.pipeline.metrics import (
     Metrics,
     ablation_metrics,
+    area_metrics,
     community_metrics,
     feature_metrics,
     resource_metrics,
@@ -98,7 +99,7 @@ def analyse(
         results.finished("edges", last, sparsity_metrics(graph) | error_metrics("edges", last))
     if "ablation" in wanted:
         last, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
-        results.finished("ablation", last, ablation_metrics(results.ablations))
+        results.finished("ablation", last, ablation_metrics(results.ablations) | area_metrics(results.ablations, graph))
         results.tracker.ablations(results.ablations)
     if edges and "figures" in wanted:
         signs, results.signed = signs_stage(cache, config, fitted.key, chain, inputs, bases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.pipeline.ablation_area import ablation_area
 from experiments.pipeline.ablations import Ablations, plain
 from experiments.pipeline.metric_keys import TOTAL, tolerance_of
 from experiments.pipeline.resources import Resources
@@ -30,6 +31,23 @@ def ablation_metrics(ablations: Ablations) -> Metrics:
             for tolerance, n in curve.needed.items():
                 totals[tolerance] = totals.get(tolerance, 0) + n
         metrics |= {f"{kind}/needed_{plain(tolerance)}/total": n for tolerance, n in totals.items()}
+    return metrics
+
+
+def area_metrics(ablations: Ablations, graph: InteractionGraph) -> Metrics:
+    """Areas under the ablation curves, with their sums over node layers and over layer pairs."""
+    score, metrics = ablations.score, Metrics()
+    widths = {layer: basis.d for layer, basis in graph.bases.items()}
+    n_edges = {layer: widths[layer] * widths[next_layer] for layer, next_layer in graph.pairs()}
+    for kind, curves, n_all in (("features", ablations.nodes, widths), ("edges", ablations.edges, n_edges)):
+        areas = {
+            layer: ablation_area(curve, n_all[layer], ablations.test_score, score.lower_is_better)
+            for layer, curve in curves.items()
+            if curve.score_by_kept
+        }
+        metrics |= {f"{kind}/ablation_area/{layer}": area for layer, area in areas.items()}
+        if areas:
+            metrics[f"{kind}/ablation_area/{TOTAL}"] = sum(areas.values())
     return metrics
 
 

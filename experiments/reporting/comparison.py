@@ -18,6 +18,8 @@ METRIC_GROUPS = (
     "features/kept/",
     "features/needed_",
     "edges/needed_",
+    "features/ablation_area/",
+    "edges/ablation_area/",
     "edges/mass99/",
     "edges/hoyer/",
     "edges/gini/",

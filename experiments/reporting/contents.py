@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.config.scores import ACCURACY
+from experiments.evidence.corrections import HOLM, Correction
 from experiments.figures.groups import group_order
 from experiments.reporting.comparison import Comparison, compare, metrics_table, short_table
 from experiments.reporting.comparison_pages import write_comparison_pages
+from experiments.reporting.evidence_rows import evidence_of
+from experiments.reporting.evidence_tables import Evidence, evidence_part
 from experiments.reporting.finished_runs import FinishedRun, UnfinishedRun, tell_apart
 from experiments.reporting.overview import MainMeasures, RunsOfModel, RunsOfSetting, by_model, overview_table
 from experiments.reporting.report_figures import Figures, draw_setting, draw_swept_keys
@@ -33,6 +36,7 @@ class Section:
         pages: addresses of graphs beside each other, by what they show.
         notes: sentences; names of keys and files stand between backticks.
         totals: None for a single method, or where nothing was counted.
+        evidence: None where no two methods ran on a same model.
     """
 
     title: str
@@ -45,6 +49,7 @@ class Section:
     metrics: Table
     runs: Table
     figures: Figures
+    evidence: Evidence | None
     pages: Figures = field(default_factory=dict)
 
 
@@ -86,7 +91,9 @@ class Report:
         return [section for model in self.models for section in model.sections]
 
 
-def report_of(finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun], out: Path) -> Report:
+def report_of(
+    finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRun], out: Path, correction: Correction = HOLM
+) -> Report:
     """Compare the runs; figures are drawn below `out`."""
     models = by_model(by_setting(finished))
     n_settings = sum(len(model.settings) for model in models)
@@ -97,7 +104,8 @@ def report_of(finished: Sequence[FinishedRun], unfinished: Sequence[UnfinishedRu
         sections: list[Section] = []
         for one in model.settings:
             number += 1
-            sections.append(section_of(model, one, "" if n_settings == 1 else f"_{number}", out, number <= MOST_DRAWN))
+            of_section = "" if n_settings == 1 else f"_{number}"
+            sections.append(section_of(model, one, of_section, out, number <= MOST_DRAWN, correction))
         parts.append(model_part(model, tuple(sections), out, stem))
     named = [f"{shown_path(run.directory)}: {run.reason}" for run in unfinished]
     return Report(tuple(parts), named)
@@ -114,9 +122,12 @@ def by_setting(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     return [sorted(group, key=lambda run: (group_order(run.method), run.seed, run.label)) for group in groups.values()]
 
 
-def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_drawn: bool) -> Section:
+def section_of(
+    model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_drawn: bool, correction: Correction
+) -> Section:
     """One setting."""
     comparison, score = compare(one.runs), score_of(one.runs)
+    evidence = evidence_of(one.runs, score or ACCURACY, correction)
     notes = notes_of(one.runs, comparison, score, stem)
     if not is_drawn:
         notes += (
@@ -126,12 +137,13 @@ def section_of(model: RunsOfModel, one: RunsOfSetting, stem: str, out: Path, is_
         title=model.title_of(one.setting),
         stem=stem,
         comparison=comparison,
-        verdicts=tuple(verdicts(comparison, score or ACCURACY)),
+        verdicts=tuple(verdicts(comparison, score or ACCURACY, evidence)),
         notes=notes,
         totals=totals_table(comparison) if len(comparison.methods) > 1 else None,
         short=short_table(comparison),
         metrics=metrics_table(comparison),
         runs=runs_table(one.runs, score, out),
+        evidence=evidence_part(evidence, correction),
         figures=draw_setting(one.runs, out, stem) if is_drawn else {},
         pages=write_comparison_pages(one.runs, out, stem) if is_drawn else {},
     )

@@ -52,7 +52,8 @@ def to_latex(report: Report) -> str:
 
 def section_tables(section: Section) -> list[str]:
     """One setting's."""
-    found = [table for table in (section.totals, section.short) if table is not None]
+    evidence = section.evidence.tables if section.evidence is not None else []
+    found = [table for table in (section.totals, section.short, *evidence) if table is not None]
     return [
         text
         for table in found

@@ -42,7 +42,18 @@ def section_lines(section: Section) -> list[str]:
     lines += [f"[{escaped(text)}: both graphs]({address})\n" for text, address in section.pages.items()]
     tables = (section.totals, section.metrics)
     lines += [markdown_table(table) for table in tables if table is not None]
+    lines += evidence_lines(section)
     return [*lines, *figure_lines(section.figures), markdown_table(section.runs), ""]
+
+
+def evidence_lines(section: Section) -> list[str]:
+    """How sure the differences between methods are, and what would decide what is not."""
+    if (evidence := section.evidence) is None:
+        return []
+    lines = [f"### Evidence: {escaped(section.title)}\n", f"{evidence.note}\n"]
+    for table in evidence.tables:
+        lines += [f"{table.caption.capitalize()}:\n", markdown_table(table)]
+    return lines
 
 
 def figure_lines(figures: Figures) -> list[str]:

@@ -1,21 +1,24 @@
-"""Does LIB beat a baseline, and by how much: one plain sentence for each criterion, from the report's numbers."""
+"""Does LIB beat a baseline, and by how much: for each criterion the report's means, and what they are evidence of."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from experiments.config.scores import Score
 from experiments.figures.groups import group_label
 from experiments.pipeline.metric_keys import TOTAL, tolerance_of
 from experiments.reporting.comparison import Cell, Comparison, entry_of
+from experiments.reporting.evidence_rows import EvidenceRow
 from experiments.reporting.tables import Entry, Table
 
 CRITERIA = {"features": "node layers", "edges": "pairs of node layers"}
 """What is counted as needed, and in how many of what it is compared."""
 
 
-def verdicts(comparison: Comparison, score: Score) -> list[str]:
+def verdicts(comparison: Comparison, score: Score, evidence: Sequence[EvidenceRow] = ()) -> list[str]:
     """LIB beside every other method by features needed, edges needed and modularity; nothing without LIB.
 
-    Needed counts are those at the tightest tolerance.
+    Needed counts are those at the tightest tolerance. Layers are no models: `evidence` says what holds over these.
     """
     if "lib" not in comparison.methods:
         return []
@@ -26,12 +29,14 @@ def verdicts(comparison: Comparison, score: Score) -> list[str]:
         for kind in CRITERIA:
             tolerance = min(tolerances(comparison, kind), default=None)
             if tolerance is not None:
-                sentences += needed_verdict(comparison, kind, tolerance, other, score)
-        sentences += modularity_verdict(comparison, other)
+                sentences += needed_verdict(comparison, kind, tolerance, other, score, evidence)
+        sentences += modularity_verdict(comparison, other, evidence)
     return sentences
 
 
-def needed_verdict(comparison: Comparison, kind: str, tolerance: float, other: str, score: Score) -> list[str]:
+def needed_verdict(
+    comparison: Comparison, kind: str, tolerance: float, other: str, score: Score, evidence: Sequence[EvidenceRow]
+) -> list[str]:
     """In how many layers or pairs LIB needs fewer, and the totals; nothing where one of the two was not ablated."""
     rows = needed_rows(comparison, kind, tolerance)
     compared = [
@@ -45,19 +50,35 @@ def needed_verdict(comparison: Comparison, kind: str, tolerance: float, other: s
     totals = [total_of([pair[index] for pair in compared]) for index in (0, 1)]
     in_all = f"; in all {totals[0].text()} against {totals[1].text()}" if totals[0] and totals[1] else ""
     return [
-        f"{kind.capitalize()} needed ({score.tolerated(tolerance)}): LIB needs fewer than {group_label(other)} "
-        f"in {fewer} of {len(compared)} {CRITERIA[kind]}{ties}{in_all}."
+        f"{kind.capitalize()} needed ({score.tolerated(tolerance)}): in means over runs LIB needs fewer than "
+        f"{group_label(other)} in {fewer} of {len(compared)} {CRITERIA[kind]}{ties}{in_all}."
+        f"{claim_of(evidence, other, f'{kind}/needed', tolerance)}"
     ]
 
 
-def modularity_verdict(comparison: Comparison, other: str) -> list[str]:
+def modularity_verdict(comparison: Comparison, other: str, evidence: Sequence[EvidenceRow]) -> list[str]:
     """Whose graph is the more modular; nothing where one of the two has no edges."""
     row = comparison.rows.get("graph/modularity", {})
     ours, theirs = row.get("lib"), row.get(other)
     if ours is None or theirs is None:
         return []
-    relation = "equal to" if ours.mean == theirs.mean else "higher than" if ours.mean > theirs.mean else "lower than"
-    return [f"Modularity: LIB's is {relation} that of {group_label(other)}: {ours.text()} against {theirs.text()}."]
+    claim = claim_of(evidence, other, "graph/modularity", None)
+    return [f"Modularity: {ours.text()} (LIB) against {theirs.text()} ({group_label(other)}).{claim}"]
+
+
+def claim_of(evidence: Sequence[EvidenceRow], other: str, kind: str, tolerance: float | None) -> str:
+    """What LIB beside another method shows of the whole model, a space before it; empty without a common model."""
+    found = (
+        row
+        for row in evidence
+        if (row.method, row.against, row.key.kind, row.key.tolerance) == ("lib", other, kind, tolerance)
+        and row.is_whole
+    )
+    if (row := next(found, None)) is None:
+        return ""
+    if len(row.comparison.pairs) == 1:
+        return " Of one model: nothing is said of others."
+    return f" Over models{', in all' if tolerance is not None else ''}: {row.claim}"
 
 
 def totals_table(comparison: Comparison) -> Table | None:

@@ -57,6 +57,8 @@ def metric_keys(config: RunConfig, room: Room) -> list[str]:
     ablated = {"features": "ablation" in stages, "edges": {"edges", "ablation"} <= set(stages)}
     for kind in (kind for kind, is_ablated in ablated.items() if is_ablated):
         keys += [f"{kind}/needed_{tolerance}/{layer}" for tolerance in tolerances for layer in (*layers[:-1], "total")]
+        if kind == "features" or tolerances:
+            keys += [f"{kind}/ablation_area/{layer}" for layer in (*layers[:-1], "total")]
     if config.analysis.estimator == "stochastic":
         keys += [f"estimator/{stage}_error/{layer}" for stage in ("basis", "edges") for layer in layers[:-1]]
     return keys

@@ -1,5 +1,6 @@
 """Node and edge ablation: how many features, and how many edges, the model's score needs (METHOD.md 4)."""
 
+from libcore.ablation.by_example import ExampleAblations, ExampleCurve, ablate_by_example, resampled_needed
 from libcore.ablation.edge import edge_ablation, smallest_kept_edge, strongest_edges
 from libcore.ablation.evaluation import AblationCurve, EvaluationData, accuracy, unablated_score
 from libcore.ablation.node import node_ablation
@@ -9,11 +10,15 @@ __all__ = [
     "AblationCurve",
     "Ablations",
     "EvaluationData",
+    "ExampleAblations",
+    "ExampleCurve",
     "ablate",
+    "ablate_by_example",
     "ablation_steps",
     "accuracy",
     "edge_ablation",
     "node_ablation",
+    "resampled_needed",
     "smallest_kept_edge",
     "strongest_edges",
     "unablated_score",

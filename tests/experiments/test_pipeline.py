@@ -107,6 +107,7 @@ class TestFiles:
     def test_metrics_are_the_contract_s_and_whether_attributions_add_up(self, full):
         pairs, metrics = NODE_LAYERS[:-1], read_json(full / "metrics.json")
         expected = {"score/train", "score/test", "graph/modularity", "graph/communities"}
+        expected |= {f"{kind}/ablation_area/{layer}" for kind in ("features", "edges") for layer in (*pairs, "total")}
         expected |= {f"features/needed_{tolerance}/total" for tolerance in TOLERANCES}
         expected |= {f"features/kept/{layer}" for layer in NODE_LAYERS}
         expected |= {f"features/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in pairs}

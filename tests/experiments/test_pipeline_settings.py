@@ -58,7 +58,11 @@ class TestWhatWasAskedFor:
             (
                 ["basis", "ablation"],
                 set(),
-                {"features/kept", *(f"features/needed_{tolerance}" for tolerance in TOLERANCES)},
+                {
+                    "features/kept",
+                    "features/ablation_area",
+                    *(f"features/needed_{tolerance}" for tolerance in TOLERANCES),
+                },
                 {"basis", "ablation"},
             ),
         ],

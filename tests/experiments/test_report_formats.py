@@ -111,7 +111,7 @@ class TestPage:
         parts.feed(text)
         assert parts.open == []
         kinds = {re.split(r"[:/#,]", address)[0] for address in parts.addresses}
-        assert kinds == {"data", "", "..", "metrics.csv", "report.md"}
+        assert kinds == {"data", "", "..", "evidence.csv", "metrics.csv", "report.md"}
         linked = [address for address in parts.addresses if address.startswith("..")]
         assert [(report / address).is_file() for address in linked] == [True, True]
         assert text.count("data:image/png") == len(list((report / "figures").glob("*.png")))

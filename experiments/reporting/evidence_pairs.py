@@ -1,0 +1,73 @@
+"""Runs of two methods on the same models, as pairs of values: what counts as one model, and as a value of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from experiments.evidence.pairs import Pairs, finite, paired
+from experiments.pipeline.ablations import Ablations, plain
+from experiments.pipeline.metric_keys import TOTAL
+from experiments.reporting.finished_runs import FinishedRun
+
+ROUND_OFF = 1e-12
+"""Scores are means over examples: equal ones may differ by this."""
+
+RunsByModel = dict[tuple[Hashable, str], FinishedRun]
+ValueOf = Callable[[FinishedRun, str], float | int | None]
+"""A metric's value of a run; None where it says nothing."""
+
+
+def model_of(run: FinishedRun) -> Hashable:
+    """Equal for runs of one setting that are of the same weights: those of one checkpoint, else of one seed.
+
+    A pretrained model stays the same whatever the seed.
+    """
+    if run.model == "pretrained_transformer":
+        return "pretrained"
+    return run.config["model"].get("checkpoint") or run.seed
+
+
+def by_model(runs: Iterable[FinishedRun]) -> RunsByModel:
+    """Runs of one method of one setting by their model, and by what tells runs of one model apart."""
+    return {(model_of(run), run.label): run for run in runs}
+
+
+def metric_pairs(ours: RunsByModel, theirs: RunsByModel, name: str, value_of: ValueOf) -> Pairs:
+    """Values of one metric, a pair for each model: means over the runs (halves of the data) that both methods have."""
+    mine, others = ({key: value_of(run, name) for key, run in runs.items()} for runs in (ours, theirs))
+    mine, others = finite(mine), finite(others)
+    common: dict[Hashable, list[tuple[Hashable, str]]] = {}
+    for key in mine:
+        if key in others:
+            common.setdefault(key[0], []).append(key)
+    left_out = {model for model, _ in (*mine, *others)} - common.keys()
+    means = [{model: fmean(values[key] for key in keys) for model, keys in common.items()} for values in (mine, others)]
+    return replace(paired(*means), left_out=len(left_out))
+
+
+def reached_values(runs: Sequence[FinishedRun]) -> ValueOf:
+    """Metrics as they are, but for needed counts where even all that is kept is not within tolerance: None."""
+    missed = {id(run): unreached(ablations) for run in runs if (ablations := run.ablations()) is not None}
+
+    def value_of(run: FinishedRun, name: str) -> float | int | None:
+        return None if name in missed.get(id(run), ()) else run.metrics.get(name)
+
+    return value_of
+
+
+def unreached(ablations: Ablations) -> set[str]:
+    """Keys of needed counts that say nothing, with those of the totals they are part of."""
+    found: set[str] = set()
+    sign = 1 if ablations.score.lower_is_better else -1
+    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
+        for layer, curve in curves.items():
+            kept = max(curve.score_by_kept, default=None)
+            if kept is None:
+                continue
+            lost = sign * (curve.score_by_kept[kept] - ablations.test_score)
+            for tolerance, count in curve.needed.items():
+                if count >= kept and not lost <= tolerance + ROUND_OFF:
+                    found |= {f"{kind}/needed_{plain(tolerance)}/{where}" for where in (layer, TOTAL)}
+    return found
