@@ -1,0 +1,116 @@
+"""Which of several candidates needs fewest edges, by edge ablation against the model's own predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from libcore.ablation import EvaluationData, accuracy, edge_ablation, unablated_score
+from libcore.ablation.evaluation import number_of_largest
+from libcore.ablation.examples import Examples
+from libcore.basis import Basis
+from libcore.chain import Chain
+from libcore.fit_settings import FitSettings
+from libcore.graph import interaction_edges
+
+ACCURACY_TOLERANCE = 0.001
+CROSS_ENTROPY_TOLERANCE = 0.01
+"""In nats: what counts as unharmed in runs too."""
+
+
+@dataclass(frozen=True)
+class OwnPredictions:
+    """Inputs that the model itself has labelled.
+
+    Attributes:
+        data: one label for each output position.
+        score: of the model as it is.
+        tolerance: how much worse than that is as good.
+    """
+
+    data: EvaluationData
+    score: float
+    tolerance: float
+
+    @classmethod
+    def of(cls, chain: Chain, inputs: Tensor, settings: FitSettings) -> OwnPredictions:
+        """Classes of one output position: the largest logit, scored by accuracy.
+
+        Of several positions: one token at each, drawn from the model's own distribution by the seed, scored by
+        cross-entropy, which is in expectation least for the model as it is.
+        """
+        examples = Examples.of(chain, inputs, 0, settings.memory_budget)
+        logits_of = lambda start, stop: chain.output_from(chain.activation(inputs[start:stop], 0), 0)  # noqa: E731
+        with torch.no_grad():
+            n_positions = logits_of(0, 1).shape[1]
+        if n_positions == 1:
+            labels = torch.cat(examples.mapped(lambda *block: number_of_largest(logits_of(*block)[:, 0])))
+            return cls(accuracy(inputs, labels), 1.0, ACCURACY_TOLERANCE)
+        levels = torch.rand(
+            len(inputs), n_positions, 1, generator=torch.Generator().manual_seed(settings.seed), dtype=torch.float64
+        ).to(inputs.device)
+
+        def drawn(start: int, stop: int) -> Tensor:
+            below = logits_of(start, stop).double().softmax(-1).cumsum(-1)
+            return (below < levels[start:stop]).sum(-1).clamp(max=below.shape[-1] - 1)
+
+        data = cross_entropy(inputs, torch.cat(examples.mapped(drawn)))
+        return cls(data, unablated_score(chain, data, settings.memory_budget), CROSS_ENTROPY_TOLERANCE)
+
+
+def cross_entropy(inputs: Tensor, labels: Tensor) -> EvaluationData:
+    """Scored by the mean over positions of the cross-entropy to a label at each, in nats."""
+
+    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
+        expected = labels[start:stop]
+        losses = functional.cross_entropy(outputs.flatten(0, 1), expected.flatten(), reduction="none")
+        return losses.view_as(expected).mean(1, dtype=torch.float64).sum().item()
+
+    return EvaluationData(inputs, score_sum, lower_is_better=True, score_name="cross-entropy")
+
+
+def needed_edges(
+    chain: Chain, bases: Mapping[str, Basis], inputs: Tensor, predictions: OwnPredictions, settings: FitSettings
+) -> list[int]:
+    """By layer pair: how many edges, as strong as on `inputs`, keep the model's predictions within the tolerance."""
+    edges = interaction_edges(
+        chain, inputs, dict(bases), settings.quadrature, settings.estimator, settings.memory_budget, settings.probes
+    )
+    example = chain.embed(inputs[:1])
+    in_dtype = {layer: basis.to(dtype=example.dtype) for layer, basis in bases.items()}
+    needed = []
+    for index, layer in enumerate(chain.node_layers[:-1]):
+        of_pair = (in_dtype[layer], in_dtype[chain.node_layers[index + 1]])
+        tolerances, budget = (predictions.tolerance,), settings.memory_budget
+        curve = edge_ablation(
+            chain, predictions.data, index, of_pair, edges[layer], tolerances, predictions.score, budget
+        )
+        needed.append(curve.needed[predictions.tolerance])
+    return needed
+
+
+def relative_cost(needed: Sequence[int], of_lib: Sequence[int], weights: Sequence[float]) -> float:
+    """Needed edges as shares of LIB's, summed over layer pairs with their weights."""
+    return sum(weight * count / reference for weight, count, reference in zip(weights, needed, of_lib, strict=True))
+
+
+def fewest_edges(
+    chain: Chain,
+    candidates: Sequence[dict[str, Basis]],
+    inputs: Tensor,
+    to_choose: Tensor,
+    weights: Sequence[float],
+    settings: FitSettings,
+) -> dict[str, Basis]:
+    """The candidate of the least `relative_cost` on inputs to choose on; the first of equal ones.
+
+    Costs are relative to the first candidate, which is LIB. Edges are as strong as on `inputs`.
+    """
+    predictions = OwnPredictions.of(chain, to_choose, settings)
+    needed = [needed_edges(chain, bases, inputs, predictions, settings) for bases in candidates]
+    costs = [relative_cost(of_candidate, needed[0], weights) for of_candidate in needed]
+    return candidates[costs.index(min(costs))]
