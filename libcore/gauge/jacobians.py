@@ -25,6 +25,11 @@ from libcore.sections import Section
 from libcore.streams import ActivationStream
 
 
+BYTES_IN_CACHE = 2**19
+"""Of Jacobians whose attributions are computed at a time: a step of a descent took 0.6 of its time in all at once
+(measured on 400 inputs of 19 features and 114 outputs)."""
+
+
 @dataclass(frozen=True)
 class PairJacobians:
     """Of one layer pair, a sample for each input and chosen output position.
@@ -43,13 +48,18 @@ class PairJacobians:
         self, mixing: Mixing | None = None, next_mixing: Mixing | None = None
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E` between the mixed features; None where they are as they are."""
-        jacobian, features = self.jacobian, self.features
-        if mixing is not None:
-            jacobian, features = jacobian @ mixing.backward.T, features @ mixing.forward
-        attribution = torch.einsum("bisj,bsj->bij", jacobian, features)
-        if next_mixing is not None:
-            attribution = next_mixing.forward.T @ attribution
-        return attribution.square().sum(0) * self.scale
+        squares = [
+            attributions(jacobian, features, mixing, next_mixing).square().sum(0)
+            for jacobian, features in zip(
+                self.jacobian.split(self.samples_in_cache), self.features.split(self.samples_in_cache), strict=True
+            )
+        ]
+        return torch.stack(squares).sum(0) * self.scale
+
+    @property
+    def samples_in_cache(self) -> int:
+        """How many are worked on at a time."""
+        return max(1, BYTES_IN_CACHE // (8 * max(1, self.jacobian[0].numel())))
 
     def compressed(self) -> PairJacobians:
         """The same edges in any gauge from no more positions than features.
@@ -62,6 +72,20 @@ class PairJacobians:
         products = torch.einsum("bisj,bsm->bimj", self.jacobian, self.features)
         unit = torch.eye(n_features, dtype=products.dtype, device=products.device)
         return PairJacobians(products, unit.expand(len(products), -1, -1), self.scale)
+
+
+def attributions(
+    jacobian: Float[Tensor, "sample feature_out position feature_in"],
+    features: Float[Tensor, "sample position feature_in"],
+    mixing: Mixing | None,
+    next_mixing: Mixing | None,
+) -> Float[Tensor, "sample feature_out feature_in"]:
+    """`A'` of eq. 12."""
+    if mixing is not None:
+        jacobian, features = jacobian @ mixing.backward.T, features @ mixing.forward
+    of_positions = jacobian * features[:, None]
+    attribution = of_positions.squeeze(2) if features.shape[1] == 1 else of_positions.sum(2)
+    return attribution if next_mixing is None else next_mixing.forward.T @ attribution
 
 
 def pair_jacobians(

@@ -71,19 +71,19 @@ def refuse_odd(
 
 @dataclass(frozen=True)
 class Search:
-    """What candidates are made of: the fit part's inputs and moments, and the method's options as `fit_lib_sparse`."""
+    """What candidates are made of: the fit part's inputs and moments, and the method's options as in
+    `fit_lib_sparse`; random starts by gauge."""
 
     chain: Chain
     inputs: Tensor
     statistics: dict[str, LayerStatistics]
     settings: FitSettings
     weights: list[float]
-    gauges: tuple[Gauge, ...]
+    random_starts: dict[Gauge, int]
     n_positions: int
     threshold: float
     max_features: int
     steps: int
-    random_starts: int
     rotate_logits: bool
 
     def candidates(self, bases: dict[str, Basis], inputs: Tensor) -> Iterator[dict[str, Basis]]:
@@ -105,8 +105,8 @@ class Search:
             for layer, columns in leading.items()
             if len(columns) > 1 and (layer != last or self.rotate_logits)
         }
-        for gauge in self.gauges:
-            for families in starts(gauge, chain.node_layers, bases, mixed, self.random_starts, self.settings.seed):
+        for gauge, n_random in self.random_starts.items():
+            for families in starts(gauge, chain.node_layers, bases, mixed, n_random, self.settings.seed):
                 number_of = chain.node_layers.index
                 found = sparse_mixings(
                     loss, {number_of(layer): family for layer, family in families.items()}, self.steps
@@ -124,7 +124,7 @@ def fit_lib_sparse(
     statistics: dict[str, LayerStatistics],
     settings: FitSettings,
     *,
-    gauge: Literal["lib", "whitened", "free", "chosen"] = "lib",
+    gauge: Literal["chosen", "lib", "whitened", "free"] = "chosen",
     centred_logits: bool = True,
     rotate_logits: bool = False,
     choose_share: float = 0.3,
@@ -140,7 +140,7 @@ def fit_lib_sparse(
 
     Args:
         gauge: what mixings are tried: rotations of LIB's features, of whitened ones, any invertible ones of a bounded
-            condition, or `chosen`: the first two.
+            condition, or `chosen`: the first, and the second from LIB's features alone.
         centred_logits: LIB to logits less their mean over the classes, which no prediction depends on, is tried too.
         rotate_logits: the last node layer's features are rotated with the others.
         choose_share: of the inputs, kept back to choose among candidates on.
@@ -163,10 +163,10 @@ def fit_lib_sparse(
     references = [lib]
     if centred_logits and not chain.has_constant(last):
         references.append(lib_towards(centred(output), quiet, parts.to_fit, moments, settings))
-    gauges: tuple[Gauge, ...] = ("lib", "whitened") if gauge == "chosen" else (gauge,)
+    starts_of: dict[Gauge, int] = {"lib": random_starts, "whitened": 0} if gauge == "chosen" else {gauge: random_starts}
     search = Search(
-        quiet, parts.to_fit, moments, settings, weights, gauges,
-        n_positions, threshold, max_features, steps, random_starts, rotate_logits,
+        quiet, parts.to_fit, moments, settings, weights, starts_of,
+        n_positions, threshold, max_features, steps, rotate_logits,
     )  # fmt: skip
     sample = parts.to_fit[:n_inputs]
     candidates = [*references, *(found for bases in references for found in search.candidates(bases, sample))]
