@@ -24,7 +24,6 @@ from libcore.quadrature import Quadrature
 from libcore.sections import Section
 from libcore.streams import ActivationStream
 
-
 BYTES_IN_CACHE = 2**19
 """Of Jacobians whose attributions are computed at a time: a step of a descent took 0.6 of its time in all at once
 (measured on 400 inputs of 19 features and 114 outputs)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -9,6 +11,20 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.eigen import isolated_columns
 from libcore.statistics import LayerStatistics
+
+MOST_OUTPUTS = 256
+"""Features of the last node layer, where one may be a word of a vocabulary."""
+
+
+def leading_by_layer(
+    bases: Mapping[str, Basis], statistics: Mapping[str, LayerStatistics], threshold: float, most: int
+) -> dict[str, Int[Tensor, " leading"]]:
+    """`leading_features` of every node layer, of the last one at most `MOST_OUTPUTS`."""
+    *_, last = bases
+    return {
+        layer: leading_features(basis, statistics[layer], threshold, MOST_OUTPUTS if layer == last else most)
+        for layer, basis in bases.items()
+    }
 
 
 def leading_features(basis: Basis, statistics: LayerStatistics, threshold: float, most: int) -> Int[Tensor, " leading"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,6 +12,18 @@ from libcore.basis import Basis
 from libcore.eigen import signs_of
 from libcore.gauge.mixing import Mixing
 from libcore.statistics import LayerStatistics
+
+
+def mixed_bases(
+    bases: Mapping[str, Basis],
+    statistics: Mapping[str, LayerStatistics],
+    columns: Mapping[str, Int[Tensor, " leading"]],
+    mixings: Mapping[str, Mixing],
+) -> dict[str, Basis]:
+    """Of all node layers; those without a mixing as they are."""
+    return dict(bases) | {
+        layer: mixed_basis(bases[layer], statistics[layer], columns[layer], mixing) for layer, mixing in mixings.items()
+    }
 
 
 def mixed_basis(basis: Basis, statistics: LayerStatistics, columns: Int[Tensor, " leading"], mixing: Mixing) -> Basis:

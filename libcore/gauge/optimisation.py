@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -28,45 +29,49 @@ class SparsityLoss:
     """`sum_pairs w sum_ij log(1 + E_ij / (epsilon sum E_0))`, `E_0` the edges without mixing.
 
     Attributes:
-        pairs: Jacobians of every layer pair, first to last.
+        node_layers: first to last.
+        pairs: Jacobians of every layer pair.
         weights: `w`, by pair.
         totals: `sum E_0`, by pair.
     """
 
+    node_layers: Sequence[str]
     pairs: Sequence[PairJacobians]
     weights: Sequence[float]
     totals: Sequence[float]
 
     @classmethod
-    def of(cls, pairs: Sequence[PairJacobians], weights: Sequence[float]) -> SparsityLoss:
+    def of(cls, node_layers: Sequence[str], pairs: Sequence[PairJacobians], weights: Sequence[float]) -> SparsityLoss:
         """With the totals of these Jacobians."""
-        return cls(pairs, weights, [max(pair.edges().sum().item(), torch.finfo(torch.float64).tiny) for pair in pairs])
+        least = torch.finfo(torch.float64).tiny  # where nothing interacts
+        return cls(node_layers, pairs, weights, [max(pair.edges().sum().item(), least) for pair in pairs])
 
-    def __call__(self, mixings: Mapping[int, Mixing], epsilon: float) -> Float[Tensor, ""]:
-        """Of mixings by the node layer's number; layers without keep their features."""
+    def __call__(self, mixings: Mapping[str, Mixing], epsilon: float) -> Float[Tensor, ""]:
+        """Of mixings by node layer; layers without keep their features."""
+        of_pairs = zip(pairwise(self.node_layers), self.pairs, self.weights, self.totals, strict=True)
         losses = [
-            weight * torch.log1p(pair.edges(mixings.get(index), mixings.get(index + 1)) / (epsilon * total)).sum()
-            for index, (pair, weight, total) in enumerate(zip(self.pairs, self.weights, self.totals, strict=True))
+            weight * torch.log1p(pair.edges(mixings.get(layer), mixings.get(next_layer)) / (epsilon * total)).sum()
+            for (layer, next_layer), pair, weight, total in of_pairs
         ]
         return torch.stack(losses).sum()
 
 
-def sparse_mixings(loss: SparsityLoss, mixings: Mapping[int, Mixings], n_steps: int) -> dict[int, Mixing]:
-    """Adam from where the mixings, by the node layer's number, start; the mixings at the end, detached.
+def sparse_mixings(loss: SparsityLoss, mixings: Mapping[str, Mixings], n_steps: int) -> dict[str, Mixing]:
+    """Adam from where the mixings, by node layer, start; the mixings at the end, detached.
 
     The loss's epsilon falls geometrically while the rate does not, and stays at its last value while that falls.
     """
     parameters = [parameter for family in mixings.values() for parameter in family.parameters]
-    if parameters and n_steps > 0:
+    if parameters:
         optimiser = torch.optim.Adam(parameters, lr=RATE)
         with torch.enable_grad():
             for step in range(n_steps):
                 optimiser.param_groups[0]["lr"] = rate_at(step / n_steps)
                 optimiser.zero_grad()
-                loss({index: family() for index, family in mixings.items()}, epsilon_at(step / n_steps)).backward()
+                loss({layer: family() for layer, family in mixings.items()}, epsilon_at(step / n_steps)).backward()
                 optimiser.step()
     with torch.no_grad():
-        return {index: family() for index, family in mixings.items()}
+        return {layer: family() for layer, family in mixings.items()}
 
 
 def rate_at(progress: float) -> float:

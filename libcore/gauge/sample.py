@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,48 +17,44 @@ from libcore.gauge.jacobians import PairJacobians, pair_jacobians
 ARRAYS_AT_ONCE = 4
 """Of the Jacobians' size, while a loss of them is differentiated: themselves and what its gradient needs."""
 
+Leading = Mapping[str, Int[Tensor, " leading"]]
+"""By node layer, the numbers of the features that Jacobians are taken between."""
 
-@dataclass(frozen=True)
-class JacobianSample:
-    """What is looked at.
 
-    Attributes:
-        inputs: at most; fewer where Jacobians on so many would take more than half of the memory budget.
-        positions: of the output, in each layer pair, at most; drawn at random where there are more.
-        leading: by node layer, the features whose Jacobians are taken.
-        settings: integration rule, memory budget, and the seed by which positions are drawn.
+def sampled_jacobians(
+    chain: Chain, inputs: Tensor, bases: Mapping[str, Basis], leading: Leading, n_positions: int, settings: FitSettings
+) -> list[PairJacobians]:
+    """Of every layer pair, first to last, along the settings' integration rule.
+
+    On the first of these inputs, as many as half of the memory budget holds the Jacobians of, and at no more than
+    `n_positions` output positions of each pair, drawn by the settings' seed where there are more.
     """
+    dtype, generator = working_dtype(chain, inputs), torch.Generator().manual_seed(settings.seed)
+    inputs = inputs[: affordable_inputs(chain, inputs, leading, n_positions, settings.memory_budget // 2)]
+    streams = chain.streams(inputs, settings.memory_budget // 2)
+    pairs = []
+    for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
+        n_out = positions_of(chain, inputs)[index + 1]
+        drawn = torch.randperm(n_out, generator=generator)[:n_positions].sort().values.tolist()
+        in_dtype = (bases[layer].to(dtype=dtype), bases[next_layer].to(dtype=dtype))
+        between = (leading[layer], leading[next_layer])
+        pairs.append(
+            pair_jacobians(chain.sections[index], streams[index], in_dtype, between, settings.quadrature, drawn)
+        )
+    return pairs
 
-    inputs: Tensor
-    positions: int
-    leading: Mapping[str, Int[Tensor, " leading"]]
-    settings: FitSettings
 
-    def of(self, chain: Chain, bases: Mapping[str, Basis]) -> list[PairJacobians]:
-        """Of every layer pair, first to last, between features of these bases."""
-        settings, dtype = self.settings, working_dtype(chain, self.inputs)
-        generator = torch.Generator().manual_seed(settings.seed)
-        inputs = self.inputs[: self.affordable(chain)]
-        streams = chain.streams(inputs, settings.memory_budget // 2)
-        with torch.no_grad():
-            n_positions = [activation.shape[1] for activation in chain.activations(inputs[:1])]
-        pairs = []
-        for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-            drawn = torch.randperm(n_positions[index + 1], generator=generator)[: self.positions].sort().values
-            of_pair = (bases[layer].to(dtype=dtype), bases[next_layer].to(dtype=dtype))
-            leading = (self.leading[layer], self.leading[next_layer])
-            section, stream = chain.sections[index], streams[index]
-            pairs.append(pair_jacobians(section, stream, of_pair, leading, settings.quadrature, drawn.tolist()))
-        return pairs
+def affordable_inputs(chain: Chain, inputs: Tensor, leading: Leading, n_positions: int, budget: int) -> int:
+    """How many inputs so many bytes hold the Jacobians of, with what a loss of them needs beside; at least one."""
+    positions, values = positions_of(chain, inputs), 0
+    for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
+        n_in, n_out = len(leading[layer]), len(leading[next_layer])
+        n_read = min(positions[index], max(1, n_in))  # more are written as so many (`PairJacobians.compressed`)
+        values += min(n_positions, positions[index + 1]) * n_read * n_in * (n_out + 1)
+    return max(1, min(len(inputs), budget // (8 * ARRAYS_AT_ONCE * max(1, values))))
 
-    def affordable(self, chain: Chain) -> int:
-        """How many inputs half of the memory budget holds the Jacobians of, at least one."""
-        with torch.no_grad():
-            n_positions = [activation.shape[1] for activation in chain.activations(self.inputs[:1])]
-        values = 0
-        for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-            n_in, n_out = len(self.leading[layer]), len(self.leading[next_layer])
-            positions = min(self.positions, n_positions[index + 1])
-            values += positions * (n_out + 1) * min(n_positions[index], max(1, n_in)) * n_in
-        most = self.settings.memory_budget // 2 // (8 * ARRAYS_AT_ONCE * max(1, values))
-        return max(1, min(len(self.inputs), most))
+
+def positions_of(chain: Chain, inputs: Tensor) -> list[int]:
+    """How many each node layer has."""
+    with torch.no_grad():
+        return [activation.shape[1] for activation in chain.activations(inputs[:1])]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from libcore.basis import Basis
@@ -13,32 +14,48 @@ from libcore.gauge.mixing import FreeMixings, Gauge, Mixings, Rotations
 from libcore.methods.random import generator_of, haar_rotation
 
 
-def starts(
-    gauge: Gauge,
+def all_starts(
+    gauge: Gauge | Literal["chosen"],
     node_layers: Sequence[str],
     bases: Mapping[str, Basis],
     mixed: Mapping[str, Int[Tensor, " leading"]],
     n_random: int,
     seed: int,
 ) -> Iterator[dict[str, Mixings]]:
-    """The identity, and then rotations drawn at random, for the features `mixed` of every node layer that has some.
+    """Mixings of the features `mixed` of every node layer, starting from the identity, then from rotations at random.
 
-    `node_layers` end at the output. The layer before it stays in LIB's gauge where others are whitened: its scale says
-    how strongly a logit depends on it. The output itself, where it is mixed, is rotated.
+    `chosen`: both starts in LIB's gauge, then the identity in the whitened one. `node_layers` end at the output.
     """
-    for number in range(1 + n_random):
-        families: dict[str, Mixings] = {}
-        for layer, columns in mixed.items():
-            importance = bases[layer].importance[columns]
-            start = torch.eye(len(columns), dtype=torch.float64, device=importance.device)
-            if number > 0:
-                normal = torch.randn(
-                    start.shape, generator=generator_of(f"{number}/{layer}", seed), dtype=torch.float64
+    gauges: dict[Gauge, int] = {"lib": n_random, "whitened": 0} if gauge == "chosen" else {gauge: n_random}
+    for one, n_of_gauge in gauges.items():
+        for number in range(1 + n_of_gauge):
+            yield {
+                layer: mixings_of(
+                    one if layer not in node_layers[-2:] else before_the_output(one, layer == node_layers[-1]),
+                    bases[layer].importance[columns],
+                    rotation_to_start_from(columns, f"{number}/{layer}" if number else None, seed),
                 )
-                start = haar_rotation(normal).to(importance.device)
-            in_lib = gauge == "lib" or (gauge == "whitened" and layer in node_layers[-2:]) or layer == node_layers[-1]
-            if gauge == "free" and not in_lib:
-                families[layer] = FreeMixings(start)
-            else:
-                families[layer] = Rotations(start, None if in_lib else importance.rsqrt())
-        yield families
+                for layer, columns in mixed.items()
+            }
+
+
+def before_the_output(gauge: Gauge, is_output: bool) -> Gauge:
+    """The layer before the output stays in LIB's gauge where others are whitened: its scale says how strongly logits
+    depend on it. The output itself is only ever rotated."""
+    return "lib" if is_output or gauge == "whitened" else gauge
+
+
+def mixings_of(gauge: Gauge, importance: Float[Tensor, " k"], start: Float[Tensor, "k k"]) -> Mixings:
+    """All mixings of the gauge, of LIB features of this importance."""
+    if gauge == "free":
+        return FreeMixings(start)
+    return Rotations(start, importance.rsqrt() if gauge == "whitened" else None)
+
+
+def rotation_to_start_from(columns: Int[Tensor, " k"], name: str | None, seed: int) -> Float[Tensor, "k k"]:
+    """The identity; with a name one drawn at random, by name and seed."""
+    n = len(columns)
+    if name is None:
+        return torch.eye(n, dtype=torch.float64, device=columns.device)
+    normal = torch.randn(n, n, generator=generator_of(name, seed), dtype=torch.float64)
+    return haar_rotation(normal).to(columns.device)

@@ -11,8 +11,8 @@ the candidate that needs fewest edges for the model's own predictions on to_choo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -22,24 +22,17 @@ from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.gauge.choice import fewest_edges
-from libcore.gauge.leading import leading_features
-from libcore.gauge.mixed_basis import mixed_basis
-from libcore.gauge.mixing import Gauge
+from libcore.gauge.leading import leading_by_layer
+from libcore.gauge.mixed_basis import mixed_bases
 from libcore.gauge.optimisation import SparsityLoss, sparse_mixings
-from libcore.gauge.sample import JacobianSample
+from libcore.gauge.sample import Leading, sampled_jacobians
 from libcore.gauge.split import split_inputs
-from libcore.gauge.starts import starts
+from libcore.gauge.starts import all_starts
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method
 from libcore.methods.lib import lib_towards
 from libcore.statistics import LayerStatistics, chain_statistics
 from libcore.streams import unwatched
-
-LOGITS_WEIGHT = 0.1
-"""Of the layer pair that ends at logits, whose many edges would outweigh all others."""
-
-MOST_OUTPUTS = 256
-"""Features of the last node layer that edges are counted to while mixings are sought."""
 
 
 def refuse_odd(
@@ -67,54 +60,6 @@ def refuse_odd(
             raise ValueError(f"{name}={value}; expected a whole number of at least {least[name]}")
     if weights is not None and not (weights and all(weight >= 0 for weight in weights) and sum(weights) > 0):
         raise ValueError(f"weights={weights}; expected numbers of at least 0, one for each layer pair, not all 0")
-
-
-@dataclass(frozen=True)
-class Search:
-    """What candidates are made of: the fit part's inputs and moments, and the method's options as in
-    `fit_lib_sparse`; random starts by gauge."""
-
-    chain: Chain
-    inputs: Tensor
-    statistics: dict[str, LayerStatistics]
-    settings: FitSettings
-    weights: list[float]
-    random_starts: dict[Gauge, int]
-    n_positions: int
-    threshold: float
-    max_features: int
-    steps: int
-    rotate_logits: bool
-
-    def candidates(self, bases: dict[str, Basis], inputs: Tensor) -> Iterator[dict[str, Basis]]:
-        """These bases, mixed from every start; Jacobians on these inputs."""
-        chain, last = self.chain, self.chain.node_layers[-1]
-        leading = {
-            layer: leading_features(
-                bases[layer],
-                self.statistics[layer],
-                self.threshold,
-                MOST_OUTPUTS if layer == last else self.max_features,
-            )
-            for layer in chain.node_layers
-        }
-        sample = JacobianSample(inputs, self.n_positions, leading, self.settings)
-        loss = SparsityLoss.of(sample.of(chain, bases), self.weights)
-        mixed = {
-            layer: columns
-            for layer, columns in leading.items()
-            if len(columns) > 1 and (layer != last or self.rotate_logits)
-        }
-        for gauge, n_random in self.random_starts.items():
-            for families in starts(gauge, chain.node_layers, bases, mixed, n_random, self.settings.seed):
-                number_of = chain.node_layers.index
-                found = sparse_mixings(
-                    loss, {number_of(layer): family for layer, family in families.items()}, self.steps
-                )
-                yield bases | {
-                    layer: mixed_basis(bases[layer], self.statistics[layer], columns, found[number_of(layer)])
-                    for layer, columns in mixed.items()
-                }
 
 
 @method("lib_sparse", label="sparse LIB", sorts_by="importance", seeded=True, place=14, check=refuse_odd)
@@ -148,14 +93,15 @@ def fit_lib_sparse(
         n_positions: of the output, at most, that Jacobians are taken at.
         threshold: features are mixed whose importance is above this share of their node layer's largest.
         max_features: of a node layer, that are mixed at most.
-        weights: of the layer pairs, in loss and choice; None for 1, and `LOGITS_WEIGHT` for one that ends at logits.
+        weights: of the layer pairs, in loss and choice; None for 1, and less for the last of more edges than the others.
         steps: of Adam, for each candidate.
         random_starts: beside LIB's own features.
 
     Raises ValueError for a number of weights other than that of layer pairs, and where a part of the inputs is empty.
     """
     quiet, last = replace(chain, on_chunk=unwatched), chain.node_layers[-1]
-    weights = weights_of(chain, weights)
+    if weights is not None and len(weights) != len(chain.sections):
+        raise ValueError(f"weights={weights}: {len(weights)}; expected {len(chain.sections)}, one for each layer pair")
     parts = split_inputs(inputs, choose_share, settings.seed)
     moments = chain_statistics(quiet, parts.to_fit, settings.memory_budget)
     output = last_basis(chain, moments, settings, working_dtype(chain, inputs))
@@ -163,25 +109,28 @@ def fit_lib_sparse(
     references = [lib]
     if centred_logits and not chain.has_constant(last):
         references.append(lib_towards(centred(output), quiet, parts.to_fit, moments, settings))
-    starts_of: dict[Gauge, int] = {"lib": random_starts, "whitened": 0} if gauge == "chosen" else {gauge: random_starts}
-    search = Search(
-        quiet, parts.to_fit, moments, settings, weights, starts_of,
-        n_positions, threshold, max_features, steps, rotate_logits,
-    )  # fmt: skip
-    sample = parts.to_fit[:n_inputs]
-    candidates = [*references, *(found for bases in references for found in search.candidates(bases, sample))]
+    if weights is None:
+        weights = weights_of(chain, leading_by_layer(lib, moments, threshold, max_features))
+    sample, candidates = parts.to_fit[:n_inputs], list(references)
+    for bases in references:
+        leading = leading_by_layer(bases, moments, threshold, max_features)
+        pairs = sampled_jacobians(quiet, sample, bases, leading, n_positions, settings)
+        loss = SparsityLoss.of(chain.node_layers, pairs, weights)
+        mixed = {layer: columns for layer, columns in leading.items() if layer != last or rotate_logits}
+        for start in all_starts(gauge, chain.node_layers, bases, mixed, random_starts, settings.seed):
+            candidates.append(mixed_bases(bases, moments, mixed, sparse_mixings(loss, start, steps)))
     return fewest_edges(quiet, candidates, sample, parts.to_choose, weights, settings)
 
 
-def weights_of(chain: Chain, weights: list[float] | None) -> list[float]:
-    """One for each layer pair; raises ValueError for another number of them."""
-    n_pairs = len(chain.sections)
-    if weights is None:
-        ends_at_logits = not chain.has_constant(chain.node_layers[-1])
-        return [1.0] * (n_pairs - ends_at_logits) + [LOGITS_WEIGHT] * ends_at_logits
-    if len(weights) != n_pairs:
-        raise ValueError(f"weights={weights}: {len(weights)} of them; expected {n_pairs}, one for each layer pair")
-    return weights
+def weights_of(chain: Chain, leading: Leading) -> list[float]:
+    """1 for each layer pair; less for the last one, so that its edges, to as many logits, do not outweigh all others.
+
+    It then has the weight of as many edges as the others have on average.
+    """
+    n_edges = [float(len(leading[layer]) * len(leading[after])) for layer, after in pairwise(chain.node_layers)]
+    *inner, last = n_edges
+    share = sum(inner) / max(1, len(inner)) / max(1.0, last)
+    return [1.0] * len(inner) + [min(1.0, share) if inner else 1.0]
 
 
 def centred(logits: Basis) -> Basis:
