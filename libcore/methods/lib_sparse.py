@@ -93,7 +93,7 @@ def fit_lib_sparse(
         n_positions: of the output, at most, that Jacobians are taken at.
         threshold: features are mixed whose importance is above this share of their node layer's largest.
         max_features: of a node layer, that are mixed at most.
-        weights: of the layer pairs, in loss and choice; None for 1, and less for the last of more edges than the others.
+        weights: of the layer pairs, in loss and choice; None for 1, and less for a last one of more edges.
         steps: of Adam, for each candidate.
         random_starts: beside LIB's own features.
 
