@@ -2,7 +2,7 @@
 
 With `fhat' = fhat T` at both layers the attribution of METHOD.md eq. 7 is, input by input,
 
-    A' = sum_s  (T_out^T J_s T_in^-T) ∘ (fhat_s T_in)                                       eq. 12
+    A' = sum_s  (T_out^T J_s T_in^-T) ∘ (fhat_s T_in)                                       eq. 11
 
 and `E'` its mean square: differentiable in both `T`, without another pass through the model.
 """
@@ -79,7 +79,7 @@ def attributions(
     mixing: Mixing | None,
     next_mixing: Mixing | None,
 ) -> Float[Tensor, "sample feature_out feature_in"]:
-    """`A'` of eq. 12."""
+    """`A'` of eq. 11."""
     if mixing is not None:
         jacobian, features = jacobian @ mixing.backward.T, features @ mixing.forward
     of_positions = jacobian * features[:, None]

@@ -4,7 +4,7 @@ to_fit, to_choose     = the inputs in two parts
 for LIB, and LIB to centred logits:
     J, fhat           = Jacobians between leading features, and the features, on some of to_fit
     for several starts of the mixings T:
-        T             = argmin sum_pairs w sum_ij log(1 + E'_ij / (epsilon sum E))      eq. 12, 13
+        T             = argmin sum_pairs w sum_ij log(1 + E'_ij / (epsilon sum E))      eq. 11, 12
         C T, T^-1 C⁺  = a candidate
 the candidate that needs fewest edges for the model's own predictions on to_choose, LIB itself among them
 """
