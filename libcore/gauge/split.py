@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MOST_TO_CHOOSE_ON = 4000
-"""Inputs: a share of an accuracy of 0.999 is known to 0.0005 from so many, and every candidate is ablated on them."""
-
 
 @dataclass(frozen=True)
 class InputParts:
@@ -25,10 +22,7 @@ class InputParts:
 
 
 def split_inputs(inputs: Tensor, choose_share: float, seed: int) -> InputParts:
-    """The parts, by the seed; of those to choose on at most `MOST_TO_CHOOSE_ON` are kept.
-
-    Raises ValueError where a part would be empty.
-    """
+    """The parts, by the seed; raises ValueError where one would be empty."""
     n_choose = round(choose_share * len(inputs))
     if not 0 < n_choose < len(inputs):
         raise ValueError(
@@ -36,4 +30,4 @@ def split_inputs(inputs: Tensor, choose_share: float, seed: int) -> InputParts:
             f"{len(inputs) - n_choose} to fit on; expected some of both"
         )
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed)).to(inputs.device)
-    return InputParts(inputs[order[n_choose:]], inputs[order[: min(n_choose, MOST_TO_CHOOSE_ON)]])
+    return InputParts(inputs[order[n_choose:]], inputs[order[:n_choose]])

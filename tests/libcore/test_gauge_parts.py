@@ -16,14 +16,14 @@ from libcore.eigen import Truncation
 from libcore.estimators.completeness import chain_completeness
 from libcore.fit_settings import FitSettings
 from libcore.gauge import jacobians
-from libcore.gauge.choice import OwnPredictions
+from libcore.gauge.choice import MOST_PREDICTIONS, OwnPredictions
 from libcore.gauge.jacobians import attributions
 from libcore.gauge.leading import MOST_OUTPUTS, leading_by_layer
 from libcore.gauge.mixed_basis import mixed_bases
 from libcore.gauge.mixing import MOST_CONDITION, FreeMixings, Mixing, Rotations
 from libcore.gauge.optimisation import LAST_EPSILON, RATE, SparsityLoss, epsilon_at, rate_at, sparse_mixings
 from libcore.gauge.sample import affordable_inputs, sampled_jacobians
-from libcore.gauge.split import MOST_TO_CHOOSE_ON, split_inputs
+from libcore.gauge.split import split_inputs
 from libcore.graph import interaction_edges
 from libcore.methods import METHODS
 from libcore.quadrature import GRADIENT, Quadrature
@@ -200,12 +200,14 @@ class TestDescent:
 class TestChoice:
     def test_several_positions_are_scored_by_cross_entropy_to_drawn_labels(self, generator: Generator) -> None:
         case = Case(generator, n=3000)
-        logits = case.chain.output_from(case.inputs, 0).log_softmax(-1)
+        assert MOST_PREDICTIONS < 2 * len(case.inputs)
+        logits = case.chain.output_from(case.inputs[: MOST_PREDICTIONS // 2], 0).log_softmax(-1)
         predictions = OwnPredictions.of(case.chain, case.inputs, SETTINGS)
         assert predictions.data.lower_is_better
         entropy = -(logits.exp() * logits).sum(-1).mean()
         # Labels from the model's own distribution: the cross-entropy is the entropy, but for chance.
         assert largest_difference(torch.tensor(predictions.score).double(), entropy) < 0.1
+        assert len(predictions.data.inputs) == MOST_PREDICTIONS // 2
         assert predictions.score == unablated_score(case.chain, predictions.data, AMPLE)
         again = OwnPredictions.of(case.chain, case.inputs, SETTINGS)
         assert again.score == predictions.score
@@ -226,10 +228,6 @@ class TestSplit:
         assert torch.equal(torch.cat([parts.to_fit, parts.to_choose]).sort().values, torch.arange(100))
         assert torch.equal(split_inputs(torch.arange(100), 0.3, 0).to_fit, parts.to_fit)
         assert not torch.equal(split_inputs(torch.arange(100), 0.3, 1).to_fit, parts.to_fit)
-
-    def test_no_more_are_chosen_on_than_tell_anything(self) -> None:
-        parts = split_inputs(torch.arange(10 * MOST_TO_CHOOSE_ON), 0.5, 0)
-        assert (len(parts.to_choose), len(parts.to_fit)) == (MOST_TO_CHOOSE_ON, 5 * MOST_TO_CHOOSE_ON)
 
 
 class TestLeading:
