@@ -69,7 +69,7 @@ def fit_lib_sparse(
     statistics: dict[str, LayerStatistics],
     settings: FitSettings,
     *,
-    gauge: Literal["chosen", "lib", "whitened", "free"] = "chosen",
+    gauge: Literal["lib", "whitened", "chosen", "free"] = "lib",
     centred_logits: bool = True,
     rotate_logits: bool = False,
     choose_share: float = 0.3,
@@ -84,8 +84,8 @@ def fit_lib_sparse(
     """The box. `statistics` are not used: they are of inputs that are kept back to choose on, too.
 
     Args:
-        gauge: what mixings are tried: rotations of LIB's features, of whitened ones, any invertible ones of a bounded
-            condition, or `chosen`: the first, and the second from LIB's features alone.
+        gauge: what mixings are tried: rotations of LIB's features, of whitened ones, `chosen`: the first, and the second
+            from LIB's features alone, or any invertible ones of a bounded condition.
         centred_logits: LIB to logits less their mean over the classes, which no prediction depends on, is tried too.
         rotate_logits: the last node layer's features are rotated with the others.
         choose_share: of the inputs, kept back to choose among candidates on.
