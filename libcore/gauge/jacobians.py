@@ -56,6 +56,11 @@ class PairJacobians:
         return torch.stack(squares).sum(0) * self.scale
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.jacobian.nbytes + self.features.nbytes
+
+    @property
     def samples_in_cache(self) -> int:
         """How many are worked on at a time."""
         return max(1, BYTES_IN_CACHE // (8 * max(1, self.jacobian[0].numel())))

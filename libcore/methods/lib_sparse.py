@@ -84,8 +84,8 @@ def fit_lib_sparse(
     """The box. `statistics` are not used: they are of inputs that are kept back to choose on, too.
 
     Args:
-        gauge: what mixings are tried: rotations of LIB's features, of whitened ones, `chosen`: the first, and the second
-            from LIB's features alone, or any invertible ones of a bounded condition.
+        gauge: what mixings are tried: rotations of LIB's features, of whitened ones, `chosen`: the first, and the
+            second from LIB's features alone, or any invertible ones of a bounded condition.
         centred_logits: LIB to logits less their mean over the classes, which no prediction depends on, is tried too.
         rotate_logits: the last node layer's features are rotated with the others.
         choose_share: of the inputs, kept back to choose among candidates on.

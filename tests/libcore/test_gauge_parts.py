@@ -22,7 +22,7 @@ from libcore.gauge.leading import MOST_OUTPUTS, leading_by_layer
 from libcore.gauge.mixed_basis import mixed_bases
 from libcore.gauge.mixing import MOST_CONDITION, FreeMixings, Mixing, Rotations
 from libcore.gauge.optimisation import LAST_EPSILON, RATE, SparsityLoss, epsilon_at, rate_at, sparse_mixings
-from libcore.gauge.sample import affordable_inputs, sampled_jacobians
+from libcore.gauge.sample import sampled_jacobians
 from libcore.gauge.split import split_inputs
 from libcore.graph import interaction_edges
 from libcore.methods import METHODS
@@ -103,17 +103,16 @@ class TestJacobians:
         assert largest_difference(averages, whole.edges()) < 0.5
 
     def test_inputs_are_as_many_as_the_budget_holds(self, generator: Generator) -> None:
+        """A third of half of the budget for each pair, and a quarter of that for the Jacobians themselves."""
         case = Case(generator)
-        rest = (case.leading, 9)
-        # Numbers of one input: two output positions each; three, one and one input positions.
-        values = 2 * 3 * 3 * (3 + 1) + 2 * 2 * 3 * (3 + 1) + 2 * 2 * 3 * (5 + 1)
-        for budget in (1, 32 * values, 32 * values * 7 + 1, AMPLE):
-            expected = min(40, max(1, budget // (32 * values)))
-            assert affordable_inputs(case.chain, case.inputs, *rest, budget) == expected
-        small = FitSettings(SETTINGS.truncation, memory_budget=2 * 32 * values * 7)
-        pairs = sampled_jacobians(case.chain, case.inputs, case.bases, *rest, small)
-        assert all(len(pair.jacobian) == 2 * 7 for pair in pairs)
-        assert sum(pair.jacobian.nbytes + pair.features.nbytes for pair in pairs) <= small.memory_budget / 8
+        # Numbers of one input: two output positions each, that depend on three, one and one input positions.
+        values = [2 * 3 * 3 * (3 + 1), 2 * 1 * 3 * (3 + 1), 2 * 1 * 3 * (5 + 1)]
+        for budget in (1, 3 * 2 * 4 * 8 * 7 * values[0], AMPLE):
+            settings = FitSettings(SETTINGS.truncation, memory_budget=budget)
+            pairs = sampled_jacobians(case.chain, case.inputs, case.bases, case.leading, 9, settings)
+            expected = [min(40, max(1, budget // (3 * 2 * 4 * 8 * of_pair))) for of_pair in values]
+            assert [len(pair.jacobian) // 2 for pair in pairs] == expected
+            assert [pair.nbytes for pair in pairs] == [8 * n * v for n, v in zip(expected, values, strict=True)]
 
     def test_completeness_is_the_same_in_any_gauge(self, generator: Generator) -> None:
         """Attributions of all features add up to the same change, mixed as the features that they are to."""
