@@ -103,14 +103,14 @@ class TestJacobians:
         assert largest_difference(averages, whole.edges()) < 0.5
 
     def test_inputs_are_as_many_as_the_budget_holds(self, generator: Generator) -> None:
-        """A third of half of the budget for each pair, and a quarter of that for the Jacobians themselves."""
+        """A third of half of the budget for each pair, and a third of that for the Jacobians themselves."""
         case = Case(generator)
         # Numbers of one input: two output positions each, that depend on three, one and one input positions.
         values = [2 * 3 * 3 * (3 + 1), 2 * 1 * 3 * (3 + 1), 2 * 1 * 3 * (5 + 1)]
-        for budget in (1, 3 * 2 * 4 * 8 * 7 * values[0], AMPLE):
+        for budget in (1, 3 * 2 * 3 * 8 * 7 * values[0], AMPLE):
             settings = FitSettings(SETTINGS.truncation, memory_budget=budget)
             pairs = sampled_jacobians(case.chain, case.inputs, case.bases, case.leading, 9, settings)
-            expected = [min(40, max(1, budget // (3 * 2 * 4 * 8 * of_pair))) for of_pair in values]
+            expected = [min(40, max(1, budget // (3 * 2 * 3 * 8 * of_pair))) for of_pair in values]
             assert [len(pair.jacobian) // 2 for pair in pairs] == expected
             assert [pair.nbytes for pair in pairs] == [8 * n * v for n, v in zip(expected, values, strict=True)]
 
