@@ -16,8 +16,8 @@ from libcore.fit_settings import FitSettings, working_dtype
 from libcore.gauge.jacobians import PairJacobians, pair_jacobians
 
 ARRAYS_AT_ONCE = 3
-"""Of the Jacobians' size, while a loss of them is differentiated: themselves and what its gradient needs. The peak is then
-0.7 of the budget, with 2 all of it (`tests/libcore/test_peak_memory.py`)."""
+"""Of the Jacobians' size, while a loss of them is differentiated: themselves and what its gradient needs. The peak
+is then 0.7 of the budget, with 2 all of it (`tests/libcore/test_peak_memory.py`)."""
 
 Leading = Mapping[str, Int[Tensor, " leading"]]
 """By node layer, the numbers of the features that Jacobians are taken between."""
