@@ -107,6 +107,9 @@ def pair_jacobians(
     (basis, next_basis), (columns, next_columns) = bases, leading
     to_next = next_basis.to_basis[:, next_columns]
     example = stream.example()
+    if to_next.shape[1] == 0:  # nothing varies in the next layer
+        nothing = torch.zeros(1, 0, 1, len(columns), dtype=torch.float64, device=example.device)
+        return PairJacobians(nothing, nothing.new_zeros(1, 1, len(columns)), 1.0)
     n_in, n_out = example.shape[1], section(example).shape[1]
 
     def to_features(features: Tensor) -> Tensor:

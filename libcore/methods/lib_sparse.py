@@ -116,7 +116,7 @@ def fit_lib_sparse(
         leading = leading_by_layer(bases, moments, threshold, max_features)
         pairs = sampled_jacobians(quiet, sample, bases, leading, n_positions, settings)
         loss = SparsityLoss.of(chain.node_layers, pairs, weights)
-        mixed = {layer: columns for layer, columns in leading.items() if layer != last or rotate_logits}
+        mixed = {layer: of for layer, of in leading.items() if len(of) > 0 and (layer != last or rotate_logits)}
         for start in all_starts(gauge, chain.node_layers, bases, mixed, random_starts, settings.seed):
             candidates.append(mixed_bases(bases, moments, mixed, sparse_mixings(loss, start, steps)))
     return fewest_edges(quiet, candidates, sample, parts.to_choose, weights, settings)

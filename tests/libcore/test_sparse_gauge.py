@@ -216,6 +216,15 @@ def test_rotated_logits(monkeypatch: pytest.MonkeyPatch, chain: Chain, inputs: T
         assert (output.importance.diff() <= 0).all()
 
 
+def test_a_layer_in_which_nothing_varies(generator: Generator) -> None:
+    """Its constant is its only feature; the others are mixed as ever."""
+    still = AffineSection(keeping_constant(torch.zeros(4, 4).double()))
+    sections = (still, AffineSection(keeping_constant(random(generator, 4, 4))), AffineSection(random(generator, 4, 5)))
+    chain = Chain((*LAYERS, "output"), sections, lambda f: f, last_has_constant=False)
+    bases = sparse(chain, random_activation(generator, 40, 1, 4))
+    assert [bases[layer].n_features for layer in LAYERS] == [1, 1, 1]
+
+
 def test_centred_logits_have_no_common_shift(generator: Generator, inputs: Tensor, chain: Chain) -> None:
     basis = centred(identity_basis(torch.ones(5).double(), has_constant=False))
     logits = random(generator, 7, 2, 5)
