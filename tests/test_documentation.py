@@ -91,8 +91,8 @@ class TestCitations:
         assert cited(text) == ({"7", "8", "2", "5", "6b", "1", "3"}, {"2.7", "4", "1", "2", "3"})
 
     def test_the_method_s_page(self):
-        assert labelled_equations() == {*map(str, range(1, 11)), "6b"}
-        assert numbered_sections() == {*"12345", *(f"2.{step}" for step in range(1, 8))}
+        assert labelled_equations() == {*map(str, range(1, 13)), "6b"}
+        assert numbered_sections() == {*"123456", *(f"2.{step}" for step in range(1, 8))}
 
     def test_equations_and_sections_that_are_cited_are_there(self):
         broken = {

@@ -33,7 +33,7 @@ from libcore.jacobian_factor import JacobianFactor
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method
 from libcore.principal_components import centred_maps, principal_components
-from libcore.quadrature import GRADIENT
+from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
 
 
@@ -120,23 +120,21 @@ def along_the_path(*, jacobian: str = "point") -> bool:
     return jacobian == "path"
 
 
-@method("lib", label="LIB", sorts_by="Λ", place=0, check=refuse_path_of_one_point, integrates=along_the_path)
-def fit_lib(
+def lib_towards(
+    last: Basis,
     chain: Chain,
     inputs: Tensor,
     statistics: dict[str, LayerStatistics],
     settings: FitSettings,
-    *,
-    jacobian: Literal["point", "path"] = "point",
+    quadrature: Quadrature = GRADIENT,
 ) -> dict[str, Basis]:
-    """The box: last node layer to first, since each layer's basis needs the next one's.
+    """The box, with this basis of the last node layer.
 
-    Args:
-        jacobian: at the data point (the paper), or averaged along the path from zero by the integration rule.
+    Last node layer to first, since each layer's basis needs the next one's. Jacobians are averaged over the
+    quadrature's points.
     """
     dtype = working_dtype(chain, inputs)
-    quadrature = settings.quadrature if jacobian == "path" else GRADIENT
-    bases = {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
+    bases = {chain.node_layers[-1]: last}
     streams = chain.streams(inputs, settings.memory_budget)
     for index, (layer, next_layer) in reversed(list(enumerate(pairwise(chain.node_layers)))):
         section, stream, next_basis = chain.sections[index], streams[index], bases[next_layer].to(dtype=dtype)
@@ -150,3 +148,23 @@ def fit_lib(
         gram = jacobian_gram(section, stream, next_basis, quadrature, settings.estimator, probes, on_error)
         bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
     return {layer: bases[layer] for layer in chain.node_layers}
+
+
+@method("lib", label="LIB", sorts_by="Λ", place=0, check=refuse_path_of_one_point, integrates=along_the_path)
+def fit_lib(
+    chain: Chain,
+    inputs: Tensor,
+    statistics: dict[str, LayerStatistics],
+    settings: FitSettings,
+    *,
+    jacobian: Literal["point", "path"] = "point",
+) -> dict[str, Basis]:
+    """The box, from logits as they are or the last residual stream's principal components.
+
+    Args:
+        jacobian: at the data point (the paper), or averaged along the path from zero by the integration rule.
+    """
+    last = last_basis(chain, statistics, settings, working_dtype(chain, inputs))
+    return lib_towards(
+        last, chain, inputs, statistics, settings, settings.quadrature if jacobian == "path" else GRADIENT
+    )

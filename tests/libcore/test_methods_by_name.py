@@ -35,7 +35,9 @@ BY_PLACE = [
     "lib_to_output",
     "lib_integrated",
     "random_matched",
+    "lib_sparse",
 ]
+RANDOM = ("random", "random_matched")
 BUILT_IN = sorted([*BY_PLACE, "file"])
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = """
@@ -97,8 +99,8 @@ class TestNames:
         assert sorted(placed, key=lambda name: METHODS[name].place) == BY_PLACE
 
     def test_which_draw_random_numbers_and_which_integrate(self):
-        assert [name for name in BUILT_IN if METHODS[name].seeded] == ["ica", "random", "random_matched"]
-        assert [name for name in BUILT_IN if METHODS[name].integrates()] == ["lib_integrated"]
+        assert [name for name in BUILT_IN if METHODS[name].seeded] == ["ica", "lib_sparse", *RANDOM]
+        assert [name for name in BUILT_IN if METHODS[name].integrates()] == ["lib_integrated", "lib_sparse"]
         assert METHODS["lib"].integrates(jacobian="path")
         assert Method("any", lambda: {}, "any", "size").integrates()
 

@@ -17,6 +17,10 @@ from libcore.ablation import accuracy, node_ablation, strongest_edges, unablated
 from libcore.ablation.masked_scores import masked_scores
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings
+from libcore.gauge.leading import leading_by_layer
+from libcore.gauge.mixing import Rotations
+from libcore.gauge.optimisation import SparsityLoss, sparse_mixings
+from libcore.gauge.sample import sampled_jacobians
 from libcore.graph import interaction_edges
 from libcore.methods.lib import fit_lib
 from libcore.statistics import chain_statistics
@@ -110,7 +114,15 @@ def stages(chain: Chain, inputs: Tensor) -> dict[str, Callable[[int], object]]:
         score_of = masked_scores(chain, data, index, (bases[layers[index]], bases[layers[index + 1]]), budget)
         return [score_of(strongest_edges(strengths, kept, True)) for kept in (9, 30)]
 
+    def of_mixings(budget: int) -> object:
+        leading = leading_by_layer(bases, statistics, 0.0, 64)
+        pairs = sampled_jacobians(chain, inputs, bases, leading, 4, FitSettings(memory_budget=budget))
+        assert sum(pair.nbytes for pair in pairs) > budget / 20
+        families = {layer: Rotations(torch.eye(len(leading[layer])).double()) for layer in layers[:-1]}
+        return sparse_mixings(SparsityLoss.of(layers, pairs, [1.0] * 3), families, 2)
+
     return {
+        "mixings": of_mixings,
         "statistics": lambda budget: chain_statistics(chain, inputs, budget),
         "basis": lambda budget: fit_lib(chain, inputs, statistics, FitSettings(memory_budget=budget)),
         "edges": lambda budget: interaction_edges(chain, inputs, bases, memory_budget=budget),
@@ -135,7 +147,7 @@ OF_LAYERS = [f"{kind} of {layer}" for layer in ("pre", "mid", "post") for kind i
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("stage", ["statistics", "basis", "edges", "score", *OF_LAYERS])
+@pytest.mark.parametrize("stage", ["statistics", "basis", "edges", "score", "mixings", *OF_LAYERS])
 def test_the_peak_is_within_the_budget(stages: dict[str, Callable[[int], object]], stage: str, budget: int) -> None:
     compute = stages[stage]
     of_results = 40_000  # bases, Grams, edges, weights in other coordinates
