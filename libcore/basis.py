@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from libcore.eigen import signs_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,22 @@ class Basis:
     def keep_first(self, activation: Float[Tensor, "batch position d"], n: int) -> Float[Tensor, "batch position d"]:
         """The activation with all but the first `n` features set to zero (METHOD.md 4)."""
         return activation @ self.to_basis[:, :n] @ self.from_basis[:n]
+
+
+def in_order(basis: Basis, order: Int[Tensor, " varying"]) -> Basis:
+    """The features that vary in another order, each direction's entry of largest magnitude made positive.
+
+    Args:
+        order: their numbers, the constant feature not counted, which stays the first.
+    """
+    first, chosen = basis.variable.start, basis.variable.start + order
+    signs = signs_of(basis.to_basis[: basis.d - first, chosen])
+    return Basis(
+        torch.cat([basis.to_basis[:, :first], basis.to_basis[:, chosen] * signs], 1),
+        torch.cat([basis.from_basis[:first], basis.from_basis[chosen] * signs[:, None]]),
+        torch.cat([basis.importance[:first], basis.importance[chosen], basis.importance[basis.n_features :]]),
+        basis.has_constant,
+    )
 
 
 def identity_basis(variance: Float[Tensor, " d"], has_constant: bool) -> Basis:

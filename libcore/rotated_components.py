@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.basis import Basis
+from libcore.basis import Basis, in_order
 from libcore.chain import Chain
-from libcore.eigen import Truncation, signs_of
+from libcore.eigen import Truncation
 from libcore.fit_settings import FitSettings, working_dtype
 from libcore.layer_by_layer import last_basis
 from libcore.principal_components import principal_components
@@ -56,11 +56,8 @@ def rotated_components(
     variance = unwhiten[1:].square().sum(1)
     # Those that were rotated first: of the others, not one holds more than any component that was.
     order = torch.argsort(torch.where(leading, variance + 2 * variance.sum(), variance), descending=True, stable=True)
-    signs = signs_of(whiten[:-1, 1:][:, order])
-    to_basis = torch.cat([whiten[:, :1], whiten[:, 1:][:, order] * signs], 1)
-    from_basis = torch.cat([unwhiten[:1], unwhiten[1:][order] * signs[:, None]])
-    importance = torch.cat([variance.new_ones(1), variance[order], components.dropped_variance])
-    return Basis(to_basis, from_basis, importance, has_constant=True)
+    importance = torch.cat([variance.new_ones(1), variance, components.dropped_variance])
+    return in_order(Basis(whiten, unwhiten, importance, has_constant=True), order)
 
 
 def leading_components(variance: Float[Tensor, " k"], share: float, isolated: tuple[int, ...]) -> Tensor:
@@ -71,7 +68,7 @@ def leading_components(variance: Float[Tensor, " k"], share: float, isolated: tu
     return leading
 
 
-def refuse_share(settings: object, *, share: float = 0.99, **options: object) -> None:
+def refuse_share(settings: object, *, share: float, **options: object) -> None:
     """The check of methods that have this option."""
     if not 0 < share <= 1:
         raise ValueError(f"share={share} of the variance; expected a number above 0 and at most 1")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from libcore.basis import Basis
-from libcore.eigen import signs_of
+from libcore.basis import Basis, in_order
 from libcore.gauge.mixing import Mixing
 from libcore.statistics import LayerStatistics
 
@@ -36,16 +34,8 @@ def mixed_basis(basis: Basis, statistics: LayerStatistics, columns: Int[Tensor, 
     to_basis[:, columns] = basis.to_basis[:, columns] @ mixing.forward
     from_basis[columns] = mixing.backward @ basis.from_basis[columns]
     importance[columns] = variances(to_basis[:, columns], statistics, basis.has_constant)
-    first, kept = int(basis.has_constant), basis.n_features
-    order = first + importance[first:kept].argsort(descending=True, stable=True)
-    directions = to_basis[: basis.d - first, order]
-    signs = signs_of(directions)
-    return Basis(
-        torch.cat([to_basis[:, :first], to_basis[:, order] * signs], 1),
-        torch.cat([from_basis[:first], from_basis[order] * signs[:, None]]),
-        torch.cat([importance[:first], importance[order], importance[kept:]]),
-        basis.has_constant,
-    )
+    order = importance[basis.variable.start : basis.n_features].argsort(descending=True, stable=True)
+    return in_order(Basis(to_basis, from_basis, importance, basis.has_constant), order)
 
 
 def variances(directions: Float[Tensor, "d k"], statistics: LayerStatistics, has_constant: bool) -> Float[Tensor, " k"]:

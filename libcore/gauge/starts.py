@@ -11,7 +11,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.gauge.mixing import FreeMixings, Gauge, Mixings, Rotations
-from libcore.methods.random import generator_of, haar_rotation
+from libcore.methods.random import generator_of, random_rotation
 
 
 def all_starts(
@@ -57,5 +57,4 @@ def rotation_to_start_from(columns: Int[Tensor, " k"], name: str | None, seed: i
     n = len(columns)
     if name is None:
         return torch.eye(n, dtype=torch.float64, device=columns.device)
-    normal = torch.randn(n, n, generator=generator_of(name, seed), dtype=torch.float64)
-    return haar_rotation(normal).to(columns.device)
+    return random_rotation(n, generator_of(name, seed)).to(columns.device)

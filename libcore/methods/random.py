@@ -64,6 +64,11 @@ def random_basis(
     return basis_of_directions(fix_signs(directions[:, order]), mean, importance, has_constant)
 
 
+def random_rotation(n: int, generator: torch.Generator) -> Float[Tensor, "n n"]:
+    """One of all, each as likely."""
+    return haar_rotation(torch.randn(n, n, generator=generator, dtype=torch.float64))
+
+
 def haar_rotation(normal: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """A uniformly distributed orthogonal matrix from independent standard normal entries.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from libcore.basis import Basis
+from libcore.basis import Basis, in_order
 from libcore.chain import Chain
-from libcore.eigen import isolated_columns, signs_of
+from libcore.eigen import isolated_columns
 from libcore.fit_settings import FitSettings
 from libcore.methods import method, never
 from libcore.methods.lib import fit_lib
-from libcore.methods.random import generator_of, haar_rotation
+from libcore.methods.random import generator_of, random_rotation
 from libcore.statistics import LayerStatistics
 
 
@@ -45,16 +45,8 @@ def turned(basis: Basis, statistics: LayerStatistics, generator: Generator) -> B
     own = 1 + torch.tensor(isolated_columns(to_basis[:-1, 1:], statistics.isolated), dtype=torch.long)
     free = torch.ones(basis.n_features, dtype=torch.bool, device=to_basis.device)
     free[0], free[own.to(free.device)] = False, False
-    n_free = int(free.sum())
-    normal = torch.randn(n_free, n_free, generator=generator, dtype=torch.float64).to(to_basis.device)
-    rotation = haar_rotation(normal)
+    rotation = random_rotation(int(free.sum()), generator).to(to_basis.device)
     to_basis[:, free], from_basis[free] = to_basis[:, free] @ rotation, rotation.T @ from_basis[free]
     explained = from_basis[1:].square().sum(1)
-    order = 1 + explained.argsort(descending=True, stable=True)
-    signs = signs_of(to_basis[:-1, order])
-    return Basis(
-        torch.cat([to_basis[:, :1], to_basis[:, order] * signs], 1),
-        torch.cat([from_basis[:1], from_basis[order] * signs[:, None]]),
-        torch.cat([explained.new_ones(1), explained[order - 1]]),
-        has_constant=True,
-    )
+    found = Basis(to_basis, from_basis, torch.cat([explained.new_ones(1), explained]), has_constant=True)
+    return in_order(found, explained.argsort(descending=True, stable=True))

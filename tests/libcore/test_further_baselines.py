@@ -8,7 +8,7 @@ import torch
 from tiny_models import AMPLE, affine, largest_difference, random, random_activation, random_chain
 from torch import Generator, Tensor
 
-from libcore.basis import Basis
+from libcore.basis import Basis, in_order
 from libcore.chain import Chain
 from libcore.eigen import Truncation
 from libcore.graph import interaction_edges
@@ -45,6 +45,21 @@ def covariance(features: Tensor) -> Tensor:
 
 def loadings(basis: Basis) -> Tensor:
     return basis.from_basis[1:, :-1].T
+
+
+@pytest.mark.parametrize("has_constant", [True, False])
+def test_features_in_another_order_are_the_same_features(generator: Generator, has_constant: bool) -> None:
+    """Their signs made positive, the constant first, what was dropped behind."""
+    to_basis, from_basis, importance = random(generator, 5, 4), random(generator, 4, 5), torch.arange(6.0).double()
+    first, order = int(has_constant), torch.tensor([2, 0, 1] if has_constant else [2, 0, 3, 1])
+    basis = in_order(Basis(to_basis, from_basis, importance, has_constant), order)
+    chosen = torch.cat([torch.arange(first), first + order])
+    assert torch.equal(basis.importance, torch.cat([importance[chosen], importance[4:]]))
+    for column, number in enumerate(chosen.tolist()):
+        direction = to_basis[: 5 - first, number]
+        sign = 1.0 if column < first else direction[direction.abs().argmax()].sign()
+        assert torch.equal(basis.to_basis[:, column], sign * to_basis[:, number])
+        assert torch.equal(basis.from_basis[column], sign * from_basis[number])
 
 
 @pytest.mark.parametrize("name", WHITENED)
