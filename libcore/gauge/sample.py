@@ -35,10 +35,9 @@ def sampled_jacobians(
     dtype, generator = working_dtype(chain, inputs), torch.Generator().manual_seed(settings.seed)
     streams = chain.streams(inputs, settings.memory_budget // 2)
     share = settings.memory_budget // 2 // len(chain.sections)
-    pairs = []
+    pairs, of_layers = [], positions_of(chain, inputs)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
-        n_out = positions_of(chain, inputs)[index + 1]
-        drawn = torch.randperm(n_out, generator=generator)[:n_positions].sort().values.tolist()
+        drawn = torch.randperm(of_layers[index + 1], generator=generator)[:n_positions].sort().values.tolist()
         of_pair = partial(
             pair_jacobians,
             chain.sections[index],

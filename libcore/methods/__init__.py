@@ -68,7 +68,7 @@ class Method:
         sorts_by: what `Basis.importance` holds.
         seeded: whether it draws random numbers, by `settings.seed`.
         place: among the methods of a table or figure; those without one come last, by name.
-        check: told settings and options before anything is computed.
+        check: told settings and all options, chosen or not, before anything is computed.
         integrates: by its options, whether its bases depend on `settings.quadrature`.
     """
 
@@ -98,7 +98,7 @@ class Method:
     def refuse(self, settings: FitSettings, options: Mapping[str, Any]) -> None:
         """Raises ValueError for options that the method has not, lacks, or cannot be carried out with."""
         refuse_options(self.name, self.fit, options)
-        self.check(settings, **with_paths(self.fit, options))
+        self.check(settings, **with_paths(self.fit, self.defaults | dict(options)))
 
     def refuse_bases(self, bases: Any, statistics: Mapping[str, LayerStatistics]) -> None:
         """Raises ValueError for what is not a basis of every node layer's activation."""
@@ -111,6 +111,11 @@ class Method:
             if tuple(basis.to_basis.shape) != (d, k) or tuple(basis.from_basis.shape) != (k, d):
                 shapes = f"to_basis {list(basis.to_basis.shape)}, from_basis {list(basis.from_basis.shape)}"
                 raise ValueError(f"method {self.name}: {layer}: {shapes}; expected [{d}, k] and [k, {d}]")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What options are where nobody chooses."""
+        return {name: option.default for name, option in self.options.items() if option.default is not option.empty}
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:

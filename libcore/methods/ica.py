@@ -19,11 +19,11 @@ from libcore.statistics import LayerStatistics
 from libcore.streams import ActivationStream
 
 
-def refuse_samples(settings: FitSettings, *, share: float = 0.99, n_samples: int = 20_000, **options: object) -> None:
+def refuse_samples(settings: FitSettings, *, share: float, n_samples: int, max_iter: object) -> None:
     """FastICA needs several samples and steps."""
     refuse_share(settings, share=share)
-    for name, value in (("n_samples", n_samples), *options.items()):
-        if name in ("n_samples", "max_iter") and not (isinstance(value, int) and value >= 2):
+    for name, value in (("n_samples", n_samples), ("max_iter", max_iter)):
+        if not (isinstance(value, int) and value >= 2):
             raise ValueError(f"{name}={value}; expected a whole number of at least 2")
 
 

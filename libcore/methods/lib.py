@@ -106,7 +106,7 @@ def basis_about_the_mean(
     return Basis(to_basis, from_basis, importance, has_constant=True)
 
 
-def refuse_path_of_one_point(settings: FitSettings, *, jacobian: str = "point") -> None:
+def refuse_path_of_one_point(settings: FitSettings, *, jacobian: str) -> None:
     """The rule `gradient` has no path to average along."""
     if jacobian == "path" and settings.quadrature == GRADIENT:
         raise ValueError(

@@ -15,7 +15,7 @@ from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
 
 
-def refuse_no_points(settings: FitSettings, *, n_points: int = 10) -> None:
+def refuse_no_points(settings: FitSettings, *, n_points: int) -> None:
     """A rule has one point at least; raises ValueError."""
     Quadrature.of("gauss_legendre", n_points)
 

@@ -38,14 +38,14 @@ from libcore.streams import unwatched
 def refuse_odd(
     settings: FitSettings,
     *,
-    choose_share: float = 0.3,
-    n_inputs: int = 400,
-    n_positions: int = 4,
-    threshold: float = 1e-5,
-    max_features: int = 64,
-    weights: list[float] | None = None,
-    steps: int = 200,
-    random_starts: int = 1,
+    choose_share: float,
+    threshold: float,
+    weights: list[float] | None,
+    n_inputs: object,
+    n_positions: object,
+    max_features: object,
+    steps: object,
+    random_starts: object,
     **options: object,
 ) -> None:
     """Numbers out of range."""
