@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from experiments.config.scores import ACCURACY, Score
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
 from experiments.pipeline.console import Advance
-from libcore.ablation import AblationCurve, EvaluationData, ablation_steps
+from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
@@ -77,29 +78,51 @@ def compute_ablations(
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)
-    warn_of_unreached(ablations, test)
+    warn_of_unreached(ablations)
     return ablations
 
 
-def warn_of_unreached(ablations: Ablations, test: EvaluationData) -> None:
-    """A basis that dropped directions the model uses is not within tolerance with everything it has kept."""
+class Missed(NamedTuple):
+    """One curve's tolerances that even everything kept is not within: the needed counts there say nothing.
+
+    A basis that dropped directions the model uses has some.
+    """
+
+    kind: str
+    layer: str
+    kept: int
+    score: float
+    tolerances: list[float]
+
+
+def missed_tolerances(ablations: Ablations) -> Iterator[Missed]:
+    """Of every curve that has some."""
     for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
         for layer, curve in curves.items():
-            kept = max(curve.score_by_kept)
-            with_all = curve.score_by_kept[kept]
-            missed = [
-                t for t, n in curve.needed.items() if n >= kept and not test.within(with_all, ablations.test_score, t)
+            if (kept := max(curve.score_by_kept, default=None)) is None:
+                continue
+            score, of_model = curve.score_by_kept[kept], ablations.test_score
+            tolerances = [
+                tolerance
+                for tolerance, needed in curve.needed.items()
+                if needed >= kept and not is_within(score, of_model, tolerance, ablations.score.lower_is_better)
             ]
-            if missed:
-                log.warning(
-                    "%s: with all %d %s the score is %.4f, not within %s of %.4f: the needed count says nothing there",
-                    layer,
-                    kept,
-                    kind,
-                    with_all,
-                    plain(max(missed)),
-                    ablations.test_score,
-                )
+            if tolerances:
+                yield Missed(kind, layer, kept, score, tolerances)
+
+
+def warn_of_unreached(ablations: Ablations) -> None:
+    """A line of the log for each curve."""
+    for missed in missed_tolerances(ablations):
+        log.warning(
+            "%s: with all %d %s the score is %.4f, not within %s of %.4f: the needed count says nothing there",
+            missed.layer,
+            missed.kept,
+            missed.kind,
+            missed.score,
+            plain(max(missed.tolerances)),
+            ablations.test_score,
+        )
 
 
 def ablations_to_json(ablations: Ablations) -> dict[str, Any]:

@@ -7,12 +7,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from experiments.evidence.pairs import Pairs, finite, paired
-from experiments.pipeline.ablations import Ablations, plain
+from experiments.pipeline.ablations import Ablations, missed_tolerances, plain
 from experiments.pipeline.metric_keys import TOTAL
 from experiments.reporting.finished_runs import FinishedRun
-
-ROUND_OFF = 1e-12
-"""Scores are means over examples: equal ones may differ by this."""
 
 RunsByModel = dict[tuple[Hashable, str], FinishedRun]
 ValueOf = Callable[[FinishedRun, str], float | int | None]
@@ -59,15 +56,9 @@ def reached_values(runs: Sequence[FinishedRun]) -> ValueOf:
 
 def unreached(ablations: Ablations) -> set[str]:
     """Keys of needed counts that say nothing, with those of the totals they are part of."""
-    found: set[str] = set()
-    sign = 1 if ablations.score.lower_is_better else -1
-    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
-        for layer, curve in curves.items():
-            kept = max(curve.score_by_kept, default=None)
-            if kept is None:
-                continue
-            lost = sign * (curve.score_by_kept[kept] - ablations.test_score)
-            for tolerance, count in curve.needed.items():
-                if count >= kept and not lost <= tolerance + ROUND_OFF:
-                    found |= {f"{kind}/needed_{plain(tolerance)}/{where}" for where in (layer, TOTAL)}
-    return found
+    return {
+        f"{missed.kind}/needed_{plain(tolerance)}/{where}"
+        for missed in missed_tolerances(ablations)
+        for tolerance in missed.tolerances
+        for where in (missed.layer, TOTAL)
+    }

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.ablation.evaluation import AblationCurve, EvaluationData
+from libcore.ablation.evaluation import ROUND_OFF, AblationCurve, EvaluationData
 from libcore.ablation.whole_model import TOLERANCES, Ablations, ablate
 from libcore.chain import Chain
 from libcore.fit_settings import MEMORY_BUDGET
@@ -113,7 +113,7 @@ def resampled_needed(
     for _ in range(n_resamples):
         drawn = torch.randint(n_examples, (n_examples,), generator=generator)
         times = torch.bincount(drawn, minlength=n_examples).to(lost.dtype)
-        is_within = (lost @ times / n_examples <= tolerance + 1e-12).tolist()
+        is_within = (lost @ times / n_examples <= tolerance + ROUND_OFF).tolist()
         needed.append(
             next((kept for kept, within in zip(curve.kept, is_within, strict=True) if within), curve.kept[-1])
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from libcore.ablation.examples import Examples
 from libcore.chain import Chain
@@ -49,9 +50,14 @@ class EvaluationData:
 
     def within(self, score: float, test_score: float, tolerance: float) -> bool:
         """Whether a score is at most `tolerance` worse than the unablated model's; never where it is no number."""
-        if self.lower_is_better:
-            return score <= test_score + tolerance + ROUND_OFF
-        return score >= test_score - tolerance - ROUND_OFF
+        return is_within(score, test_score, tolerance, self.lower_is_better)
+
+
+def is_within(score: float, test_score: float, tolerance: float, lower_is_better: bool) -> bool:
+    """Whether a score is at most `tolerance` worse than the model's; never where it is no number."""
+    if lower_is_better:
+        return score <= test_score + tolerance + ROUND_OFF
+    return score >= test_score - tolerance - ROUND_OFF
 
 
 def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
@@ -77,6 +83,21 @@ def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
         return float((number_of_largest(outputs[:, -1]) == labels[start:stop]).sum())
 
     return EvaluationData(inputs, correct)
+
+
+def cross_entropy(inputs: Tensor, labels: Int[Tensor, "example position"]) -> EvaluationData:
+    """Scored by the mean over positions of the cross-entropy to a label at each, in nats: lower is better.
+
+    Labels are of the first output positions, as many as there are labels.
+    """
+
+    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
+        expected = labels[start:stop].long()
+        logits = outputs[:, : expected.shape[1]]
+        losses = functional.cross_entropy(logits.flatten(0, 1), expected.flatten(), reduction="none")
+        return losses.view_as(expected).mean(1, dtype=torch.float64).sum().item()
+
+    return EvaluationData(inputs, score_sum, lower_is_better=True, score_name="cross-entropy")
 
 
 def number_of_largest(logits: Float[Tensor, "example class"]) -> Int[Tensor, " example"]:

@@ -9,9 +9,8 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from libcore.ablation import EvaluationData, accuracy, edge_ablation, unablated_score
+from libcore.ablation import EvaluationData, accuracy, cross_entropy, edge_ablation, unablated_score
 from libcore.ablation.evaluation import number_of_largest
 from libcore.ablation.examples import Examples
 from libcore.basis import Basis
@@ -72,17 +71,6 @@ class OwnPredictions:
 
         data = cross_entropy(inputs, torch.cat(examples.mapped(drawn)))
         return cls(data, unablated_score(chain, data, settings.memory_budget), CROSS_ENTROPY_TOLERANCES)
-
-
-def cross_entropy(inputs: Tensor, labels: Tensor) -> EvaluationData:
-    """Scored by the mean over positions of the cross-entropy to a label at each, in nats."""
-
-    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
-        expected = labels[start:stop]
-        losses = functional.cross_entropy(outputs.flatten(0, 1), expected.flatten(), reduction="none")
-        return losses.view_as(expected).mean(1, dtype=torch.float64).sum().item()
-
-    return EvaluationData(inputs, score_sum, lower_is_better=True, score_name="cross-entropy")
 
 
 def needed_edges(

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn import functional
 
-from libcore.ablation import EvaluationData
+from libcore.ablation import EvaluationData, cross_entropy
 from libcore.chain import Chain
 from models.analysed import AnalysedModel
 from models.transformer.architecture import Architecture, Weights
@@ -71,15 +70,9 @@ def vocabulary_of(text: str, source: Path) -> tuple[str, ...]:
     return tuple(vocabulary)
 
 
-def cross_entropy(tokens: Int[Tensor, "example position"]) -> EvaluationData:
+def next_token_cross_entropy(tokens: Int[Tensor, "example position"]) -> EvaluationData:
     """Scored by the mean cross-entropy of every token but a sequence's first, in nats: lower is better."""
-
-    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
-        expected = tokens[start:stop, 1:].long()
-        losses = functional.cross_entropy(outputs[:, :-1].flatten(0, 1), expected.flatten(), reduction="none")
-        return losses.view_as(expected).mean(1, dtype=torch.float64).sum().item()
-
-    return EvaluationData(tokens, score_sum, lower_is_better=True, score_name="cross-entropy")
+    return cross_entropy(tokens, tokens[:, 1:])
 
 
 def analysed(
@@ -94,8 +87,8 @@ def analysed(
     contexts = token_contexts_of(train, text.vocabulary, memory_budget)
     return AnalysedModel(
         chain=chain,
-        train=cross_entropy(train),
-        test=cross_entropy(test),
+        train=next_token_cross_entropy(train),
+        test=next_token_cross_entropy(test),
         # Where features are largest can be told in float32, which is twice as fast.
         label_features=lambda _, bases: token_labels(
             chain(torch.float32), bases, train, text.vocabulary, memory_budget

@@ -13,7 +13,7 @@ from libcore.chain import Chain
 from libcore.sections import AffineSection
 from models.small_transformer.network import Sizes
 from models.transformer.labels import token_labels
-from models.transformer.model import LanguageModel, cross_entropy
+from models.transformer.model import LanguageModel, next_token_cross_entropy
 from models.weights import CheckpointError, ModelFile
 
 SIZES = Sizes(n_layers=1, d_model=4, n_heads=2, d_head=2, d_mlp=5, d_vocab=3, n_context=6)
@@ -37,7 +37,7 @@ class TestScore:
     def test_it_is_the_mean_over_predicted_tokens_whatever_the_chunks(self, generator):
         tokens = torch.randint(5, (7, 4), generator=generator)
         logits = torch.randn(7, 4, 5, generator=generator)
-        data = cross_entropy(tokens)
+        data = next_token_cross_entropy(tokens)
         expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten()).item()
         for chunk in (1, 3, 7):
             bounds = [(start, min(start + chunk, 7)) for start in range(0, 7, chunk)]
@@ -46,7 +46,7 @@ class TestScore:
         assert (data.lower_is_better, data.score_name) == (True, "cross-entropy")
 
     def test_a_model_that_knows_nothing_has_the_entropy_of_the_vocabulary(self):
-        data = cross_entropy(torch.zeros(2, 3, dtype=torch.int64))
+        data = next_token_cross_entropy(torch.zeros(2, 3, dtype=torch.int64))
         assert data.score_sum(torch.zeros(2, 3, 8), 0, 2) / 2 == pytest.approx(2.0794415)
 
 
