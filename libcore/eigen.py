@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.names import refuse_other
+from libcore.parallel import one_thread
 
 TruncationRule = Literal["relative", "absolute"]
 TRUNCATION_RULES: tuple[str, ...] = get_args(TruncationRule)
@@ -43,6 +45,10 @@ class Truncation:
         return max(0.0, threshold * largest)
 
 
+WORTH_SHARING = 512
+"""Width from which several threads decompose faster. Below it, two gain a few milliseconds at most, and beside another
+busy process, where they wait for each other, lose more."""
+
 RELATIVE = Truncation()
 """The default: machine epsilon of the largest eigenvalue."""
 
@@ -58,7 +64,8 @@ def descending_eigh(
     """
     if isolated:
         return isolated_eigh(symmetric, isolated)
-    eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
+    with one_thread() if len(symmetric) < WORTH_SHARING else nullcontext():
+        eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
     return eigenvalues.flip(0).clamp(min=0.0), fix_signs(eigenvectors.flip(1))
 
 

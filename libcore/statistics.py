@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
-from libcore.parallel import in_threads, threads_for
+from libcore.parallel import in_threads, shares_for, threads_for
 from libcore.streams import rows_per_chunk
 
 
@@ -47,7 +47,7 @@ COLUMNS_PER_BLOCK = 512
 
 
 BYTES_OF_SHARED_GRAMS = 2**23
-"""Of all node layers together: every thread has its own."""
+"""Of all node layers together: every share has its own."""
 
 
 class Moments(ABC):
@@ -156,15 +156,16 @@ def statistics_of(activation: Float[Tensor, "sample d"], has_constant: bool) -> 
 def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[str, LayerStatistics]:
     """Statistics of every node layer on `inputs`, by name, from one pass through the model.
 
-    Threads have a share of the chunks each, unless Grams are so wide that a product is worth sharing among them. Raises
+    Threads take shares of the chunks, unless Grams are so wide that a product is worth sharing among them. Raises
     ValueError as `Chain.checked` does.
     """
     with torch.no_grad():
         examples = list(chain.checked(chain.activations(inputs[:1])))
     of_grams = sum(8 * example.shape[-1] ** 2 for example in examples)
-    n_shares = 1 if of_grams > BYTES_OF_SHARED_GRAMS else min(threads_for(inputs), len(inputs))
+    n_threads = 1 if of_grams > BYTES_OF_SHARED_GRAMS else min(threads_for(inputs), len(inputs))
+    n_shares = shares_for(n_threads, len(inputs))
     values = max(chain.values_to_produce(inputs, len(chain.sections)), *(3 * one.numel() for one in examples))
-    chunk = min(rows_per_chunk(values, memory_budget // n_shares), -(-len(inputs) // n_shares))
+    chunk = min(rows_per_chunk(values, memory_budget // n_threads), -(-len(inputs) // n_shares))
 
     # About the mean of as many rows as a sum has: what it is off by is then nothing beside a sum's own round-off.
     of_centre = min(chunk, max(1, ROWS_PER_SUM // min(example.shape[1] for example in examples)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from libcore.chain import Chain
-from libcore.parallel import checked, in_threads, threads_for
+from libcore.parallel import checked, in_threads, shares_for, threads_for
 from libcore.streams import ActivationStream, rows_per_chunk, within_cache
 
 Item = TypeVar("Item")
@@ -25,7 +25,7 @@ BYTES_IN_CACHE = 6 * 2**22
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples in parts, one for each thread, and in blocks within a part.
+    """Examples in parts, some for each thread, and in blocks within a part.
 
     Attributes:
         count: of all examples.
@@ -48,15 +48,17 @@ class Examples:
 
     @property
     def parts(self) -> list[Block]:
-        """`(start, stop)` of each thread's examples."""
-        n_parts = 1 if self.on_gpu else min(torch.get_num_threads(), self.count)
+        """`(start, stop)` of what a thread takes before it takes the next."""
+        n_parts = 1 if self.on_gpu else shares_for(torch.get_num_threads(), self.count)
         bounds = [self.count * number // n_parts for number in range(n_parts + 1)]
         return list(pairwise(bounds))
 
     def blocks(self, part: Block) -> Iterator[Block]:
-        """`(start, stop)` of what a thread takes at once."""
-        for start in range(*part, self.most):
-            yield start, min(start + self.most, part[1])
+        """`(start, stop)` of what a thread takes through the model at once, evenly many."""
+        first, last = part
+        n_blocks = -(-(last - first) // self.most)
+        bounds = [first + (last - first) * number // n_blocks for number in range(n_blocks + 1)]
+        yield from pairwise(bounds)
 
     def in_parts(self, work: Callable[[Item, Iterator[Block]], Result], of_parts: Sequence[Item]) -> list[Result]:
         """`work` on what each part has of its own and on its blocks, without gradients; results in the parts' order."""

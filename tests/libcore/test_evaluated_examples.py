@@ -12,6 +12,7 @@ from torch import Generator
 
 from libcore.ablation import EvaluationData, unablated_score
 from libcore.ablation.examples import Examples, part_of
+from libcore.parallel import shares_for
 from libcore.streams import stream_of_held
 
 
@@ -31,9 +32,11 @@ def blocks_of(examples: Examples) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("most", [1, 4, 100])
 def test_every_example_is_in_one_block(threads: int, count: int, most: int) -> None:
     examples = Examples(count, most, on_gpu=False)
-    assert len(examples.parts) == min(threads, count)
+    assert len(examples.parts) == min(shares_for(threads, count), count)
     assert [number for start, stop in blocks_of(examples) for number in range(start, stop)] == list(range(count))
-    assert all(0 < stop - start <= most for start, stop in blocks_of(examples))
+    sizes = [stop - start for start, stop in blocks_of(examples)]
+    assert 0 < min(sizes) <= max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_gpu_has_one_thread(threads: int) -> None:
