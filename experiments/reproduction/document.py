@@ -1,0 +1,147 @@
+"""docs/REPRODUCTION.md: a table of claims, how verdicts are found, and which runs it all comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.evidence.sentences import short
+from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims
+from experiments.reproduction.findings import Finding, finding_of, measure_of
+from experiments.reproduction.inputs import shown_command
+from experiments.reproduction.provenance import provenance_of
+from experiments.reproduction.sweeps import PaperRuns
+from experiments.reproduction.verdicts import RULES
+
+INTRODUCTION = (
+    "What the paper ([arXiv 2405.10928](https://arxiv.org/abs/2405.10928)) claims beside what runs here found. Its "
+    "abstract gives directions, its public repository (ApolloResearch/rib) data: numbers are those, and where one was "
+    "computed from them its source says so. `python -m experiments.reproduce` (`make paper`) writes this page from "
+    "`conf/paper_claims.yaml` and finished runs: change those, not the page."
+)
+NOTHING = "–"
+PATH = re.compile(r"(?<![\w.~/-])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]*)")
+"""An absolute path, its last part by itself."""
+TITLES = {
+    "importance_spectrum": "importance spectra",
+    "node_ablation": "node ablation",
+    "edge_ablation": "edge ablation",
+    "interaction_graph": "interaction graphs",
+    "communities": "communities",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One experiment in the document.
+
+    Attributes:
+        figures: addresses relative to the document, by what they show.
+    """
+
+    paper_runs: PaperRuns
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(claims: Claims, shown: Mapping[str, Shown]) -> str:
+    """Markdown; `shown` has every experiment of the claims."""
+    parts = [
+        "# Reproduction",
+        INTRODUCTION,
+        "## Claims",
+        claim_table(claims, shown),
+        "## How verdicts are found",
+        *RULES,
+        "## Runs",
+        run_table(claims, shown),
+        *figure_parts(shown),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def claim_table(claims: Claims, shown: Mapping[str, Shown]) -> str:
+    """A row for each claim, those that are left out last."""
+    rows = [claim_row(claims, claim, shown[claim.experiment]) for claim in claims.claims]
+    rows += [
+        [
+            left_out.about,
+            f"{left_out.claim}. *{left_out.source}*",
+            NOTHING,
+            f"{left_out.reason}.",
+            "not run",
+            NOTHING,
+            f"`python -m experiments.run {left_out.command}`",
+        ]
+        for left_out in claims.left_out
+    ]
+    return table(["models", "claim, and *its source*", "the paper", "here", "verdict", "figure", "command"], rows)
+
+
+def claim_row(claims: Claims, claim: Claim, of_experiment: Shown) -> list[str]:
+    """Seven cells."""
+    experiment, paper_runs = claims.experiments[claim.experiment], of_experiment.paper_runs
+    if paper_runs.runs:
+        finding = finding_of(claim, paper_runs.runs)
+    else:
+        reason = PATH.sub(r"\1", paper_runs.reason)
+        finding = Finding("not run", f"{reason[:1].upper()}{reason[1:]}.")
+    figure = next((f"[{TITLES[name]}]({address})" for name, address in of_experiment.figures.items()), NOTHING)
+    return [
+        claim.about,
+        f"{claim.claim}. *{claim.source}*",
+        paper_number(claim),
+        finding.ours,
+        f"**{finding.verdict}**" if paper_runs.runs else finding.verdict,
+        figure,
+        f"`{shown_command(claim.experiment, experiment.needs)}`",
+    ]
+
+
+def paper_number(claim: Claim) -> str:
+    """The paper's side, with its tolerance."""
+    how = claim.compared
+    if isinstance(how, BySameWeights):
+        values = ", ".join(f"{short(value)} (seed {seed})" for seed, value in how.values.items())
+        return f"{values}; ± {short(100 * how.relative_tolerance)} %"
+    if isinstance(how, ByBand):
+        return f"{measure_of(claim.metrics[0]).scale} {short(how.value)} ± {short(how.tolerance)}"
+    return f"{how.direction}; no number"
+
+
+def run_table(claims: Claims, shown: Mapping[str, Shown]) -> str:
+    """Where the numbers come from: models, how many runs, how long they took, when and on what."""
+    rows = []
+    for name in claims.experiments:
+        runs = shown[name].paper_runs.runs
+        provenance = provenance_of(runs)
+        models = ", ".join(dict.fromkeys(f"`{run.model_title}`" for run in runs)) or NOTHING
+        rows.append(
+            [f"`{name}`", models, str(len(runs)), provenance.minutes, provenance.dates, provenance.made_with]
+            if runs
+            else [f"`{name}`", NOTHING, "0", NOTHING, NOTHING, NOTHING]
+        )
+    head = ["experiment", "models", "runs", "minutes, stages that were found again not counted", "date", "made with"]
+    return table(head, rows)
+
+
+def figure_parts(shown: Mapping[str, Shown]) -> list[str]:
+    """Every figure with a line on what it is."""
+    pictures = [
+        f"![{TITLES[figure].capitalize()}, {name}]({address})\n\n*`{name}`: {TITLES[figure]}.*"
+        for name, of_experiment in shown.items()
+        for figure, address in of_experiment.figures.items()
+    ]
+    return ["## Figures", *pictures] if pictures else []
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown; what would end a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def report_folder(paper_runs: PaperRuns) -> Path | None:
+    """Where the sweep's report lies, of runs that the document shows."""
+    return paper_runs.record.folder if paper_runs.record is not None and paper_runs.runs else None
