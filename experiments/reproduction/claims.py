@@ -81,6 +81,13 @@ class Claim(Strict):
     metrics: Annotated[list[Text], Field(min_length=1)]
     compared: Compared
 
+    @model_validator(mode="after")
+    def has_a_number_for_each_metric(self) -> Claim:
+        """Values and tolerances are of one metric."""
+        if not isinstance(self.compared, ByDirection) and len(self.metrics) > 1:
+            raise ValueError(f"the claim {self.claim!r}: {self.compared.by} compares one metric")
+        return self
+
 
 class LeftOut(Strict):
     """A claim that `make paper` does not look at.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.evidence.sentences import short
+from experiments.pipeline.metric_keys import parse_metric
 from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims
 from experiments.reproduction.findings import Finding, finding_of, measure_of
 from experiments.reproduction.inputs import shown_command
@@ -33,6 +34,15 @@ TITLES = {
 }
 
 
+FIGURE_OF = {
+    "features/kept": "importance_spectrum",
+    "features/needed": "node_ablation",
+    "edges/needed": "edge_ablation",
+    "graph/modularity": "communities",
+}
+"""By the kind of a metric."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """One experiment in the document.
@@ -56,6 +66,7 @@ def document(claims: Claims, shown: Mapping[str, Shown]) -> str:
         *RULES,
         "## Runs",
         run_table(claims, shown),
+        "Minutes are those of all runs, one after the other; what another experiment had computed was found again.",
         *figure_parts(shown),
     ]
     return "\n\n".join(parts) + "\n"
@@ -87,16 +98,22 @@ def claim_row(claims: Claims, claim: Claim, of_experiment: Shown) -> list[str]:
     else:
         reason = PATH.sub(r"\1", paper_runs.reason)
         finding = Finding("not run", f"{reason[:1].upper()}{reason[1:]}.")
-    figure = next((f"[{TITLES[name]}]({address})" for name, address in of_experiment.figures.items()), NOTHING)
     return [
         claim.about,
         f"{claim.claim}. *{claim.source}*",
         paper_number(claim),
         finding.ours,
         f"**{finding.verdict}**" if paper_runs.runs else finding.verdict,
-        figure,
+        figure_of(claim, of_experiment.figures),
         f"`{shown_command(claim.experiment, experiment.needs)}`",
     ]
+
+
+def figure_of(claim: Claim, figures: Mapping[str, str]) -> str:
+    """A link to the figure of what the claim's first metric is about, else to the experiment's first."""
+    kind = parse_metric(claim.metrics[0]).kind
+    name = FIGURE_OF.get(kind) if FIGURE_OF.get(kind) in figures else next(iter(figures), None)
+    return NOTHING if name is None else f"[{TITLES[name]}]({figures[name]})"
 
 
 def paper_number(claim: Claim) -> str:
@@ -122,8 +139,7 @@ def run_table(claims: Claims, shown: Mapping[str, Shown]) -> str:
             if runs
             else [f"`{name}`", NOTHING, "0", NOTHING, NOTHING, NOTHING]
         )
-    head = ["experiment", "models", "runs", "minutes, stages that were found again not counted", "date", "made with"]
-    return table(head, rows)
+    return table(["experiment", "models", "runs", "minutes", "date", "made with"], rows)
 
 
 def figure_parts(shown: Mapping[str, Shown]) -> list[str]:

@@ -26,7 +26,7 @@ from experiments.reproduction.verdicts import (
 
 KEPT = counted("keeps {} features")
 """Features kept: no measure of the reports' evidence, since the cut lies in round-off, but the paper's claim."""
-NO_VALUE = "no model in which both methods have a value"
+NO_VALUE = "no model with a value"
 
 
 @dataclass(frozen=True)
@@ -41,36 +41,25 @@ def finding_of(claim: Claim, runs: Sequence[FinishedRun]) -> Finding:
     """Of the runs of the claim's experiment."""
     how = claim.compared
     if isinstance(how, BySameWeights):
-        outcomes, sentences = by_same_weights(claim.metrics, how, runs)
-    else:
-        outcomes, sentences = by_models(claim.metrics, how, runs)
-    return Finding(verdict_of(outcomes), " ".join(sentences))
+        return by_same_weights(claim.metrics[0], how, runs)
+    return by_models(claim.metrics, how, runs)
 
 
-def by_same_weights(
-    metrics: Sequence[str], how: BySameWeights, runs: Sequence[FinishedRun]
-) -> tuple[list[Outcome], list[str]]:
+def by_same_weights(metric: str, how: BySameWeights, runs: Sequence[FinishedRun]) -> Finding:
     """Each of the paper's networks that was run: our number in the order of its own."""
-    outcomes: list[Outcome] = []
-    sentences: list[str] = []
     value_of = reached_values(runs)
-    for metric in metrics:
-        found: dict[int, list[float]] = {}
-        for run in runs:
-            if run.method == how.method and (value := value_of(run, metric)) is not None:
-                found.setdefault(run.seed, []).append(value)
-        ours = {seed: fmean(found[seed]) for seed in how.values if seed in found}
-        outcomes += [outcome_of_value(value, how.values[seed], how.relative_tolerance) for seed, value in ours.items()]
-        texts = ", ".join(f"{short(value)} (seed {seed})" for seed, value in ours.items())
-        sentences.append(f"{texts or 'no network of a published seed'}.")
-    if not outcomes:
-        outcomes.append("undecided")
-    return outcomes, sentences
+    found = {run.seed: value_of(run, metric) for run in runs if run.method == how.method}
+    ours = {seed: float(value) for seed in how.values if (value := found.get(seed)) is not None}
+    outcomes: list[Outcome] = [
+        outcome_of_value(value, how.values[seed], how.relative_tolerance) for seed, value in ours.items()
+    ]
+    texts = ", ".join(f"{short(value)} (seed {seed})" for seed, value in ours.items())
+    others = ", ".join(str(seed) for seed in how.values if seed not in ours)
+    not_run = f"; not run: seed {others}" if others else ""
+    return Finding(verdict_of(outcomes) if outcomes else "undecided", f"{texts or NO_VALUE}{not_run}.")
 
 
-def by_models(
-    metrics: Sequence[str], how: ByDirection | ByBand, runs: Sequence[FinishedRun]
-) -> tuple[list[Outcome], list[str]]:
+def by_models(metrics: Sequence[str], how: ByDirection | ByBand, runs: Sequence[FinishedRun]) -> Finding:
     """Both methods on the same models; p are corrected over the claim's metrics."""
     ours, theirs = (by_model(run for run in runs if run.method == method) for method in (how.method, how.against))
     value_of = reached_values(runs)
@@ -79,7 +68,8 @@ def by_models(
     family = corrected([compared(pairs[metric], measure_of(metric).scale) for metric in with_pairs])
     comparisons = dict(zip(with_pairs, family, strict=True))
     outcomes: list[Outcome] = [outcome_of(comparisons.get(metric), how, measure_of(metric)) for metric in metrics]
-    return outcomes, [said(metric, comparisons.get(metric), how, len(metrics) > 1) for metric in metrics]
+    sentences = (said(metric, comparisons.get(metric), how, len(metrics) > 1) for metric in metrics)
+    return Finding(verdict_of(outcomes), " ".join(sentences))
 
 
 def measure_of(metric: str) -> Measure:

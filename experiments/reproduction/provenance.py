@@ -61,7 +61,7 @@ def words(environment: object) -> str:
     commit, versions = str(known.get("git_commit") or ""), known.get("versions")
     parts = [
         str(known.get("device") or ""),
-        f"{known['threads']} threads" if isinstance(known.get("threads"), int) else "",
+        f"{n} thread{'' if n == 1 else 's'}" if isinstance(n := known.get("threads"), int) else "",
         f"torch {versions['torch']}" if isinstance(versions, Mapping) and "torch" in versions else "",
         f"commit {commit[:COMMIT]}{'+changes' if commit.endswith('+changes') else ''}" if commit else "",
     ]

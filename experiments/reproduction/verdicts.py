@@ -20,9 +20,9 @@ RULES = (
     "paper. **Holds partly**: some agree, not all. **Does not hold**: none agrees and at least one disagrees. "
     "**Undecided**: none agrees, none disagrees. **Not run**: its runs have not all finished, or were not asked for.",
     "*By direction* (the paper says which is smaller): a metric agrees or disagrees if an exact two-sided test over "
-    "models decides (p at most 0.05, by Holm over the claim's metrics; five models can not decide, six can) and the nominal "
-    "95 % interval lies on one side of no difference. The same value in each of as many models as could have decided "
-    "disagrees. All else is undecided.",
+    "models decides (p at most 0.05, by Holm over the claim's metrics: six models are the fewest that can, seven for "
+    "three metrics) and the nominal 95 % interval lies on one side of no difference. The same value in each of as many "
+    "models as could have decided disagrees. All else is undecided.",
     "*By a number*: a metric agrees if the whole nominal 95 % interval over models lies within the tolerance about the "
     "paper's number, disagrees if it lies outside, and is undecided if it reaches over an end, or if there are fewer "
     "than three models.",
