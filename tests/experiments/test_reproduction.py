@@ -293,9 +293,9 @@ def recorded(tmp_path, monkeypatch):
 
 def page_of(tmp_path: Path, *arguments: str, status: int = 0) -> str:
     with pytest.raises(SystemExit) as ended:
-        main(["--out", str(tmp_path / "docs" / "PAGE.md"), *arguments])
+        main(["--out", str(tmp_path / "docs" / "page.md"), *arguments])
     assert ended.value.code == status
-    return (tmp_path / "docs" / "PAGE.md").read_text(encoding="utf-8")
+    return (tmp_path / "docs" / "page.md").read_text(encoding="utf-8")
 
 
 def rows_of(page: str, about: str) -> list[list[str]]:
@@ -376,21 +376,21 @@ class TestCarryingOut:
     """Through the commands, at toy size."""
 
     SPECTRA = "paper_modular_addition_spectra"
-    TOYS = ("--only", SPECTRA, "--out", "PAGE.md", *TOY, "seed=0", "tracking.mode=disabled")
+    TOYS = ("--only", SPECTRA, "--out", "page.md", *TOY, "seed=0", "tracking.mode=disabled")
     PROGRAM = ("-m", "experiments.reproduce")
 
     def test_what_has_finished_is_not_run_again_and_what_has_not_is(self, tmp_path):
         first = command(tmp_path, *self.TOYS, program=self.PROGRAM)
         assert first.returncode == 0, first.stderr
         assert f"{self.SPECTRA}: 2 runs" in first.stdout
-        page, before = (tmp_path / "PAGE.md").read_text(), files_below(tmp_path)
+        page, before = (tmp_path / "page.md").read_text(), files_below(tmp_path)
         assert f"reproduction/{self.SPECTRA}_importance_spectrum.png" in before
 
         again = command(tmp_path, *self.TOYS, program=self.PROGRAM)
         assert again.returncode == 0
         assert "INFO" not in again.stdout
         assert files_below(tmp_path) == before
-        assert (tmp_path / "PAGE.md").read_text() == page
+        assert (tmp_path / "page.md").read_text() == page
 
         (run, *_) = sorted(tmp_path.glob("outputs/*/pca/seed0/*/status.json"))
         run.write_text(json.dumps(read_json(run) | {"status": "interrupted"}))
@@ -401,13 +401,13 @@ class TestCarryingOut:
         assert f"{self.SPECTRA}: 2 runs" in resumed.stdout
 
     def test_an_experiment_without_its_data_ends_with_one_line(self, tmp_path):
-        cifar = ("--only", "paper_cifar10_mlp_graph", "--only", self.SPECTRA, "--cifar", "nowhere", "--out", "PAGE.md")
+        cifar = ("--only", "paper_cifar10_mlp_graph", "--only", self.SPECTRA, "--cifar", "nowhere", "--out", "page.md")
         done = command(tmp_path, *cifar, "model.training.max_steps=nothing", program=self.PROGRAM)
         assert done.returncode == 2
         errors = [line for line in done.stderr.splitlines() if line]
         assert len(errors) == 2, "each of the two is refused in its own line"
         assert all(line.startswith("error: ") for line in errors)
-        page = (tmp_path / "PAGE.md").read_text()
+        page = (tmp_path / "page.md").read_text()
         assert "max_steps" in rows_of(page, f"experiment={self.SPECTRA}`")[0][3]
 
 
