@@ -58,7 +58,7 @@ def reproduce(options: argparse.Namespace) -> int:
             files = copy_figures(folder, experiment.figures, name, beside)
             figures = {figure: f"{PICTURES}/{file}" for figure, file in files.items()}
         shown[name] = Shown(paper_runs, figures)
-    write_text(options.out, document(claims, shown))
+    write_text(options.out, document(claims, shown, options.overrides))
     print(f"page: {options.out}")
     return status
 
@@ -81,7 +81,7 @@ def experiment_of(
     if not found.runs and unknown and record is None:
         wanted = " and ".join(f"{OPTIONS[option].what} (--{option})" for option in unknown)
         return OK, PaperRuns(reason=f"not given: {wanted}")
-    if found.runs or not is_to_run:
+    if found.is_done or not is_to_run:
         return OK, found
     ended, reason = carry_out(arguments, record)
     found = read_sweep(find_sweep(arguments, unknown, outputs))

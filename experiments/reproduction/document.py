@@ -9,11 +9,12 @@ from pathlib import Path
 
 from experiments.evidence.sentences import short
 from experiments.pipeline.metric_keys import parse_metric
-from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims
+from experiments.reporting.settings import is_below
+from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims, Input
 from experiments.reproduction.findings import Finding, finding_of, measure_of
-from experiments.reproduction.inputs import shown_command
+from experiments.reproduction.inputs import OPTIONS
 from experiments.reproduction.provenance import provenance_of
-from experiments.reproduction.sweeps import PaperRuns
+from experiments.reproduction.sweeps import WITHOUT_EFFECT, PaperRuns
 from experiments.reproduction.verdicts import RULES
 
 INTRODUCTION = (
@@ -55,13 +56,13 @@ class Shown:
     figures: Mapping[str, str] = field(default_factory=dict)
 
 
-def document(claims: Claims, shown: Mapping[str, Shown]) -> str:
-    """Markdown; `shown` has every experiment of the claims."""
+def document(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str] = ()) -> str:
+    """Markdown; `shown` has every experiment of the claims, `overrides` are those that all were given."""
     parts = [
         "# Reproduction",
         INTRODUCTION,
         "## Claims",
-        claim_table(claims, shown),
+        claim_table(claims, shown, overrides),
         "## How verdicts are found",
         *RULES,
         "## Runs",
@@ -72,9 +73,9 @@ def document(claims: Claims, shown: Mapping[str, Shown]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def claim_table(claims: Claims, shown: Mapping[str, Shown]) -> str:
+def claim_table(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str]) -> str:
     """A row for each claim, those that are left out last."""
-    rows = [claim_row(claims, claim, shown[claim.experiment]) for claim in claims.claims]
+    rows = [claim_row(claims, claim, shown[claim.experiment], overrides) for claim in claims.claims]
     rows += [
         [
             left_out.about,
@@ -90,23 +91,35 @@ def claim_table(claims: Claims, shown: Mapping[str, Shown]) -> str:
     return table(["models", "claim, and *its source*", "the paper", "here", "verdict", "figure", "command"], rows)
 
 
-def claim_row(claims: Claims, claim: Claim, of_experiment: Shown) -> list[str]:
+def claim_row(claims: Claims, claim: Claim, of_experiment: Shown, overrides: Sequence[str]) -> list[str]:
     """Seven cells."""
     experiment, paper_runs = claims.experiments[claim.experiment], of_experiment.paper_runs
     if paper_runs.runs:
         finding = finding_of(claim, paper_runs.runs)
     else:
-        reason = PATH.sub(r"\1", paper_runs.reason)
-        finding = Finding("not run", f"{reason[:1].upper()}{reason[1:]}.")
+        finding = Finding("not run", (f"{without_folders(paper_runs.reason).removesuffix('.')}.",))
     return [
         claim.about,
         f"{claim.claim}. *{claim.source}*",
         paper_number(claim),
-        finding.ours,
+        "<br>".join(finding.ours),
         f"**{finding.verdict}**" if paper_runs.runs else finding.verdict,
         figure_of(claim, of_experiment.figures),
-        f"`{shown_command(claim.experiment, experiment.needs)}`",
+        f"`{shown_command(claim.experiment, experiment.needs, overrides)}`",
     ]
+
+
+def shown_command(experiment: str, needs: Sequence[Input], overrides: Sequence[str]) -> str:
+    """The command of one experiment without paths of this machine, and without what no number depends on."""
+    given = [f"{OPTIONS[need].key}={OPTIONS[need].placeholder}" for need in needs]
+    keys = (*WITHOUT_EFFECT, *(OPTIONS[need].key for need in needs))
+    given += [without_folders(one) for one in overrides if not is_below(one.partition("=")[0], keys)]
+    return " ".join(["python -m experiments.run", f"experiment={experiment}", *given])
+
+
+def without_folders(text: str) -> str:
+    """Absolute paths as their last part."""
+    return PATH.sub(r"\1", text)
 
 
 def figure_of(claim: Claim, figures: Mapping[str, str]) -> str:

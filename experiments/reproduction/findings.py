@@ -31,10 +31,10 @@ NO_VALUE = "no model with a value"
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim's verdict, and ours beside the paper's number."""
+    """A claim's verdict, and ours beside the paper's number: a sentence for each metric."""
 
     verdict: Verdict
-    ours: str
+    ours: tuple[str, ...]
 
 
 def finding_of(claim: Claim, runs: Sequence[FinishedRun]) -> Finding:
@@ -56,7 +56,7 @@ def by_same_weights(metric: str, how: BySameWeights, runs: Sequence[FinishedRun]
     texts = ", ".join(f"{short(value)} (seed {seed})" for seed, value in ours.items())
     others = ", ".join(str(seed) for seed in how.values if seed not in ours)
     not_run = f"; not run: seed {others}" if others else ""
-    return Finding(verdict_of(outcomes) if outcomes else "undecided", f"{texts or NO_VALUE}{not_run}.")
+    return Finding(verdict_of(outcomes) if outcomes else "undecided", (f"{texts or NO_VALUE}{not_run}.",))
 
 
 def by_models(metrics: Sequence[str], how: ByDirection | ByBand, runs: Sequence[FinishedRun]) -> Finding:
@@ -69,7 +69,7 @@ def by_models(metrics: Sequence[str], how: ByDirection | ByBand, runs: Sequence[
     comparisons = dict(zip(with_pairs, family, strict=True))
     outcomes: list[Outcome] = [outcome_of(comparisons.get(metric), how, measure_of(metric)) for metric in metrics]
     sentences = (said(metric, comparisons.get(metric), how, len(metrics) > 1) for metric in metrics)
-    return Finding(verdict_of(outcomes), " ".join(sentences))
+    return Finding(verdict_of(outcomes), tuple(sentences))
 
 
 def measure_of(metric: str) -> Measure:

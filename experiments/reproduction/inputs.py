@@ -83,9 +83,3 @@ def quoted(value: str) -> str:
         return value
     escaped = value.replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def shown_command(experiment: str, needs: Sequence[Input]) -> str:
-    """The command of one experiment without paths of this machine."""
-    parts = [f"{OPTIONS[need].key}={OPTIONS[need].placeholder}" for need in needs]
-    return " ".join(["python -m experiments.run", f"experiment={experiment}", *parts])

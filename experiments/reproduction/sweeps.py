@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.reporting.finished_runs import FinishedRun, read_run
+from experiments.reporting.report_files import MARKDOWN
+from experiments.reporting.settings import is_below
 from experiments.reproduction.claims import Input
 from experiments.reproduction.inputs import OPTIONS
 from experiments.sweeps.record import SweepRecord
@@ -16,6 +18,8 @@ from models.errors import UserError
 
 ERROR = "error: "
 SECONDS_TO_END = 10
+WITHOUT_EFFECT = ("-m", "--multirun", "device", "hydra", "hydra/launcher", "output_directory", "threads", "tracking")
+"""Arguments that no number of a run depends on, with all keys below them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class PaperRuns:
     runs: list[FinishedRun] = field(default_factory=list)
     reason: str = ""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all has finished, the sweep's report too, which the page takes figures of."""
+        return bool(self.runs) and self.record is not None and (self.record.folder / MARKDOWN).is_file()
+
 
 def arguments_of(experiment: str, overrides: Sequence[str], output_directory: str) -> list[str]:
     """What the ordinary command is given."""
@@ -39,12 +48,18 @@ def arguments_of(experiment: str, overrides: Sequence[str], output_directory: st
 
 
 def find_sweep(arguments: Sequence[str], unknown: Sequence[Input], output_directory: Path) -> SweepRecord | None:
-    """The latest sweep that was begun with these arguments, and any value of what is not known now; None for none."""
-    keys = {OPTIONS[option].key for option in unknown} | ({"seed"} if "published" in unknown else set())
-    keys |= {"-m", "--multirun", "output_directory"}
+    """The latest sweep that was begun with these arguments, and any value of what is not known now; None for none.
+
+    Arguments that no number depends on may be others.
+    """
+    keys = {
+        *WITHOUT_EFFECT,
+        *(OPTIONS[option].key for option in unknown),
+        *(["seed"] if "published" in unknown else []),
+    }
 
     def of_interest(given: Sequence[str]) -> list[str]:
-        return sorted(argument for argument in given if argument.partition("=")[0] not in keys)
+        return sorted(argument for argument in given if not is_below(argument.partition("=")[0], keys))
 
     for path in sorted(output_directory.glob("reports/*/sweep.json"), reverse=True):
         record = SweepRecord(path.parent.absolute())

@@ -200,7 +200,7 @@ class TestFindings:
         )
         assert found.verdict == "holds"
         assert_says(
-            found.ours,
+            found.ours[0],
             "LIB 90.1, PCA 100 (means)",
             "fewer edges than PCA in 7 of 7 models",
             "95 % interval",
@@ -213,13 +213,13 @@ class TestFindings:
             runs_of(tmp_path, {"lib": [90], "pca": [100]}),
         )
         assert found.verdict == "undecided"
-        assert_says(found.ours, "90 against 100", "says nothing of others")
+        assert_says(found.ours[0], "90 against 100", "says nothing of others")
 
     def test_by_the_same_weights_some_of_which_were_run(self, tmp_path):
         values = {0: 100, 1: 100, 5: 100}
         runs = runs_of(tmp_path, {"lib": [99, 120], "pca": [1, 1]})
         found = finding_of(claim_by(by="same weights", method="lib", values=values, relative_tolerance=0.05), runs)
-        assert found == type(found)("holds partly", "99 (seed 0), 120 (seed 1); not run: seed 5.")
+        assert found == type(found)("holds partly", ("99 (seed 0), 120 (seed 1); not run: seed 5.",))
 
     def test_without_a_value(self, tmp_path):
         runs = runs_of(tmp_path, {"lib": [1.0], "pca": [1.0]}, metric="graph/modularity")
@@ -229,7 +229,7 @@ class TestFindings:
         ):
             found = finding_of(claim_by(**how), runs)
             assert found.verdict == "undecided"
-            assert "no model with a value" in found.ours
+            assert "no model with a value" in found.ours[0]
 
 
 class TestInputs:
@@ -285,6 +285,7 @@ def recorded(tmp_path, monkeypatch):
         overrides = [f"method={method}", f"seed={seed}", f"experiment={EDGES}"]
         job = {"number": number, "overrides": overrides, "directory": str(directory), "status": "finished"}
         lines.append(json.dumps(job))
+    (folder / "report.md").touch()
     begun = {"arguments": [f"experiment={EDGES}"], "jobs": 14, "objective": None, "direction": None}
     (folder / "sweep.json").write_text(json.dumps(begun))
     (folder / "runs.jsonl").write_text("\n".join(lines) + "\n")
@@ -333,9 +334,17 @@ class TestThePage:
         page = page_of(tmp_path, "--only", EDGES)
         assert "INFO" not in capsys.readouterr().out  # nothing was run
         cifar = rows_of(page, "experiment=paper_cifar10_mlp_ablations data.root=DIR`")
-        assert {(row[3], row[4]) for row in cifar} == {("Not given: folder of CIFAR-10 (--cifar).", "not run")}
-        assert rows_of(page, "experiment=paper_modular_addition_nodes`")[0][3:5] == ["Not begun.", "not run"]
+        assert {(row[3], row[4]) for row in cifar} == {("not given: folder of CIFAR-10 (--cifar).", "not run")}
+        assert rows_of(page, "experiment=paper_modular_addition_nodes`")[0][3:5] == ["not begun.", "not run"]
         assert rows_of(page, "language, GPT-2 small")[0][4] == "not run"
+
+    def test_overrides_that_change_numbers_are_said_and_are_of_another_sweep(self, recorded, tmp_path):
+        given = ("model.training.max_steps=9", "tracking.mode=disabled", f"model.checkpoint={tmp_path}/seed0.pt")
+        page = page_of(tmp_path, "--no-runs", *given)
+        assert f"experiment={EDGES} model.training.max_steps=9 model.checkpoint=seed0.pt`" in page
+        assert rows_of(page, f"experiment={EDGES} ")[0][3:5] == ["not begun.", "not run"]
+        page = page_of(tmp_path, "--no-runs", "tracking.mode=disabled", "threads=1")
+        assert rows_of(page, f"experiment={EDGES}`")[0][4] == "**holds**"
 
     def test_a_sweep_of_which_a_run_is_missing_says_nothing(self, recorded, tmp_path):
         status = tmp_path / "outputs" / "modular_addition" / "pca" / "seed3" / "status.json"
@@ -392,6 +401,8 @@ class TestCarryingOut:
         assert files_below(tmp_path) == before
         assert (tmp_path / "page.md").read_text() == page
 
+        (report,) = tmp_path.glob("outputs/reports/*/report.md")
+        report.unlink()
         (run, *_) = sorted(tmp_path.glob("outputs/*/pca/seed0/*/status.json"))
         run.write_text(json.dumps(read_json(run) | {"status": "interrupted"}))
         resumed = command(tmp_path, *self.TOYS, program=self.PROGRAM)
@@ -399,16 +410,19 @@ class TestCarryingOut:
         assert resumed.stdout.count("INFO    finished: ") == 1
         assert len(re.findall("finished before: ", resumed.stdout)) == 1
         assert f"{self.SPECTRA}: 2 runs" in resumed.stdout
+        assert report.is_file()
 
-    def test_an_experiment_without_its_data_ends_with_one_line(self, tmp_path):
-        cifar = ("--only", "paper_cifar10_mlp_graph", "--only", self.SPECTRA, "--cifar", "nowhere", "--out", "page.md")
-        done = command(tmp_path, *cifar, "model.training.max_steps=nothing", program=self.PROGRAM)
+    def test_an_experiment_that_is_refused_ends_with_one_line_and_the_others_go_on(self, tmp_path):
+        both = ("--only", "paper_modular_addition_graph", "--only", self.SPECTRA, "--out", "page.md")
+        done = command(tmp_path, *both, "model.training.max_steps=nothing", program=self.PROGRAM)
         assert done.returncode == 2
         errors = [line for line in done.stderr.splitlines() if line]
         assert len(errors) == 2, "each of the two is refused in its own line"
         assert all(line.startswith("error: ") for line in errors)
         page = (tmp_path / "page.md").read_text()
-        assert "max_steps" in rows_of(page, f"experiment={self.SPECTRA}`")[0][3]
+        (row,) = rows_of(page, f"experiment={self.SPECTRA} model.training.max_steps=nothing`")
+        assert row[4] == "not run"
+        assert_says(row[3], "model.training.max_steps=nothing: expected")
 
 
 def test_make_passes_on_what_is_at_hand():
