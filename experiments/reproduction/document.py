@@ -10,8 +10,8 @@ from pathlib import Path
 from experiments.evidence.sentences import short
 from experiments.pipeline.metric_keys import parse_metric
 from experiments.reporting.settings import is_below
-from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims, Input
-from experiments.reproduction.findings import Finding, finding_of, measure_of
+from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims, Input, LeftOut
+from experiments.reproduction.findings import finding_of, measure_of
 from experiments.reproduction.inputs import OPTIONS
 from experiments.reproduction.provenance import provenance_of
 from experiments.reproduction.sweeps import WITHOUT_EFFECT, PaperRuns
@@ -23,6 +23,7 @@ INTRODUCTION = (
     "computed from them its source says so. `python -m experiments.reproduce` (`make paper`) writes this page from "
     "`conf/paper_claims.yaml` and finished runs: change those, not the page."
 )
+COMMAND = "python -m experiments.run"
 NOTHING = "–"
 PATH = re.compile(r"(?<![\w.~/-])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]*)")
 """An absolute path, its last part by itself."""
@@ -63,6 +64,7 @@ def document(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str
         INTRODUCTION,
         "## Claims",
         claim_table(claims, shown, overrides),
+        "\n".join(f"{number}. {source}." for source, number in sources_of(claims).items()),
         "## How verdicts are found",
         *RULES,
         "## Runs",
@@ -75,46 +77,54 @@ def document(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str
 
 def claim_table(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str]) -> str:
     """A row for each claim, those that are left out last."""
-    rows = [claim_row(claims, claim, shown[claim.experiment], overrides) for claim in claims.claims]
-    rows += [
+    sources = sources_of(claims)
+    rows = [
         [
-            left_out.about,
-            f"{left_out.claim}. *{left_out.source}*",
-            NOTHING,
-            f"{left_out.reason}.",
-            "not run",
-            NOTHING,
-            f"`python -m experiments.run {left_out.command}`",
+            claim_cell(claim, sources),
+            paper_number(claim),
+            *claim_cells(claim, shown[claim.experiment]),
+            command_cell(claim.experiment, claims.experiments[claim.experiment].needs, overrides),
         ]
-        for left_out in claims.left_out
+        for claim in claims.claims
     ]
-    return table(["models", "claim, and *its source*", "the paper", "here", "verdict", "figure", "command"], rows)
-
-
-def claim_row(claims: Claims, claim: Claim, of_experiment: Shown, overrides: Sequence[str]) -> list[str]:
-    """Seven cells."""
-    experiment, paper_runs = claims.experiments[claim.experiment], of_experiment.paper_runs
-    if paper_runs.runs:
-        finding = finding_of(claim, paper_runs.runs)
-    else:
-        finding = Finding("not run", (f"{without_folders(paper_runs.reason).removesuffix('.')}.",))
-    return [
-        claim.about,
-        f"{claim.claim}. *{claim.source}*",
-        paper_number(claim),
-        "<br>".join(finding.ours),
-        f"**{finding.verdict}**" if paper_runs.runs else finding.verdict,
-        figure_of(claim, of_experiment.figures),
-        f"`{shown_command(claim.experiment, experiment.needs, overrides)}`",
+    rows += [
+        [claim_cell(one, sources), NOTHING, f"{one.reason}.", "not run", NOTHING, in_lines(one.command.split())]
+        for one in claims.left_out
     ]
+    return table(["claim, and its source", "the paper", "here", "verdict", "figure", f"`{COMMAND}` …"], rows)
 
 
-def shown_command(experiment: str, needs: Sequence[Input], overrides: Sequence[str]) -> str:
-    """The command of one experiment without paths of this machine, and without what no number depends on."""
+def sources_of(claims: Claims) -> dict[str, int]:
+    """Each source's number, in the order of the claims."""
+    named = dict.fromkeys(claim.source for claim in (*claims.claims, *claims.left_out))
+    return {source: number for number, source in enumerate(named, start=1)}
+
+
+def claim_cell(claim: Claim | LeftOut, sources: Mapping[str, int]) -> str:
+    """Which models, what is claimed, and the number of its source."""
+    return f"*{claim.about}*<br>{claim.claim}. [{sources[claim.source]}]"
+
+
+def claim_cells(claim: Claim, of_experiment: Shown) -> list[str]:
+    """Ours, the verdict and the figure."""
+    paper_runs = of_experiment.paper_runs
+    if not paper_runs.runs:
+        return [f"{without_folders(paper_runs.reason).removesuffix('.')}.", "not run", NOTHING]
+    finding = finding_of(claim, paper_runs.runs)
+    return ["<br>".join(finding.ours), f"**{finding.verdict}**", figure_of(claim, of_experiment.figures)]
+
+
+def command_cell(experiment: str, needs: Sequence[Input], overrides: Sequence[str]) -> str:
+    """What the command is given, without paths of this machine, and without what no number depends on."""
     given = [f"{OPTIONS[need].key}={OPTIONS[need].placeholder}" for need in needs]
     keys = (*WITHOUT_EFFECT, *(OPTIONS[need].key for need in needs))
     given += [without_folders(one) for one in overrides if not is_below(one.partition("=")[0], keys)]
-    return " ".join(["python -m experiments.run", f"experiment={experiment}", *given])
+    return in_lines([f"experiment={experiment}", *given])
+
+
+def in_lines(arguments: Sequence[str]) -> str:
+    """One below the other."""
+    return "<br>".join(f"`{argument}`" for argument in arguments)
 
 
 def without_folders(text: str) -> str:

@@ -307,11 +307,11 @@ class TestThePage:
     def test_from_recorded_runs(self, recorded, tmp_path):
         page = page_of(tmp_path, "--no-runs")
         rows = rows_of(page, f"experiment={EDGES}`")
-        assert [row[4] for row in rows] == ["**holds**", "**holds**", "**holds**"]
-        assert rows[0][2] == "smaller; no number"
-        assert_says(rows[0][3], "LIB 90.1, PCA 100", "95 % interval 0.889 to 0.914", "p = 0.016")
-        assert rows[1][2] == "ratio 0.92 ± 0.07"
-        assert rows[0][5] == f"[edge ablation](reproduction/{EDGES}_edge_ablation.png)"
+        assert [row[3] for row in rows] == ["**holds**", "**holds**", "**holds**"]
+        assert rows[0][1] == "smaller; no number"
+        assert_says(rows[0][2], "LIB 90.1, PCA 100", "95 % interval 0.889 to 0.914", "p = 0.016")
+        assert rows[1][1] == "ratio 0.92 ± 0.07"
+        assert rows[0][4] == f"[edge ablation](reproduction/{EDGES}_edge_ablation.png)"
         (provenance,) = rows_of(page, f"| `{EDGES}` |")
         assert provenance[1:] == [
             "`modular_addition`",
@@ -328,23 +328,23 @@ class TestThePage:
     def test_every_claim_has_a_row(self, recorded, tmp_path):
         table = page_of(tmp_path, "--no-runs").split("\n\n")[3].splitlines()[2:]
         assert len(table) == len(CLAIMS.claims) + len(CLAIMS.left_out)
-        assert {line.count(" | ") for line in table} == {6}
+        assert {line.count(" | ") for line in table} == {5}
 
     def test_what_is_not_run_has_its_reason(self, recorded, tmp_path, capsys):
         page = page_of(tmp_path, "--only", EDGES)
         assert "INFO" not in capsys.readouterr().out  # nothing was run
-        cifar = rows_of(page, "experiment=paper_cifar10_mlp_ablations data.root=DIR`")
-        assert {(row[3], row[4]) for row in cifar} == {("not given: folder of CIFAR-10 (--cifar).", "not run")}
-        assert rows_of(page, "experiment=paper_modular_addition_nodes`")[0][3:5] == ["not begun.", "not run"]
-        assert rows_of(page, "language, GPT-2 small")[0][4] == "not run"
+        cifar = rows_of(page, "`experiment=paper_cifar10_mlp_ablations`<br>`data.root=DIR`")
+        assert {(row[2], row[3]) for row in cifar} == {("not given: folder of CIFAR-10 (--cifar).", "not run")}
+        assert rows_of(page, "experiment=paper_modular_addition_nodes`")[0][2:4] == ["not begun.", "not run"]
+        assert rows_of(page, "language, GPT-2 small")[0][3] == "not run"
 
     def test_overrides_that_change_numbers_are_said_and_are_of_another_sweep(self, recorded, tmp_path):
         given = ("model.training.max_steps=9", "tracking.mode=disabled", f"model.checkpoint={tmp_path}/seed0.pt")
         page = page_of(tmp_path, "--no-runs", *given)
-        assert f"experiment={EDGES} model.training.max_steps=9 model.checkpoint=seed0.pt`" in page
-        assert rows_of(page, f"experiment={EDGES} ")[0][3:5] == ["not begun.", "not run"]
+        assert f"`experiment={EDGES}`<br>`model.training.max_steps=9`<br>`model.checkpoint=seed0.pt`" in page
+        assert rows_of(page, f"experiment={EDGES}`")[0][2:4] == ["not begun.", "not run"]
         page = page_of(tmp_path, "--no-runs", "tracking.mode=disabled", "threads=1")
-        assert rows_of(page, f"experiment={EDGES}`")[0][4] == "**holds**"
+        assert rows_of(page, f"experiment={EDGES}`")[0][3] == "**holds**"
 
     def test_a_sweep_of_which_a_run_is_missing_says_nothing(self, recorded, tmp_path):
         status = tmp_path / "outputs" / "modular_addition" / "pca" / "seed3" / "status.json"
@@ -352,14 +352,14 @@ class TestThePage:
         status.write_text(json.dumps(content))
         page = page_of(tmp_path, "--no-runs")
         row = rows_of(page, f"experiment={EDGES}`")[0]
-        assert row[3:5] == ["1 of 14 runs have not finished.", "not run"]
+        assert row[2:4] == ["1 of 14 runs have not finished.", "not run"]
         (recorded / "runs.jsonl").write_text(
             (recorded / "runs.jsonl").read_text()
             + json.dumps({"number": 10, "overrides": ["x"], "directory": str(status.parent), "status": "failed"})
             + "\n"
         )
         row = rows_of(page_of(tmp_path, "--no-runs"), f"experiment={EDGES}`")[0]
-        assert row[3] == "1 of 14 runs have not finished: failed: no luck with data.bin."
+        assert row[2] == "1 of 14 runs have not finished: failed: no luck with data.bin."
 
 
 @pytest.mark.parametrize(
@@ -420,9 +420,9 @@ class TestCarryingOut:
         assert len(errors) == 2, "each of the two is refused in its own line"
         assert all(line.startswith("error: ") for line in errors)
         page = (tmp_path / "page.md").read_text()
-        (row,) = rows_of(page, f"experiment={self.SPECTRA} model.training.max_steps=nothing`")
-        assert row[4] == "not run"
-        assert_says(row[3], "model.training.max_steps=nothing: expected")
+        (row,) = rows_of(page, f"experiment={self.SPECTRA}`<br>`model.training.max_steps=nothing`")
+        assert row[3] == "not run"
+        assert_says(row[2], "model.training.max_steps=nothing: expected")
 
 
 def test_make_passes_on_what_is_at_hand():
