@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.evidence.sentences import short
+from experiments.figures.groups import group_label
 from experiments.pipeline.metric_keys import parse_metric
 from experiments.reporting.settings import is_below
 from experiments.reproduction.claims import ByBand, BySameWeights, Claim, Claims, Input, LeftOut
@@ -147,7 +148,7 @@ def paper_number(claim: Claim) -> str:
         return f"{values}; ± {short(100 * how.relative_tolerance)} %"
     if isinstance(how, ByBand):
         return f"{measure_of(claim.metrics[0]).scale} {short(how.value)} ± {short(how.tolerance)}"
-    return f"{how.direction}; no number"
+    return f"{group_label(how.method)}'s is {how.direction}; no number"
 
 
 def run_table(claims: Claims, shown: Mapping[str, Shown]) -> str:

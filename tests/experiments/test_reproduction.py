@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from math import exp, log
 from pathlib import Path
 from statistics import fmean, stdev
@@ -308,7 +309,7 @@ class TestThePage:
         page = page_of(tmp_path, "--no-runs")
         rows = rows_of(page, f"experiment={EDGES}`")
         assert [row[3] for row in rows] == ["**holds**", "**holds**", "**holds**"]
-        assert rows[0][1] == "smaller; no number"
+        assert rows[0][1] == "LIB's is smaller; no number"
         assert_says(rows[0][2], "LIB 90.1, PCA 100", "95 % interval 0.889 to 0.914", "p = 0.016")
         assert rows[1][1] == "ratio 0.92 ± 0.07"
         assert rows[0][4] == f"[edge ablation](reproduction/{EDGES}_edge_ablation.png)"
@@ -404,6 +405,10 @@ class TestCarryingOut:
         (report,) = tmp_path.glob("outputs/reports/*/report.md")
         report.unlink()
         (run, *_) = sorted(tmp_path.glob("outputs/*/pca/seed0/*/status.json"))
+        assert read_json(run)["environment"].keys() == {
+            *("git_commit", "versions", "python", "device", "cores", "threads")
+        }
+        assert f"torch {version('torch')}" in page
         run.write_text(json.dumps(read_json(run) | {"status": "interrupted"}))
         resumed = command(tmp_path, *self.TOYS, program=self.PROGRAM)
         assert resumed.returncode == 0, resumed.stderr
