@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from experiments.evidence.sentences import short
 from experiments.figures.groups import group_label
@@ -16,7 +18,7 @@ from experiments.reproduction.findings import finding_of, measure_of
 from experiments.reproduction.inputs import OPTIONS
 from experiments.reproduction.provenance import provenance_of
 from experiments.reproduction.sweeps import WITHOUT_EFFECT, PaperRuns
-from experiments.reproduction.verdicts import RULES
+from experiments.reproduction.verdicts import RULES, Verdict
 
 INTRODUCTION = (
     "What the paper ([arXiv 2405.10928](https://arxiv.org/abs/2405.10928)) claims beside what runs here found. Its "
@@ -77,7 +79,7 @@ def document(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str
 
 
 def claim_table(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str]) -> str:
-    """A row for each claim, those that are left out last."""
+    """How many claims hold, and a row for each; those that are left out last."""
     sources = sources_of(claims)
     rows = [
         [
@@ -92,7 +94,16 @@ def claim_table(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[
         [claim_cell(one, sources), NOTHING, f"{one.reason}.", "not run", NOTHING, in_lines(one.command.split())]
         for one in claims.left_out
     ]
-    return table(["claim, and its source", "the paper", "here", "verdict", "figure", f"`{COMMAND}` …"], rows)
+    head = ["claim, and its source", "the paper", "here", "verdict", "figure", f"`{COMMAND}` …"]
+    return f"{counted_verdicts([row[3] for row in rows])}\n\n{table(head, rows)}"
+
+
+def counted_verdicts(cells: Sequence[str]) -> str:
+    """`Of 20 claims: holds 12, undecided 8.`"""
+    counts = Counter(cell.strip("*") for cell in cells)
+    return (
+        f"Of {len(cells)} claims: {', '.join(f'{name} {counts[name]}' for name in get_args(Verdict) if counts[name])}."
+    )
 
 
 def sources_of(claims: Claims) -> dict[str, int]:

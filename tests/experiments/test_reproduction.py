@@ -327,9 +327,11 @@ class TestThePage:
         assert page == page_of(tmp_path, "--no-runs")
 
     def test_every_claim_has_a_row(self, recorded, tmp_path):
-        table = page_of(tmp_path, "--no-runs").split("\n\n")[3].splitlines()[2:]
+        page = page_of(tmp_path, "--no-runs")
+        table = page.split("\n\n")[4].splitlines()[2:]
         assert len(table) == len(CLAIMS.claims) + len(CLAIMS.left_out)
         assert {line.count(" | ") for line in table} == {5}
+        assert f"Of {len(table)} claims: holds 3, not run {len(table) - 3}." in page
 
     def test_what_is_not_run_has_its_reason(self, recorded, tmp_path, capsys):
         page = page_of(tmp_path, "--only", EDGES)
