@@ -12,12 +12,15 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_in
 	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
 
 # `make bench CIFAR=DIR STORIES=DIR TEXT=FILE` where these are at hand; BENCH has further options of the command.
+# `make paper` takes the same, and PUBLISHED=DIR: the paper's networks, as import_published wrote them.
 CIFAR ?=
 STORIES ?=
 TEXT ?=
+PUBLISHED ?=
 BENCH ?=
+PAPER ?=
 
-.PHONY: demo test bench test-latest lock lint clean
+.PHONY: demo test bench paper test-latest lock lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.run experiment=demo
@@ -28,6 +31,10 @@ test: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m experiments.benchmark stages $(if $(CIFAR),--cifar $(CIFAR)) $(if $(STORIES),--stories $(STORIES)) \
 		$(if $(TEXT),--text $(TEXT)) $(BENCH)
+
+paper: $(VENV)/installed
+	$(BIN)/python -m experiments.reproduce $(if $(CIFAR),--cifar $(CIFAR)) $(if $(STORIES),--stories $(STORIES)) \
+		$(if $(TEXT),--text $(TEXT)) $(if $(PUBLISHED),--published $(PUBLISHED)) $(PAPER)
 
 test-latest:
 	$(CHECK_PYTHON)

@@ -7,9 +7,12 @@ import logging
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from experiments.config.model_checks import resolve_device
 from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
 from experiments.config.schema import RunConfig
+from experiments.pipeline.environment import environment
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
 from models.errors import UserError
@@ -26,10 +29,13 @@ def carry_out(
     """
     clear(directory)
     foreign = results_in(directory)
-    status = {"status": "running", "started": now()} | ({"sweep": sweep[0], "job": sweep[1]} if sweep else {})
+    status: dict[str, Any] = {"status": "running", "started": now()} | (
+        {"sweep": sweep[0], "job": sweep[1]} if sweep else {}
+    )
     write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
     try:
         run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes)
+        status["environment"] = environment(resolve_device(config.device))
         log.info("finished: %s", directory)
         status["status"] = outcome = "finished"
     except UserError as error:

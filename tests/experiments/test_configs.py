@@ -127,7 +127,9 @@ def test_every_experiment_runs_at_toy_size_and_its_runs_are_comparable(experimen
     if kind == "pretrained_transformer" and not STORIES.is_dir():
         pytest.skip("the pretrained model is not there")
     small = (*TOY_MODELS[kind], "analysis.stages=[basis]", "tracking.mode=disabled", f"output_directory={tmp_path}")
-    planned = configs_of(f"experiment={experiment}", *small)
+    small = (*small, "model.checkpoint=null")  # the paper's own weights are of another size
+    # More seeds are more of the same.
+    planned = [config for config in configs_of(f"experiment={experiment}", *small) if config.seed < 3]
     for number, config in enumerate(planned):
         directory = tmp_path / "runs" / str(number)
         run_pipeline(config, directory, sweep=None)

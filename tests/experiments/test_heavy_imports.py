@@ -54,7 +54,12 @@ def test_what_a_run_says_of_itself(tmp_path: Path, arguments: tuple[str, ...]) -
 
 @pytest.mark.parametrize(
     ("module", "mode"),
-    [("experiments.report", ()), ("experiments.benchmark", ()), ("experiments.benchmark", ("stages",))],
+    [
+        ("experiments.report", ()),
+        ("experiments.benchmark", ()),
+        ("experiments.benchmark", ("stages",)),
+        ("experiments.reproduce", ()),
+    ],
 )
 def test_help_of_the_other_commands(tmp_path: Path, module: str, mode: tuple[str, ...]) -> None:
     assert imported_by(tmp_path, module, *mode, "--help") == {"pydantic"}
