@@ -180,6 +180,29 @@ def test_jacobian_svd_is_the_jacobians_principal_directions(chain: Chain, inputs
         assert basis.features(activation)[..., 1:].mean((0, 1)).abs().max() < 1e-9
 
 
+def test_scaled_pca_has_pcas_directions_in_libs_scale(chain: Chain, inputs: Tensor) -> None:
+    """The Jacobian to the next layer's features has mean squared columns of 1, as LIB's; LIB's are orthogonal, too."""
+    pca = fitted("pca", chain, inputs)
+    for name in ("scaled_pca", "lib"):
+        bases = fitted(name, chain, inputs)
+        for index, layer in enumerate(LAYERS):
+            activation, basis = chain.activation(inputs, index), bases[layer]
+            next_basis = [*bases.values()][index + 1]
+            function = slow_reference.of_one_example(chain.sections[index], next_basis.to_basis)
+            gram = slow_reference.jacobian_gram(function, activation, slow_reference.gradient_rule())
+            in_features = (basis.from_basis @ gram @ basis.from_basis.T)[1:, 1:]
+            assert largest_difference(in_features.diagonal(), torch.ones(len(in_features)).double()) < 1e-9
+            variance = covariance(basis.features(activation)).diagonal()[1:]
+            assert largest_difference(variance, basis.importance[1 : basis.n_features]) < 1e-9
+            assert bool((variance.diff() <= 1e-12).all())
+            if name == "scaled_pca":
+                directions = basis.to_basis[:-1, 1:]
+                overlaps = pca[layer].to_basis[:-1, 1:].T @ (directions / directions.norm(dim=0))
+                assert largest_difference(overlaps.abs().max(0).values, torch.ones(overlaps.shape[1]).double()) < 1e-9
+                identity = torch.eye(basis.n_features).double()
+                assert largest_difference(basis.from_basis @ basis.to_basis, identity) < 1e-9
+
+
 def test_gradient_pca_is_of_gradients_of_the_cross_entropy(chain: Chain, inputs: Tensor) -> None:
     """To every label in turn, weighted by how probable the model finds it."""
     inputs, bases = inputs[:20], fitted("gradient_pca", chain, inputs[:20])

@@ -36,6 +36,7 @@ BY_PLACE = [
     "lib_integrated",
     "random_matched",
     "lib_sparse",
+    "scaled_pca",
 ]
 RANDOM = ("random", "random_matched")
 BUILT_IN = sorted([*BY_PLACE, "file"])
