@@ -26,6 +26,11 @@ class MetricKey:
     tolerance: float | None
     layer: str | None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole model: a total, or without a layer."""
+        return self.layer in (None, TOTAL)
+
 
 def parse_metric(name: str) -> MetricKey:
     """Any key; one of an unknown form is a kind by itself, without tolerance and layer."""

@@ -89,7 +89,7 @@ def resampled_node_steps(curve: ResampledCurve, n_features: int) -> Generator[Ke
 def resampled_edge_steps(
     curve: ResampledCurve, n_edges: int, needed: Mapping[float, int]
 ) -> Generator[KeptAndScore, None, NeededByResample]:
-    """From the needed counts outwards, in steps that double, to where few and nearly all resamples are within tolerance.
+    """From the needed counts outwards, in steps that double, to where few and nearly all resamples are within them.
 
     Then by bisection to both ends of the interval. Where more edges are worse than fewer there are several thresholds:
     a resample's count is the one next to the needed count, among the numbers tried.
