@@ -40,7 +40,7 @@ class JointCovariance:
     def of_bases(cls, gram: Float[Tensor, "d d"], first: Basis, second: Basis) -> JointCovariance:
         """All features of two bases of the same activations, whose centred Gram is `gram`.
 
-        The constant coordinate, which does not vary, is taken out of it. Raises ValueError for a basis of another width.
+        The constant coordinate, which does not vary, is taken out. Raises ValueError for a basis of another width.
         """
         covariance = gram.double().clone()
         for basis in (first, second):

@@ -24,6 +24,11 @@ def principal_cosines_of_directions(between: Float[Tensor, "k l"]) -> Float[Tens
     return torch.linalg.svdvals(between).clamp(max=1.0)
 
 
+def degrees(cosines: Float[Tensor, " angle"]) -> Float[Tensor, " angle"]:
+    """The angles themselves; below 1e-6 a cosine does not tell them from 0."""
+    return torch.rad2deg(torch.arccos(cosines.clamp(-1.0, 1.0)))
+
+
 def within_span(covariance: JointCovariance) -> Float[Tensor, " feature"]:
     """Correlation of each feature of the first set with the nearest one in the second's span: multiple correlation."""
     explained = (covariance.cross @ whitening(covariance.second)).square().sum(1)
