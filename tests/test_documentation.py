@@ -207,6 +207,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     overrides = ["model=block_diagonal_mlp", "model.n_blocks=2", "model.n_layers=2", "tracking.mode=disabled"]
     overrides += ["analysis.estimator=stochastic", "analysis.stages=[score,basis,edges,ablation]"]
+    overrides += ["analysis.resamples=200"]
     run_pipeline(config_of([*overrides, f"output_directory={folder / 'outputs'}"]), folder / "run", None)
     return folder / "run"
 

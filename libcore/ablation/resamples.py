@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Resamples:
-    """As many draws as there are examples, `n_resamples` times; held where they fit into a quarter of the budget.
+    """As many draws as there are examples, `n_resamples` times; held where they fit into half of the budget.
 
     Attributes:
         memory_budget: bytes.
@@ -21,7 +21,7 @@ class Resamples:
         self.n_resamples = n_resamples
         self.memory_budget = memory_budget
         self.seed = seed
-        held = n_examples * n_resamples <= memory_budget // 4
+        held = n_examples * n_resamples <= memory_budget // 2
         self.held = torch.cat(list(self.drawn())) if held else None
 
     def drawn(self) -> Iterator[Tensor]:

@@ -50,10 +50,10 @@ def thresholds() -> torch.Tensor:
 class TestResamples:
     def test_held_or_drawn_again_they_are_the_same(self):
         values = torch.rand(3, 40, generator=Generator().manual_seed(0))
-        ample, tight = Resamples(40, 50, AMPLE), Resamples(40, 50, 4 * 40 * 8 * 5)
+        ample, tight = Resamples(40, 50, AMPLE), Resamples(40, 50, 4 * 40 * 8 * 3)
         assert ample.held is not None
         assert tight.held is None
-        assert tight.at_a_time == 5
+        assert tight.at_a_time == 3
         torch.testing.assert_close(ample.means(values), tight.means(values))
         assert ample.means(torch.ones(1, 40)).unique().tolist() == [1.0], "as many draws as examples"
 
