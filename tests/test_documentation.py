@@ -250,7 +250,7 @@ def general(key: str, node_layers: tuple[str, ...]) -> str:
     """A metric's key with its node layer, tolerance and stage named as such."""
     for layer in node_layers:
         key = key.replace(f"/{layer}", "/<layer>")
-    key = re.sub(r"needed_[\d.]+", "needed_<tol>", key)
+    key = re.sub(r"(needed(?:_low|_high)?)_[\d.]+", r"\1_<tol>", key)
     return re.sub(r"^(time|memory)/.*", r"\1/<stage>", key)
 
 
