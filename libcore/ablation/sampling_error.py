@@ -134,7 +134,8 @@ def search(
 
     low, high = ENDS
     bracket, step = Bracket(needed, needed), first_step
-    while (yield from share_within(bracket.too_few)) >= low and bracket.too_few > 0:
+    # As in the ablation itself none is taken to be too few.
+    while bracket.too_few > 0 and (yield from share_within(bracket.too_few)) >= low:
         bracket, step = replace(bracket, too_few=max(0, bracket.too_few - step)), 2 * step
     step = first_step
     while (yield from share_within(bracket.enough)) < high and bracket.enough < n_edges:

@@ -30,11 +30,13 @@ class JointCovariance:
         first: within the first set.
         second: within the second.
         cross: between them.
+        n_values: that it was taken over, where that is known: fewer of them than directions leave so many less one.
     """
 
     first: Float[Tensor, "k k"]
     second: Float[Tensor, "l l"]
     cross: Float[Tensor, "k l"]
+    n_values: int | None = None
 
     @classmethod
     def of_bases(cls, gram: Float[Tensor, "d d"], first: Basis, second: Basis) -> JointCovariance:
@@ -53,9 +55,8 @@ class JointCovariance:
 
     def of_features(self, first: Sequence[int] | slice, second: Sequence[int] | slice) -> JointCovariance:
         """Of some features of either set."""
-        return JointCovariance(
-            self.first[first][:, first], self.second[second][:, second], self.cross[first][:, second]
-        )
+        parts = self.first[first][:, first], self.second[second][:, second], self.cross[first][:, second]
+        return JointCovariance(*parts, self.n_values)
 
     def correlations(self) -> Float[Tensor, "k l"]:
         """Pearson correlation of every feature with every other; zero of one without variance."""
@@ -92,7 +93,7 @@ class JointMoments:
             raise ValueError("no values were added")
         mean, n = self.total / self.count, self.n_first
         whole = self.products / self.count - torch.outer(mean, mean)
-        return JointCovariance(whole[:n, :n], whole[n:, n:], whole[:n, n:])
+        return JointCovariance(whole[:n, :n], whole[n:, n:], whole[:n, n:], self.count)
 
 
 def covariance_rank(covariance: Float[Tensor, "k k"]) -> int:

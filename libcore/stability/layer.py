@@ -93,6 +93,8 @@ def layer_stability(
     n, m = covariance.cross.shape
     if n != m or len(importance) != n:
         raise ValueError(f"{n} and {m} features, and {len(importance)} importances; expected as many of each")
+    if covariance.n_values is not None:
+        n_directions = min(n_directions, covariance.n_values - 1)
     matching = matched(covariance.correlations())
     groups = tuple(group_of(covariance, matching, members) for members in groups_by_importance(importance, group_width))
     expected = chance(n, n, max(n_directions, n))

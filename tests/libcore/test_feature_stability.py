@@ -126,6 +126,18 @@ class TestChance:
             assert one.expected_in_groups == pytest.approx((6 / WIDTH) ** 0.5)
         assert sum(found) / 40 == pytest.approx(6 / WIDTH, abs=0.03)
 
+    def test_few_values_leave_few_directions(self):
+        """Independent features on 8 inputs correlate as random ones among 7 directions do."""
+        means, expected = [], []
+        for seed in range(60):
+            moments = JointMoments(3, 3)
+            moments.add(*drawn(2, 8, 3, seed=seed))
+            found = layer_stability(moments.covariance(), torch.ones(3).double(), 100)
+            assert found.n_directions == 7
+            means.append(found.matching.mean)
+            expected.append(found.expected.mean_match)
+        assert sum(means) / 60 == pytest.approx(sum(expected) / 60, abs=0.08)
+
     def test_it_falls_with_the_number_of_directions(self):
         assert chance(5, 5, 5).mean_match > chance(5, 5, 50).mean_match > chance(5, 5, 500).mean_match
         assert chance(5, 5, 5).mean_cosine == pytest.approx(1)

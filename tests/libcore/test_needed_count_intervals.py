@@ -97,6 +97,12 @@ class TestOneCurve:
         assert central_interval(found[0.1]) == (20, 20)
         assert central_interval(found[0.2]) == (5, 5)
 
+    def test_a_single_edge_is_the_least(self):
+        """As the ablation counts: a model that needs none is given one."""
+        curve = curve_of(torch.zeros(20).long(), (0.1,))
+        assert central_interval(carried_out(resampled_edge_steps(curve, 50, {0.1: 1}))[0.1]) == (1, 1)
+        assert central_interval(carried_out(resampled_edge_steps(curve, 50, {0.1: 7}))[0.1]) == (1, 1)
+
     def test_what_is_never_within_tolerance_has_no_upper_end(self):
         thresholds = torch.tensor([1] * 20 + [99] * 20)
         for steps in (
