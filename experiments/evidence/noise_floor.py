@@ -27,8 +27,10 @@ class NoiseFloor:
 
     @property
     def text(self) -> str:
-        """`a factor of 1.08`, `0.02`."""
-        return f"a factor of {short(exp(self.apart))}" if self.scale == "ratio" else short(self.apart)
+        """`a factor of 1.08`, `0.02`, `nothing`."""
+        if self.apart == 0:
+            return "nothing"
+        return f"a factor of {short(exp(self.apart), 4)}" if self.scale == "ratio" else short(self.apart)
 
     def times(self, estimate: float) -> float | None:
         """How often the halves' distance a ratio (or difference) of methods is; None where halves are equal."""

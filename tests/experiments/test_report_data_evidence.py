@@ -31,7 +31,7 @@ class TestFloor:
         floor = noise_floor([(50.0, 100.0), (30.0, 30.0)], "ratio")
         assert floor is not None
         assert (floor.apart, floor.n_pairs) == (pytest.approx(log(2) / 2), 2)
-        assert floor.text == f"a factor of {exp(log(2) / 2):.3g}"
+        assert floor.text == f"a factor of {exp(log(2) / 2):.4g}"
         assert floor.times(0.5) == pytest.approx(2) == floor.times(2.0)
 
     def test_measures_between_fixed_ends_by_a_difference(self):
@@ -48,6 +48,7 @@ class TestFloor:
         floor = noise_floor([(3.0, 3.0)], "ratio")
         assert floor is not None
         assert floor.times(2.0) is None
+        assert floor.text == "nothing"
         assert floor.sentence(compared(Pairs((1.0,), (2.0,)), "ratio")).startswith(
             "Two halves of the data do not differ (1"
         )
