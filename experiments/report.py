@@ -17,6 +17,8 @@ MOST_KEY_COLUMNS = 3
 """Of a table in a terminal."""
 SETTING = "setting"
 """Head of the one column in place of more."""
+UNBROKEN = (SETTING, "node layer")
+"""Heads of columns whose names keep to one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,7 +108,7 @@ def print_tables(tables: Mapping[str, Any]) -> None:
         n_left = len(head) - len(content.head) + content.n_left
         for index, name in enumerate(head):
             justify = "left" if index < n_left else "right"
-            table.add_column(escape(name), justify=justify, overflow="fold", no_wrap=name == SETTING)
+            table.add_column(escape(name), justify=justify, overflow="fold", no_wrap=name in UNBROKEN)
         for row in rows:
             table.add_row(*map(escape, row))
         console.print(table)

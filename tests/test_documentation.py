@@ -207,6 +207,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     overrides = ["model=block_diagonal_mlp", "model.n_blocks=2", "model.n_layers=2", "tracking.mode=disabled"]
     overrides += ["analysis.estimator=stochastic", "analysis.stages=[score,basis,edges,ablation]"]
+    overrides += ["analysis.resamples=200"]
     run_pipeline(config_of([*overrides, f"output_directory={folder / 'outputs'}"]), folder / "run", None)
     return folder / "run"
 
@@ -249,7 +250,7 @@ def general(key: str, node_layers: tuple[str, ...]) -> str:
     """A metric's key with its node layer, tolerance and stage named as such."""
     for layer in node_layers:
         key = key.replace(f"/{layer}", "/<layer>")
-    key = re.sub(r"needed_[\d.]+", "needed_<tol>", key)
+    key = re.sub(r"(needed(?:_low|_high)?)_[\d.]+", r"\1_<tol>", key)
     return re.sub(r"^(time|memory)/.*", r"\1/<stage>", key)
 
 

@@ -17,6 +17,8 @@ from models import validated_model
 from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
 
 Stage = Literal["score", "basis", "edges", "ablation", "figures"]
+FEWEST_RESAMPLES = 200
+"""Of which five lie beyond either end of an interval that holds 95 %."""
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
@@ -61,6 +63,7 @@ class AnalysisConfig(Strict):
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
     tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
+    resamples: Annotated[int, Field(ge=0)]
     communities: CommunitiesConfig
 
     @field_validator("memory_budget")
@@ -80,6 +83,16 @@ class AnalysisConfig(Strict):
             raise ValueError(f"stages={self.stages}: there is nothing to draw; expected basis among the stages")
         if "ablation" in self.stages and "basis" not in self.stages:
             raise ValueError(f"stages={self.stages}: ablation removes features; expected basis among the stages")
+        if 0 < self.resamples < FEWEST_RESAMPLES:
+            raise ValueError(
+                f"resamples={self.resamples}: too few for the ends of a 95 % interval; "
+                f"expected 0, or {FEWEST_RESAMPLES} or more"
+            )
+        if self.resamples and "ablation" not in self.stages:
+            raise ValueError(
+                f"resamples={self.resamples}: test examples are resampled for needed counts; "
+                "expected ablation among the stages, or 0"
+            )
         if self.integration == "gradient" and self.n_points not in (None, 1):
             raise ValueError(
                 f"n_points={self.n_points}: integration=gradient has one point; expected trapezoidal or gauss_legendre"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
+from libcore.stability.joint_covariance import JointCovariance
 from libcore.statistics import LayerStatistics
 
 LEAST_CORRELATION = 0.1
@@ -21,27 +22,9 @@ def feature_correlations(
 ) -> Float[Tensor, "left_feature right_feature"]:
     """Pearson correlation over the data of every feature of one basis with every one of the other.
 
-    With `G` the activations' centred Gram, features `f @ C` have the covariance `C_left^T G C_right`; the constant
-    coordinate, which does not vary, is taken out of `G`. A feature without variance correlates with nothing: zero.
-
-    Raises ValueError for a basis of other activations than the statistics'.
+    A feature without variance correlates with nothing: zero. Raises ValueError for a basis of other activations.
     """
-    covariance = statistics.gram.double().clone()
-    for basis in (left, right):
-        if basis.d != len(covariance):
-            raise ValueError(f"a basis of {basis.d} coordinates for activations of {len(covariance)}")
-    if left.has_constant:
-        covariance[-1], covariance[:, -1] = 0.0, 0.0
-    one, other = left.to_basis.double(), right.to_basis.double()
-    deviations = [
-        torch.einsum("dk,de,ek->k", matrix, covariance, matrix).clamp(min=0).sqrt() for matrix in (one, other)
-    ]
-    product = deviations[0][:, None] * deviations[1]
-    # What round-off leaves of a feature that does not vary is no variance.
-    least = [torch.finfo(torch.float64).eps ** 0.5 * deviation.max() for deviation in deviations]
-    varies = (deviations[0] > least[0])[:, None] & (deviations[1] > least[1])
-    correlation = (one.T @ covariance @ other) / product.clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.where(varies, correlation, 0.0).clamp(-1, 1)
+    return JointCovariance.of_bases(statistics.gram, left, right).correlations()
 
 
 def strongest_matches(correlation: Float[Tensor, "feature other"], n: int) -> list[list[tuple[int, float]]]:

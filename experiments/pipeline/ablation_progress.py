@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 class AblationProgress:
     """Times every evaluation of a plan and shows what is left."""
 
-    def __init__(self, plan: AblationPlan, advance: Advance) -> None:
+    def __init__(self, plan: AblationPlan, advance: Advance, stage: str) -> None:
         self.plan = plan
+        self.stage = stage
         self.advance = advance
         self.started = self.last = time.perf_counter()
         self.first_estimate: float | None = None
@@ -32,7 +33,7 @@ class AblationProgress:
         seconds_left = self.plan.seconds_left()
         if self.first_estimate is None and self.speed_is_known():
             self.first_estimate = now - self.started + seconds_left
-            log.info("ablation: at most %s in all, by the first evaluations", duration(self.first_estimate))
+            log.info("%s: at most %s in all, by the first evaluations", self.stage, duration(self.first_estimate))
         done = self.plan.done
         text = f"{evaluation.layer}: {evaluation.kept} kept, score {evaluation.score:.4f}"
         if not math.isnan(seconds_left):
@@ -46,21 +47,23 @@ class AblationProgress:
 
 
 @contextmanager
-def ablation_progress(plan: AblationPlan, advance: Advance) -> Iterator[AblationProgress]:
+def ablation_progress(plan: AblationPlan, advance: Advance, stage: str = "ablation") -> Iterator[AblationProgress]:
     """Say what the plan's work is at most, show it as it goes on, and say at the end what it was."""
     most = plan.left
     masks = max((curve.passes for (kind, _), curve in plan.curves.items() if kind == "edge"), default=0)
     log.info(
-        "ablation: at most %s evaluations: %s of kept features, %s of kept edges%s",
+        "%s: at most %s evaluations: %s of kept features, %s of kept edges%s",
+        stage,
         f"{most:,}",
         f"{plan.most('node'):,}",
         f"{plan.most('edge'):,}",
         f" of up to {masks:,} section passes each" if masks else "",
     )
-    progress = AblationProgress(plan, advance)
+    progress = AblationProgress(plan, advance, stage)
     yield progress
     log.info(
-        "ablation: %s of at most %s evaluations in %s%s",
+        "%s: %s of at most %s evaluations in %s%s",
+        stage,
         f"{plan.done:,}",
         f"{most:,}",
         duration(time.perf_counter() - progress.started),

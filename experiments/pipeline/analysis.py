@@ -20,10 +20,12 @@ from experiments.pipeline.metrics import (
     area_metrics,
     community_metrics,
     feature_metrics,
+    interval_metrics,
     resource_metrics,
     sparsity_metrics,
 )
 from experiments.pipeline.names import names_stage
+from experiments.pipeline.resampling import resampling_stage
 from experiments.pipeline.resources import Resources, measured
 from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, signs_stage, statistics_stage
 from experiments.pipeline.tracking import Tracker
@@ -101,6 +103,9 @@ def analyse(
         last, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
         results.finished("ablation", last, ablation_metrics(results.ablations) | area_metrics(results.ablations, graph))
         results.tracker.ablations(results.ablations)
+        if config.analysis.resamples:
+            resampled, intervals = resampling_stage(cache, config, last.key, model, bases, edges, results.ablations)
+            results.finished("resampling", resampled, interval_metrics(intervals))
     if edges and "figures" in wanted:
         signs, results.signed = signs_stage(cache, config, fitted.key, chain, inputs, bases)
         results.finished("signs", signs)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 TOTAL = "total"
-NEEDED = re.compile(r"(?P<kind>[^/]+/needed)_(?P<tolerance>\d+(?:\.\d+)?)(?:/(?P<layer>.+))?")
+NEEDED = re.compile(r"(?P<kind>[^/]+/needed(?:_low|_high)?)_(?P<tolerance>\d+(?:\.\d+)?)(?:/(?P<layer>.+))?")
 WITHOUT_LAYER = ("score", "graph", "time", "memory")
 """Sections whose second part says what was measured, not where."""
 
@@ -26,6 +26,11 @@ class MetricKey:
     tolerance: float | None
     layer: str | None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole model: a total, or without a layer."""
+        return self.layer in (None, TOTAL)
+
 
 def parse_metric(name: str) -> MetricKey:
     """Any key; one of an unknown form is a kind by itself, without tolerance and layer."""
@@ -41,6 +46,11 @@ def tolerance_of(name: str, kind: str) -> float | None:
     """The tolerance in a metric's key, where it is of a needed count of this kind, `features` or `edges`."""
     parsed = parse_metric(name)
     return parsed.tolerance if parsed.kind == f"{kind}/needed" else None
+
+
+def is_interval_end(name: str) -> bool:
+    """Whether a metric is the lower or upper end of a needed count's interval over test examples."""
+    return parse_metric(name).kind.endswith(("/needed_low", "/needed_high"))
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.pipeline.ablation_area import ablation_area
 from experiments.pipeline.ablations import Ablations, plain
 from experiments.pipeline.metric_keys import TOTAL, tolerance_of
+from experiments.pipeline.resampling import NeededIntervals
 from experiments.pipeline.resources import Resources
 from libcore.basis import Basis
 from libcore.graph import InteractionGraph
@@ -32,6 +33,17 @@ def ablation_metrics(ablations: Ablations) -> Metrics:
                 totals[tolerance] = totals.get(tolerance, 0) + n
         metrics |= {f"{kind}/needed_{plain(tolerance)}/total": n for tolerance, n in totals.items()}
     return metrics
+
+
+def interval_metrics(intervals: NeededIntervals) -> Metrics:
+    """Both ends of every needed count's interval over test examples; NaN where there is none."""
+    return {
+        f"{kind}/needed_{end}_{plain(tolerance)}/{layer}": value
+        for kind, by_layer in intervals.items()
+        for layer, by_tolerance in by_layer.items()
+        for tolerance, ends in by_tolerance.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }
 
 
 def area_metrics(ablations: Ablations, graph: InteractionGraph) -> Metrics:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from experiments.figures.groups import group_label, group_order
-from experiments.pipeline.metric_keys import in_order, parse_metric
+from experiments.pipeline.metric_keys import in_order, is_interval_end, parse_metric
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.tables import NOTHING, Entry, Table
 
@@ -65,6 +65,8 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     """Collect the metrics of runs that differ in method, seed and half of the data only."""
     methods = tuple(sorted({run.method for run in runs}, key=group_order))
     names = {name for run in runs for name, value in run.metrics.items() if value is not None}
+    # The mean of ends of intervals is no end of anything.
+    names = {name for name in names if not is_interval_end(name)}
     ordered = [name for group in METRIC_GROUPS for name in in_order(name for name in names if name.startswith(group))]
     rows: dict[str, dict[str, Cell | None]] = {}
     for name in ordered:

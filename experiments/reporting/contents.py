@@ -11,8 +11,10 @@ from experiments.evidence.corrections import HOLM, Correction
 from experiments.figures.groups import group_order
 from experiments.reporting.comparison import Comparison, compare, metrics_table, short_table
 from experiments.reporting.comparison_pages import write_comparison_pages
-from experiments.reporting.evidence_rows import evidence_of
-from experiments.reporting.evidence_tables import Evidence, evidence_part
+from experiments.reporting.evidence_halves import halves_part
+from experiments.reporting.evidence_intervals import intervals_table
+from experiments.reporting.evidence_rows import EvidenceRow, evidence_of
+from experiments.reporting.evidence_tables import Evidence, NotedTable, evidence_part, shown
 from experiments.reporting.finished_runs import FinishedRun, UnfinishedRun, tell_apart
 from experiments.reporting.overview import MainMeasures, RunsOfModel, RunsOfSetting, by_model, overview_table
 from experiments.reporting.report_figures import Figures, draw_setting, draw_swept_keys
@@ -36,7 +38,7 @@ class Section:
         pages: addresses of graphs beside each other, by what they show.
         notes: sentences; names of keys and files stand between backticks.
         totals: None for a single method, or where nothing was counted.
-        evidence: None where no two methods ran on a same model.
+        evidence: None where no two methods ran on a same model, and no run has intervals.
     """
 
     title: str
@@ -143,10 +145,16 @@ def section_of(
         short=short_table(comparison),
         metrics=metrics_table(comparison),
         runs=runs_table(one.runs, score, out),
-        evidence=evidence_part(evidence, correction),
+        evidence=evidence_part(evidence, correction, of_data(one.runs, evidence)),
         figures=draw_setting(one.runs, out, stem) if is_drawn else {},
         pages=write_comparison_pages(one.runs, out, stem) if is_drawn else {},
     )
+
+
+def of_data(runs: Sequence[FinishedRun], evidence: Sequence[EvidenceRow]) -> tuple[NotedTable, ...]:
+    """What halves and test examples say, where there is any."""
+    found = (halves_part(runs, shown(evidence, is_whole=True)), intervals_table(runs))
+    return tuple(table for table in found if table is not None)
 
 
 def model_part(model: RunsOfModel, sections: tuple[Section, ...], out: Path, stem: str) -> ModelPart:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from experiments.evidence.comparison import Scale
+from experiments.evidence.noise_floor import NoiseFloor, noise_floor
 from experiments.evidence.pairs import Pairs, finite, paired
 from experiments.pipeline.ablations import Ablations, missed_tolerances, plain
 from experiments.pipeline.metric_keys import TOTAL
@@ -42,6 +44,19 @@ def metric_pairs(ours: RunsByModel, theirs: RunsByModel, name: str, value_of: Va
     left_out = {model for model, _ in (*mine, *others)} - common.keys()
     means = [{model: fmean(values[key] for key in keys) for model, keys in common.items()} for values in (mine, others)]
     return replace(paired(*means), left_out=len(left_out))
+
+
+def floor_of(methods: Sequence[RunsByModel], name: str, value_of: ValueOf, scale: Scale) -> NoiseFloor | None:
+    """Of one metric, over all models of these methods that have a run on either half."""
+    pairs: list[tuple[float, float]] = []
+    for runs in methods:
+        values: dict[object, dict[str, float]] = {}
+        for run in runs.values():
+            value = value_of(run, name)
+            if run.half is not None and value is not None:
+                values.setdefault((model_of(run), run.seed), {})[run.half] = float(value)
+        pairs += [(of["first"], of["second"]) for of in values.values() if len(of) == 2]
+    return noise_floor(pairs, scale)
 
 
 def reached_values(runs: Sequence[FinishedRun]) -> ValueOf:

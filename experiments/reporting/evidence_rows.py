@@ -9,11 +9,19 @@ from itertools import combinations
 from experiments.config.scores import Score
 from experiments.evidence.comparison import PairedComparison, compared, corrected
 from experiments.evidence.corrections import HOLM, Correction
+from experiments.evidence.noise_floor import NoiseFloor
 from experiments.evidence.sentences import sentence
 from experiments.figures.groups import group_label, group_order
 from experiments.pipeline.metric_keys import TOTAL, MetricKey, in_order, parse_metric
 from experiments.reporting.evidence_measures import MEASURES
-from experiments.reporting.evidence_pairs import RunsByModel, ValueOf, by_model, metric_pairs, reached_values
+from experiments.reporting.evidence_pairs import (
+    RunsByModel,
+    ValueOf,
+    by_model,
+    floor_of,
+    metric_pairs,
+    reached_values,
+)
 from experiments.reporting.finished_runs import FinishedRun
 
 
@@ -25,6 +33,7 @@ class EvidenceRow:
         method: the first; LIB, wherever it is one of the two.
         against: the second.
         tolerated: the worst score within the tolerance, in words; empty for what is no needed count.
+        floor: how far two halves of the data are apart; None where no run has another on the other half.
     """
 
     method: str
@@ -33,17 +42,19 @@ class EvidenceRow:
     key: MetricKey
     comparison: PairedComparison
     tolerated: str
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is of the whole model: a total, or without a layer."""
-        return self.key.layer in (None, TOTAL)
+    floor: NoiseFloor | None = None
 
     @property
     def claim(self) -> str:
         """What was found, of which model's part it is left out."""
         wording = MEASURES[self.key.kind].wording
-        return sentence(self.comparison, group_label(self.method), group_label(self.against), wording)
+        found = sentence(self.comparison, group_label(self.method), group_label(self.against), wording)
+        return f"{found} {self.floor_sentence}".rstrip()
+
+    @property
+    def floor_sentence(self) -> str:
+        """The difference against what halves of the data differ by; empty where that is not known."""
+        return "" if self.floor is None else self.floor.sentence(self.comparison)
 
     @property
     def sentence(self) -> str:
@@ -60,13 +71,16 @@ def evidence_of(runs: Sequence[FinishedRun], score: Score, correction: Correctio
         return ()
     value_of = reached_values(runs)
     of_method = {method: by_model(run for run in runs if run.method == method) for method in methods}
-    names = {name for run in runs for name in run.metrics if parse_metric(name).kind in MEASURES}
-    ordered = sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind))
+    names = compared_names(runs)
     return tuple(
-        row
-        for pair in combinations(methods, 2)
-        for row in rows_of(pair, of_method, ordered, score, value_of, correction)
+        row for pair in combinations(methods, 2) for row in rows_of(pair, of_method, names, score, value_of, correction)
     )
+
+
+def compared_names(runs: Sequence[FinishedRun]) -> list[str]:
+    """Metrics that methods are compared by, in the order of the tables."""
+    names = {name for run in runs for name in run.metrics if parse_metric(name).kind in MEASURES}
+    return sorted(in_order(names), key=lambda name: list(MEASURES).index(parse_metric(name).kind))
 
 
 def rows_of(
@@ -87,8 +101,9 @@ def rows_of(
             continue
         tolerated = "" if key.tolerance is None else score.tolerated(key.tolerance)
         comparison = compared(pairs, MEASURES[key.kind].scale)
-        row = EvidenceRow(method, against, name, key, comparison, tolerated)
-        families.setdefault((key.kind, key.tolerance, row.is_whole), []).append(row)
+        floor = floor_of((of_method[method], of_method[against]), name, value_of, comparison.scale)
+        row = EvidenceRow(method, against, name, key, comparison, tolerated, floor)
+        families.setdefault((key.kind, key.tolerance, row.key.is_whole), []).append(row)
     return [row for family in families.values() for row in with_correction(family, correction)]
 
 

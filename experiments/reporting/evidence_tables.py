@@ -13,6 +13,7 @@ from experiments.evidence.effect_sizes import ratio_of_geometric_means
 from experiments.evidence.needed_models import MOST
 from experiments.evidence.sentences import short
 from experiments.figures.groups import group_label
+from experiments.pipeline.metric_keys import MetricKey
 from experiments.reporting.evidence_rows import EvidenceRow
 from experiments.reporting.tables import NOTHING, Entry, Table
 
@@ -33,15 +34,24 @@ ONE_MODEL = (
 
 
 @dataclass(frozen=True)
+class NotedTable:
+    """A table with how to read it."""
+
+    note: str
+    table: Table
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a section shows of its evidence.
 
     Attributes:
         rows: all of them, for the CSV.
-        note: how to read them; a sentence alone where there is no more than one model.
+        note: how to read them; a sentence alone where there is no more than one model, empty without a common model.
         whole: totals and measures of the whole graph, the first method beside each other one; None with one model.
         layers: the same of single layers.
         open_questions: how many models would decide what is undecided; None where all is decided, and with one model.
+        of_data: what is known of the data's part: halves that bases are fitted on, test examples.
     """
 
     rows: tuple[EvidenceRow, ...]
@@ -49,28 +59,36 @@ class Evidence:
     whole: Table | None
     layers: Table | None
     open_questions: Table | None
+    of_data: tuple[NotedTable, ...] = ()
 
     @property
     def tables(self) -> list[Table]:
-        """Those that every format shows."""
+        """Over models; those that every format shows."""
         return [table for table in (self.whole, self.open_questions) if table is not None]
 
 
-def evidence_part(rows: tuple[EvidenceRow, ...], correction: Correction = HOLM) -> Evidence | None:
-    """None where no two methods ran on a same model."""
+def evidence_part(
+    rows: tuple[EvidenceRow, ...], correction: Correction = HOLM, of_data: tuple[NotedTable, ...] = ()
+) -> Evidence | None:
+    """None where no two methods ran on a same model and nothing is known of the data's part."""
     if not rows:
-        return None
-    shown = [row for row in rows if row.method == rows[0].method]
-    whole, layers = [[row for row in shown if row.is_whole is is_whole] for is_whole in (True, False)]
+        return Evidence(rows, "", None, None, None, of_data) if of_data else None
     if max(len(row.comparison.pairs) for row in rows) == 1:
-        return Evidence(rows, ONE_MODEL, None, None, None)
+        return Evidence(rows, ONE_MODEL, None, None, None, of_data)
+    whole, layers = (shown(rows, is_whole) for is_whole in (True, False))
     return Evidence(
         rows,
         NOTE.format(correction=TITLES[correction]),
         evidence_table(whole, "evidence over models, all node layers"),
         evidence_table(layers, "evidence over models, layer by layer"),
         open_questions(whole),
+        of_data,
     )
+
+
+def shown(rows: Sequence[EvidenceRow], is_whole: bool) -> list[EvidenceRow]:
+    """The first method beside each other one, of the whole model or layer by layer."""
+    return [row for row in rows if row.method == rows[0].method and row.key.is_whole is is_whole]
 
 
 def evidence_table(rows: Sequence[EvidenceRow], caption: str) -> Table | None:
@@ -132,13 +150,16 @@ def open_questions(rows: Sequence[EvidenceRow]) -> Table | None:
 
 
 def named(row: EvidenceRow) -> tuple[Entry, Entry]:
-    """What is compared and of which methods: `edges needed, 0.001`, with its layer where it is of one."""
-    kind = row.key.kind.removeprefix("graph/").replace("/", " ").replace("_", " ")
-    tolerance = None if row.key.tolerance is None else f"{row.key.tolerance:g}"
-    parts = (kind, tolerance, None if row.is_whole else row.key.layer)
-    return Entry(", ".join(part for part in parts if part)), Entry(
-        f"{group_label(row.method)}, {group_label(row.against)}"
-    )
+    """What is compared and of which methods."""
+    return Entry(measure_name(row.key)), Entry(f"{group_label(row.method)}, {group_label(row.against)}")
+
+
+def measure_name(key: MetricKey) -> str:
+    """`edges needed, 0.001`, with its layer where it is of one."""
+    kind = key.kind.removeprefix("graph/").replace("/", " ").replace("_", " ")
+    tolerance = None if key.tolerance is None else f"{key.tolerance:g}"
+    parts = (kind, tolerance, None if key.is_whole else key.layer)
+    return ", ".join(part for part in parts if part)
 
 
 def whole(count: int) -> Entry:
@@ -155,7 +176,7 @@ CSV_HEAD = (
     *("setting", "method", "against", "metric", "kind", "tolerance", "layer", "n", "left_out", "n_less", "n_equal"),
     *("n_more", "median_difference", "ratio", "mean_difference", "scale", "low", "high", "interval", "test", "p"),
     *("p_sign", "p_wilcoxon", "corrected_p", "n_tests", "rank_biserial", "decided", "fewest_models"),
-    *("models_if_all_agree", "models_at_effect", "sentence"),
+    *("models_if_all_agree", "models_at_effect", "half_pairs", "halves_apart", "times_halves", "sentence"),
 )
 
 
@@ -181,4 +202,6 @@ def csv_values(row: EvidenceRow) -> Iterator[Any]:
     undecided = not found.is_decided and found.rank_biserial is not None
     numbers = (found.fewest_models, found.models_if_all_agree, found.models_at_effect)
     yield from numbers if undecided else (None, None, None)
+    floor = row.floor
+    yield from (None,) * 3 if floor is None else (floor.n_pairs, floor.apart, floor.times(found.estimate))
     yield row.sentence

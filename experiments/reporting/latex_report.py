@@ -52,7 +52,8 @@ def to_latex(report: Report) -> str:
 
 def section_tables(section: Section) -> list[str]:
     """One setting's."""
-    evidence = section.evidence.tables if section.evidence is not None else []
+    found = section.evidence
+    evidence = [] if found is None else [*found.tables, *(noted.table for noted in found.of_data)]
     found = [table for table in (section.totals, section.short, *evidence) if table is not None]
     return [
         text

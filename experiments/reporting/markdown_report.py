@@ -50,9 +50,11 @@ def evidence_lines(section: Section) -> list[str]:
     """How sure the differences between methods are, and what would decide what is not."""
     if (evidence := section.evidence) is None:
         return []
-    lines = [f"### Evidence: {escaped(section.title)}\n", f"{evidence.note}\n"]
+    lines = [f"### Evidence: {escaped(section.title)}\n", *([f"{evidence.note}\n"] if evidence.note else [])]
     for table in evidence.tables:
         lines += [f"{table.caption.capitalize()}:\n", markdown_table(table)]
+    for noted in evidence.of_data:
+        lines += [f"{noted.table.caption.capitalize()}: {noted.note}\n", markdown_table(noted.table)]
     return lines
 
 

@@ -72,12 +72,12 @@ def claim_of(evidence: Sequence[EvidenceRow], other: str, kind: str, tolerance: 
         row
         for row in evidence
         if (row.method, row.against, row.key.kind, row.key.tolerance) == ("lib", other, kind, tolerance)
-        and row.is_whole
+        and row.key.is_whole
     )
     if (row := next(found, None)) is None:
         return ""
     if len(row.comparison.pairs) == 1:
-        return " Of one model: nothing is said of others."
+        return f" Of one model: nothing is said of others. {row.floor_sentence}".rstrip()
     return f" Over models{', in all' if tolerance is not None else ''}: {row.claim}"
 
 

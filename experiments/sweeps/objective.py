@@ -46,6 +46,7 @@ def metric_keys(config: RunConfig, room: Room) -> list[str]:
     tolerances = [plain(tolerance) for tolerance in config.analysis.tolerances or ()]
     timed = ["model", *(["data"] if room.reads_data else []), *(["statistics"] if stages != ["score"] else []), *stages]
     timed += [stage for stage, of in FOLLOWING.items() if of <= set(stages)]
+    timed += ["resampling"] if config.analysis.resamples else []
     keys = [f"{what}/{stage}" for what in ("time", "memory") for stage in timed]
     if "score" in stages:
         keys += ["score/train", "score/test"]
@@ -56,9 +57,11 @@ def metric_keys(config: RunConfig, room: Room) -> list[str]:
         keys += ["graph/modularity", "graph/communities"]
     ablated = {"features": "ablation" in stages, "edges": {"edges", "ablation"} <= set(stages)}
     for kind in (kind for kind, is_ablated in ablated.items() if is_ablated):
-        keys += [f"{kind}/needed_{tolerance}/{layer}" for tolerance in tolerances for layer in (*layers[:-1], "total")]
+        needed = ["needed", *(("needed_low", "needed_high") if config.analysis.resamples else ())]
+        ablated_layers = (*layers[:-1], "total")
+        keys += [f"{kind}/{of}_{at}/{layer}" for of in needed for at in tolerances for layer in ablated_layers]
         if kind == "features" or tolerances:
-            keys += [f"{kind}/ablation_area/{layer}" for layer in (*layers[:-1], "total")]
+            keys += [f"{kind}/ablation_area/{layer}" for layer in ablated_layers]
     if config.analysis.estimator == "stochastic":
         keys += [f"estimator/{stage}_error/{layer}" for stage in ("basis", "edges") for layer in layers[:-1]]
     return keys

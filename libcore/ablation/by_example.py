@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from libcore.ablation.evaluation import ROUND_OFF, AblationCurve, EvaluationData
+from libcore.ablation.example_scores import ExampleScores
 from libcore.ablation.whole_model import TOLERANCES, Ablations, ablate
 from libcore.chain import Chain
 from libcore.fit_settings import MEMORY_BUDGET
@@ -52,24 +53,13 @@ def ablate_by_example(
     tolerances: Sequence[float] = TOLERANCES,
     memory_budget: int = MEMORY_BUDGET,
 ) -> ExampleAblations:
-    """`ablate`, each output scored by itself; it takes the time of a call of `score_sum` for each example besides.
+    """`ablate`, each output scored by itself; scores that are known by their sum only take a call for each example.
 
     Raises ValueError as `ablate` does.
     """
-    of_example: list[list[float]] = [[] for _ in range(len(data.inputs))]
-
-    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
-        scores = [
-            data.score_sum(outputs[number - start : number - start + 1], number, number + 1)
-            for number in range(start, stop)
-        ]
-        # Each example is one thread's, and comes once in every evaluation: its list is in their order.
-        for number, score in enumerate(scores, start):
-            of_example[number].append(score)
-        return sum(scores)
-
-    ablations = ablate(graph, chain, replace(data, score_sum=score_sum), tolerances, memory_budget)
-    rows = iter(torch.tensor(of_example, dtype=torch.float64).T)
+    scores = ExampleScores(data)
+    ablations = ablate(graph, chain, scores.watched, tolerances, memory_budget)
+    rows = iter(scores.taken())
     found = ExampleAblations(ablations, next(rows))
     for layer, curve in ablations.nodes.items():
         found.nodes[layer] = example_curve(curve, rows)

@@ -16,6 +16,9 @@ from libcore.chain import Chain
 ScoreSum = Callable[[Tensor, int, int], float]
 """`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
 
+ExampleScoresOf = Callable[[Tensor, int, int], Tensor]
+"""`(outputs of examples start..stop, start, stop) -> their scores, [example]`."""
+
 ROUND_OFF = 1e-12
 """Scores are sums of examples divided by their number: equal ones may differ by this."""
 
@@ -37,12 +40,15 @@ class EvaluationData:
         score_sum: scores of a chunk's outputs, summed over examples; called by several threads.
         lower_is_better: whether a model that is harmed scores more, as in cross-entropy.
         score_name: what the score is called; cross-entropies are in nats per token.
+        example_scores: what `score_sum` sums, where it is at hand: whoever wants the scores of single examples then
+            need not have them scored one by one.
     """
 
     inputs: Tensor
     score_sum: ScoreSum
     lower_is_better: bool = False
     score_name: str = "accuracy"
+    example_scores: ExampleScoresOf | None = None
 
     def first(self, n_examples: int | None) -> EvaluationData:
         """The first `n_examples`, all by default."""
@@ -79,10 +85,13 @@ def accuracy(inputs: Tensor, labels: Tensor) -> EvaluationData:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels have dtype {labels.dtype}; expected integers, the number of each example's class")
 
-    def correct(outputs: Tensor, start: int, stop: int) -> float:
-        return float((number_of_largest(outputs[:, -1]) == labels[start:stop]).sum())
+    def are_correct(outputs: Tensor, start: int, stop: int) -> Tensor:
+        return number_of_largest(outputs[:, -1]) == labels[start:stop]
 
-    return EvaluationData(inputs, correct)
+    def correct(outputs: Tensor, start: int, stop: int) -> float:
+        return float(are_correct(outputs, start, stop).sum())
+
+    return EvaluationData(inputs, correct, example_scores=are_correct)
 
 
 def cross_entropy(inputs: Tensor, labels: Int[Tensor, "example position"]) -> EvaluationData:
@@ -91,13 +100,16 @@ def cross_entropy(inputs: Tensor, labels: Int[Tensor, "example position"]) -> Ev
     Labels are of the first output positions, as many as there are labels.
     """
 
-    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
+    def losses(outputs: Tensor, start: int, stop: int) -> Tensor:
         expected = labels[start:stop].long()
         logits = outputs[:, : expected.shape[1]]
-        losses = functional.cross_entropy(logits.flatten(0, 1), expected.flatten(), reduction="none")
-        return losses.view_as(expected).mean(1, dtype=torch.float64).sum().item()
+        of_positions = functional.cross_entropy(logits.flatten(0, 1), expected.flatten(), reduction="none")
+        return of_positions.view_as(expected).mean(1, dtype=torch.float64)
 
-    return EvaluationData(inputs, score_sum, lower_is_better=True, score_name="cross-entropy")
+    def score_sum(outputs: Tensor, start: int, stop: int) -> float:
+        return losses(outputs, start, stop).sum().item()
+
+    return EvaluationData(inputs, score_sum, lower_is_better=True, score_name="cross-entropy", example_scores=losses)
 
 
 def number_of_largest(logits: Float[Tensor, "example class"]) -> Int[Tensor, " example"]:

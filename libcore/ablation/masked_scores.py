@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -77,6 +78,12 @@ class MaskedPair:
         """Of these examples."""
         return self.bases[0].features(self.stream.produce(start, stop))
 
+    def of_features(self, used: Bool[Tensor, " feature_in"]) -> MaskedPair:
+        """The same pair without the first layer's other features; the constant is one of those used."""
+        basis = self.bases[0]
+        some = replace(basis, to_basis=basis.to_basis[:, used], from_basis=basis.from_basis[used])
+        return MaskedPair(self.section, self.stream, (some, self.bases[1]), self.memory_budget)
+
     def evaluation(self, features: Float[Tensor, "batch position feature_in"]) -> MaskedEvaluation:
         """The section by mask on examples with these features."""
         return masked_evaluation(self.section, features, *self.bases, self.memory_budget)
@@ -115,18 +122,24 @@ class HeldPart:
 
 
 class PassingPart:
-    """One thread's examples, of which nothing is held."""
+    """One thread's examples, of which nothing is held.
+
+    Features that no output keeps are not computed: with pixels as inputs and few edges kept, that is nearly all.
+    """
 
     def __init__(self, pair: MaskedPair, bounds: tuple[int, int]) -> None:
         self.pair = pair
         self.bounds = bounds
-        self.mask: Tensor | None = None
+        self.of_mask: tuple[MaskedPair, Tensor] | None = None
 
     def take(self, mask: Bool[Tensor, "feature_out feature_in"]) -> None:
         """The mask that features are asked for with."""
-        self.mask = mask
+        used = mask.any(0)
+        used[: self.pair.bases[0].variable.start] = True
+        self.of_mask = self.pair.of_features(used), mask[:, used]
 
     def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
         """Of these examples, counted among all."""
-        assert self.mask is not None
-        return self.pair.evaluation(self.pair.features(start, stop))(self.mask)
+        assert self.of_mask is not None
+        pair, mask = self.of_mask
+        return pair.evaluation(pair.features(start, stop))(mask)

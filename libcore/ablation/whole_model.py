@@ -14,7 +14,7 @@ from libcore.ablation.edge import edge_ablation_steps
 from libcore.ablation.evaluation import AblationCurve, EvaluationData, unablated_score
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.schedule import kept_schedule
-from libcore.ablation.steps import carried_out
+from libcore.ablation.steps import Result, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.first_pass import first_activations
@@ -75,8 +75,8 @@ def ablation_steps(
 
 
 def labelled(
-    kind: AblationKind, layer: str, steps: Generator[tuple[int, float], None, AblationCurve]
-) -> Generator[Evaluation, None, AblationCurve]:
+    kind: AblationKind, layer: str, steps: Generator[tuple[int, float], None, Result]
+) -> Generator[Evaluation, None, Result]:
     """The same evaluations with what they are of."""
     while True:
         try:

@@ -192,10 +192,13 @@ def evaluation_data(
     chain = chain_of(weights, architecture, torch.float64, inputs.device)
     expected = largest_by_block(chain.activation(inputs, architecture.n_layers))
 
-    def agreement(outputs: Tensor, start: int, stop: int) -> float:
-        return float((largest_by_block(outputs) == expected[start:stop]).double().mean(-1).sum())
+    def agreements(outputs: Tensor, start: int, stop: int) -> Tensor:
+        return (largest_by_block(outputs) == expected[start:stop]).double().mean(-1)
 
-    return EvaluationData(inputs, agreement)
+    def agreement(outputs: Tensor, start: int, stop: int) -> float:
+        return float(agreements(outputs, start, stop).sum())
+
+    return EvaluationData(inputs, agreement, example_scores=agreements)
 
 
 def block_shares(

@@ -164,11 +164,12 @@ def chain_of_module(
 
 def on_device(data: EvaluationData, device: torch.device) -> EvaluationData:
     """The same inputs on another device, scored where the user's function has its labels."""
-    home = data.inputs.device
+    home, of_examples = data.inputs.device, data.example_scores
     return replace(
         data,
         inputs=data.inputs.to(device),
         score_sum=lambda outputs, start, stop: data.score_sum(outputs.to(home), start, stop),
+        example_scores=None if of_examples is None else lambda outputs, *block: of_examples(outputs.to(home), *block),
     )
 
 

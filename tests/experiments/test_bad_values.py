@@ -112,6 +112,8 @@ class TestCombinations:
             (["method=pca", "method.jacobian=path"], ("method.jacobian",)),
             (["method.name=pca"], ("method.jacobian",)),
             (["analysis.truncation=2"], ("truncation=2", "under 1")),
+            (["analysis.resamples=20"], ("resamples=20", "200 or more")),
+            (["analysis.resamples=500", "analysis.stages=[basis,edges]"], ("resamples=500", "expected ablation")),
         ],
     )
     def test_what_makes_no_sense_together(self, refused, arguments, expected):

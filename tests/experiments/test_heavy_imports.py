@@ -59,6 +59,7 @@ def test_what_a_run_says_of_itself(tmp_path: Path, arguments: tuple[str, ...]) -
         ("experiments.benchmark", ()),
         ("experiments.benchmark", ("stages",)),
         ("experiments.reproduce", ()),
+        ("experiments.stability", ()),
     ],
 )
 def test_help_of_the_other_commands(tmp_path: Path, module: str, mode: tuple[str, ...]) -> None:

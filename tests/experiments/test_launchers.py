@@ -217,7 +217,13 @@ hydra:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("analysis.stages=[score,basis,edges,ablation]",), ("analysis.stages=[basis,edges]",)]
+    "overrides",
+    [
+        (),
+        ("analysis.stages=[score,basis,edges,ablation]",),
+        ("analysis.stages=[basis,edges]",),
+        ("analysis.stages=[basis,edges,ablation]", "analysis.resamples=200"),
+    ],
 )
 def test_an_objective_can_be_any_metric_that_the_run_will_have(tmp_path, overrides):
     arguments = (*TOY[:-1], *overrides)

@@ -180,8 +180,11 @@ class TestVerdicts:
             "Features needed (cross-entropy + 0.01 nats): in means over runs LIB needs fewer than PCA in 1 of 2 node "
             "layers and as many in 1; in all 31 ± 1.414 against 33 ± 1.414.",
             "Edges needed (cross-entropy + 0.01 nats): in means over runs LIB needs fewer than PCA in 1 of 2 pairs of "
-            "node layers; in all 145 ± 7.071 against 135 ± 5.657. Of one model: nothing is said of others.",
-            "Modularity: 0.6 ± 0.1414 (LIB) against 0.4 ± 0 (PCA). Of one model: nothing is said of others.",
+            "node layers; in all 145 ± 7.071 against 135 ± 5.657. Of one model: nothing is said of others. The "
+            "difference is 1.1 times what two halves of the data differ by (a factor of 1.066 on the mean of 2 pairs "
+            "of halves, as logarithms).",
+            "Modularity: 0.6 ± 0.1414 (LIB) against 0.4 ± 0 (PCA). Of one model: nothing is said of others. The "
+            "difference is 2 times what two halves of the data differ by (0.1 on the mean of 2 pairs of halves).",
         ]
 
     def test_totals_are_in_a_table_of_their_own(self, text):

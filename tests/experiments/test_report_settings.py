@@ -38,6 +38,7 @@ class TestWhatSplitsRuns:
         "override",
         [
             "analysis.memory_budget=1GB",
+            "analysis.resamples=200",
             "analysis.stages=[basis,edges,ablation]",
             "data.root=elsewhere",
             "device=cpu",

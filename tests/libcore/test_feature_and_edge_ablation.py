@@ -34,6 +34,7 @@ from libcore.chain import Chain
 from libcore.graph import interaction_edges
 from libcore.methods import FitSettings
 from libcore.methods.lib import fit_lib
+from libcore.parallel import shares_for
 from libcore.sections import MaskedEvaluation
 from libcore.sections.kept import kept_evaluation
 from libcore.sections.masked import masked_evaluation
@@ -260,12 +261,31 @@ def test_outputs_whose_mask_did_not_change_are_not_evaluated_again(
     fewer = mask.clone()
     fewer[1, 2] = False
     scores = [score_of(each) for each in (mask, mask, fewer, mask)]
-    threads = torch.get_num_threads()
-    assert evaluated == [len(mask)] * threads + [1] * 2 * threads
+    n_shares = shares_for(torch.get_num_threads(), len(setting.inputs))
+    assert evaluated == [len(mask)] * n_shares + [1] * 2 * n_shares
     expected = [setting.score_of_mask(1, each) for each in (mask, mask, fewer, mask)]
     assert scores == pytest.approx(expected, abs=1e-12)
     passing = scoring.masked_scores(setting.chain, setting.data, 1, bases, memory_budget=5000)
     assert [passing(each) for each in (mask, mask, fewer, mask)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_features_that_no_output_keeps_are_not_computed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is held: of pixels and few edges, nearly none is needed."""
+    first, second, *_ = setting.chain.node_layers[1:]
+    bases = setting.bases[first], setting.bases[second]
+    seen: list[tuple[int, int]] = []
+    evaluation = scoring.masked_evaluation
+
+    def counted(section, features, basis, next_basis, memory_budget):
+        seen.append((features.shape[-1], basis.n_features))
+        return evaluation(section, features, basis, next_basis, memory_budget)
+
+    monkeypatch.setattr(scoring, "masked_evaluation", counted)
+    mask = torch.zeros(bases[1].n_features, bases[0].n_features, dtype=torch.bool)
+    mask[0, 2] = mask[1, 2] = mask[1, 3] = True
+    score = scoring.masked_scores(setting.chain, setting.data, 1, bases, memory_budget=5000)
+    score(mask)
+    assert set(seen) == {(3, 3)}  # the constant and the two
 
 
 def test_needed_counts_do_not_depend_on_the_memory_budget(setting: Setting) -> None:
