@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,19 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Commit (with `+changes` where files differ from it; None outside a checkout), versions, device and threads."""
     on_gpu = device.type == "cuda"
     return {
-        "git_commit": git_commit(SOURCES),
+        "git_commit": own_commit(),
         "versions": {name: importlib.metadata.version(name) for name in (DISTRIBUTION, "torch", "hydra-core")},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def own_commit() -> str | None:
+    """Of the code that this process runs, as it is when first asked for: a sweep's later runs still run that code."""
+    return git_commit(SOURCES)
 
 
 def git_commit(folder: Path) -> str | None:

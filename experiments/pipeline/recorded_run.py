@@ -12,7 +12,7 @@ from typing import Any
 from experiments.config.model_checks import resolve_device
 from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
 from experiments.config.schema import RunConfig
-from experiments.pipeline.environment import environment
+from experiments.pipeline.environment import environment, own_commit
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
 from models.errors import UserError
@@ -33,6 +33,7 @@ def carry_out(
         {"sweep": sweep[0], "job": sweep[1]} if sweep else {}
     )
     write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
+    own_commit()  # as the code is before the run, which may take hours
     try:
         run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes)
         status["environment"] = environment(resolve_device(config.device))
