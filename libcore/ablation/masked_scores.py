@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,9 @@ from libcore.sections import AffineSection, MaskedEvaluation, Section, compose
 from libcore.sections.masked import masked_evaluation
 from libcore.sections.merging import merged
 from libcore.streams import ActivationStream
+
+FeaturesOf = Callable[[int, int], Tensor]
+"""`(start, stop) -> features of the next node layer of these examples, counted among all`."""
 
 
 def masked_scores(
@@ -40,15 +43,17 @@ def masked_scores(
     pair.memory_budget = left // 2 // len(examples.parts)
     output_of = compose(merged((AffineSection(bases[1].from_basis), *chain.sections_from(index + 1))))
 
-    def prepared(part: Block, blocks: Iterator[Block]) -> HeldPart | PassingPart:
-        return HeldPart(pair, blocks, part) if held else PassingPart(pair, part)
-
-    parts = examples.in_parts(prepared, examples.parts)
+    parts: Sequence[HeldPart | None] = [None] * len(examples.parts)
+    if held:
+        parts = examples.in_parts(lambda part, blocks: HeldPart(pair, blocks, part), examples.parts)
 
     def score(mask: Tensor) -> float:
-        def of_part(part: HeldPart | PassingPart, blocks: Iterator[Block]) -> float:
-            part.take(mask)
-            return sum(data.score_sum(output_of(part.features(*block)), *block) for block in blocks)
+        passing = None if held else pair.masked(mask)  # one for all threads
+
+        def of_part(part: HeldPart | None, blocks: Iterator[Block]) -> float:
+            features_of = passing if part is None else part.masked(mask)
+            assert features_of is not None
+            return sum(data.score_sum(output_of(features_of(*block)), *block) for block in blocks)
 
         return sum(examples.in_parts(of_part, parts)) / examples.count
 
@@ -78,11 +83,19 @@ class MaskedPair:
         """Of these examples."""
         return self.bases[0].features(self.stream.produce(start, stop))
 
-    def of_features(self, used: Bool[Tensor, " feature_in"]) -> MaskedPair:
-        """The same pair without the first layer's other features; the constant is one of those used."""
-        basis = self.bases[0]
-        some = replace(basis, to_basis=basis.to_basis[:, used], from_basis=basis.from_basis[used])
-        return MaskedPair(self.section, self.stream, (some, self.bases[1]), self.memory_budget)
+    def masked(self, mask: Bool[Tensor, "feature_out feature_in"]) -> FeaturesOf:
+        """The next layer's features, computed whenever they are asked for.
+
+        Features that no output keeps are left out: with pixels as inputs and few edges kept, that is nearly all.
+        """
+        pair, basis = self, self.bases[0]
+        used = mask.any(0)
+        used[: basis.variable.start] = True
+        if not used.all():
+            some = replace(basis, to_basis=basis.to_basis[:, used], from_basis=basis.from_basis[used])
+            pair = MaskedPair(self.section, self.stream, (some, self.bases[1]), self.memory_budget)
+            mask = mask[:, used]
+        return lambda start, stop: pair.evaluation(pair.features(start, stop))(mask)
 
     def evaluation(self, features: Float[Tensor, "batch position feature_in"]) -> MaskedEvaluation:
         """The section by mask on examples with these features."""
@@ -105,8 +118,8 @@ class HeldPart:
         self.mask: Tensor | None = None
         self.outputs: Tensor | None = None
 
-    def take(self, mask: Bool[Tensor, "feature_out feature_in"]) -> None:
-        """Evaluate what has another mask than before."""
+    def masked(self, mask: Bool[Tensor, "feature_out feature_in"]) -> FeaturesOf:
+        """The next layer's features; what has another mask than before is evaluated."""
         if self.mask is None or self.outputs is None:
             self.outputs = self.evaluation(mask)
         else:
@@ -114,32 +127,9 @@ class HeldPart:
             if len(changed):
                 self.outputs[..., changed] = self.evaluation(mask[changed], changed)
         self.mask = mask
+        return self.features
 
     def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
         """Of these examples, counted among all."""
         assert self.outputs is not None
         return self.outputs[start - self.bounds[0] : stop - self.bounds[0]]
-
-
-class PassingPart:
-    """One thread's examples, of which nothing is held.
-
-    Features that no output keeps are not computed: with pixels as inputs and few edges kept, that is nearly all.
-    """
-
-    def __init__(self, pair: MaskedPair, bounds: tuple[int, int]) -> None:
-        self.pair = pair
-        self.bounds = bounds
-        self.of_mask: tuple[MaskedPair, Tensor] | None = None
-
-    def take(self, mask: Bool[Tensor, "feature_out feature_in"]) -> None:
-        """The mask that features are asked for with."""
-        used = mask.any(0)
-        used[: self.pair.bases[0].variable.start] = True
-        self.of_mask = self.pair.of_features(used), mask[:, used]
-
-    def features(self, start: int, stop: int) -> Float[Tensor, "batch position_out feature_out"]:
-        """Of these examples, counted among all."""
-        assert self.of_mask is not None
-        pair, mask = self.of_mask
-        return pair.evaluation(pair.features(start, stop))(mask)
