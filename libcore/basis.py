@@ -43,6 +43,11 @@ class Basis:
         """The features that vary: all but the constant. An index into anything that has one entry per feature."""
         return slice(int(self.has_constant), None)
 
+    @property
+    def n_variable(self) -> int:
+        """How many features vary."""
+        return self.n_features - self.variable.start
+
     def to(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Basis:
         """A copy on another device or in another dtype."""
         return Basis(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from libcore.chain import Chain
 from libcore.eigen import RELATIVE, Truncation
-from libcore.estimators import ESTIMATORS, Estimator
+from libcore.estimators import ESTIMATORS, Estimator, OnError
 from libcore.estimators.stochastic import PROBES, Probes
 from libcore.names import refuse_other, refuse_other_type
 from libcore.quadrature import GRADIENT, Quadrature
@@ -48,6 +49,10 @@ class FitSettings:
         refuse_other_type("truncation", self.truncation, Truncation)
         refuse_other_type("quadrature", self.quadrature, Quadrature)
         refuse_other_type("probes", self.probes, Probes)
+
+    def estimation(self, layer: str) -> tuple[Estimator, Probes, OnError]:
+        """How this node layer's Jacobian Gram is computed: the last arguments of `jacobian_gram`."""
+        return self.estimator, self.probes.named(f"basis/{layer}"), partial(self.on_error, layer)
 
 
 def working_dtype(chain: Chain, inputs: Tensor) -> torch.dtype:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -170,7 +169,7 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
 
     # About the mean of as many rows as a sum has: what it is off by is then nothing beside a sum's own round-off.
     of_centre = min(chunk, max(1, ROWS_PER_SUM // min(example.shape[1] for example in examples)))
-    with torch.no_grad(), one_thread() if n_shares > 1 else nullcontext():
+    with torch.no_grad(), one_thread():
         centres = [activation.double().mean((0, 1)) for activation in chain.activations(inputs[:of_centre])]
 
     def moments_of(number: int, check: Callable[[], None]) -> dict[str, Moments]:

@@ -55,14 +55,13 @@ class ComparedRun:
     def n_leading(self, layer: str) -> int:
         """Features that vary and that the model needs at the middle tolerance, else those of 99 % of the importance."""
         basis = self.graph.bases[layer]
-        n_variable = basis.n_features - basis.variable.start
         if self.ablations is not None and (curve := self.ablations.nodes.get(layer)) is not None and curve.needed:
             tolerances = sorted(curve.needed)
             needed = curve.needed[tolerances[len(tolerances) // 2]]
-            return min(max(1, needed - basis.variable.start), n_variable)
-        importance = basis.importance[basis.variable][:n_variable].double().clamp(min=0)
+            return min(max(1, needed - basis.variable.start), basis.n_variable)
+        importance = basis.importance[basis.variable][: basis.n_variable].double().clamp(min=0)
         shares = importance.cumsum(0) / importance.sum().clamp(min=torch.finfo(torch.float64).tiny)
-        return min(int((shares < LEADING_SHARE).sum()) + 1, n_variable)
+        return min(int((shares < LEADING_SHARE).sum()) + 1, basis.n_variable)
 
 
 def read_runs(directories: Sequence[Path]) -> list[ComparedRun]:

@@ -8,7 +8,6 @@ from itertools import combinations
 
 from experiments.feature_stability.compared_runs import ComparedRun, of_same_weights
 from experiments.feature_stability.covariances import covariances_by_activations, covariances_by_gram
-from libcore.basis import Basis
 from libcore.stability.joint_covariance import covariance_rank
 from libcore.stability.layer import STABLE, LayerStability, layer_stability
 from libcore.stability.principal_angles import degrees
@@ -69,15 +68,10 @@ def stability_of(first: ComparedRun, second: ComparedRun, n_examples: int, group
             continue
         n_directions = max(covariance_rank(run.graph.statistics[layer].gram.double()) for run in (first, second))
         n = max(first.n_leading(layer), second.n_leading(layer))
-        n = min(n, n_variable(one), n_variable(other))
+        n = min(n, one.n_variable, other.n_variable)
         if not n:
             raise UserError(f"{layer}: a basis without a feature that varies; expected some to compare")
         leading = [slice(basis.variable.start, basis.variable.start + n) for basis in (one, other)]
         importance = one.importance[leading[0]].double()
         layers[layer] = layer_stability(covariance.of_features(*leading), importance, n_directions, group_width)
     return PairStability(first, second, None if same else n_examples, layers)
-
-
-def n_variable(basis: Basis) -> int:
-    """Features that vary."""
-    return basis.n_features - basis.variable.start

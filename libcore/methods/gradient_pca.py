@@ -35,9 +35,8 @@ def fit_gradient_pca(
     ):
         to_loss = FunctionSection(partial(surprise, compose(chain.sections_from(index))))
         of_output = stream.example().new_ones(to_loss(stream.example()).shape[-1])
-        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
         neurons = identity_basis(of_output, has_constant=False)
-        gram = jacobian_gram(to_loss, stream, neurons, GRADIENT, settings.estimator, probes, on_error)
+        gram = jacobian_gram(to_loss, stream, neurons, GRADIENT, *settings.estimation(layer))
         bases[layer] = eigenbasis(gram, statistics[layer], settings.truncation, dtype)
     return bases | {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}
 

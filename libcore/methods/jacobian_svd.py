@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 from torch import Tensor
@@ -28,7 +27,6 @@ def fit_jacobian_svd(
         pairwise(chain.node_layers), chain.sections, chain.streams(inputs, settings.memory_budget), strict=True
     ):
         next_basis = identity_basis(statistics[next_layer].gram.diagonal(), has_constant=False).to(dtype=dtype)
-        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
-        gram = jacobian_gram(section, stream, next_basis, GRADIENT, settings.estimator, probes, on_error)
+        gram = jacobian_gram(section, stream, next_basis, GRADIENT, *settings.estimation(layer))
         bases[layer] = eigenbasis(gram, statistics[layer], settings.truncation, dtype)
     return bases | {chain.node_layers[-1]: last_basis(chain, statistics, settings, dtype)}

@@ -15,7 +15,6 @@ or, equal to eq. 3-6 where M' = B B^T with few columns B:
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -144,8 +143,7 @@ def lib_towards(
         if few is not None:
             bases[layer] = lib_basis_of_few(statistics[layer], few, settings.truncation, dtype)
             continue
-        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
-        gram = jacobian_gram(section, stream, next_basis, quadrature, settings.estimator, probes, on_error)
+        gram = jacobian_gram(section, stream, next_basis, quadrature, *settings.estimation(layer))
         bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
     return {layer: bases[layer] for layer in chain.node_layers}
 

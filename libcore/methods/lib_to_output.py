@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from libcore.basis import Basis
@@ -32,8 +30,7 @@ def fit_lib_to_output(
     for index, (layer, stream) in enumerate(
         zip(chain.node_layers, chain.streams(inputs, settings.memory_budget), strict=False)
     ):
-        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
         section = compose(chain.sections[index:])
-        gram = jacobian_gram(section, stream, last.to(dtype=dtype), GRADIENT, settings.estimator, probes, on_error)
+        gram = jacobian_gram(section, stream, last.to(dtype=dtype), GRADIENT, *settings.estimation(layer))
         bases[layer] = lib_basis(statistics[layer], gram, settings.truncation, dtype)
     return bases | {chain.node_layers[-1]: last}

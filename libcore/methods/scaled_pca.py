@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -36,10 +35,7 @@ def fit_scaled_pca(
     streams = chain.streams(inputs, settings.memory_budget)
     for index, (layer, next_layer) in reversed(list(enumerate(pairwise(chain.node_layers)))):
         next_basis = bases[next_layer].to(dtype=dtype)
-        probes, on_error = settings.probes.named(f"basis/{layer}"), partial(settings.on_error, layer)
-        gram = jacobian_gram(
-            chain.sections[index], streams[index], next_basis, GRADIENT, settings.estimator, probes, on_error
-        )
+        gram = jacobian_gram(chain.sections[index], streams[index], next_basis, GRADIENT, *settings.estimation(layer))
         bases[layer] = scaled_basis(statistics[layer], gram, settings.truncation, dtype)
     return {layer: bases[layer] for layer in chain.node_layers}
 
