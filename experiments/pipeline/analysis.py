@@ -74,7 +74,7 @@ def analyse(
     results: RunResults,
     config: RunConfig,
     cache: StageCache,
-    model_key: str,
+    model_identity: str,
     model: AnalysedModel,
     header: dict[str, str],
 ) -> None:
@@ -86,31 +86,33 @@ def analyse(
     if wanted == ["score"]:
         return
     inputs = model.fit_inputs(config.analysis.n_examples, config.analysis.half)
-    summed, statistics = statistics_stage(cache, config, model_key, chain, inputs)
+    summed, statistics = statistics_stage(cache, config, model_identity, chain, inputs)
     results.finished("statistics", summed)
     if "basis" not in wanted:
         return
-    fitted, bases = basis_stage(cache, config, summed.key, chain, inputs, statistics)
+    fitted, bases = basis_stage(cache, config, summed.identity, chain, inputs, statistics)
     results.finished("basis", fitted, feature_metrics(bases) | error_metrics("basis", fitted))
     edges: dict[str, Tensor] = {}
     last = fitted
     if "edges" in wanted:
-        last, edges = edges_stage(cache, config, fitted.key, chain, inputs, bases)
+        last, edges = edges_stage(cache, config, fitted.identity, chain, inputs, bases)
     graph = results.graph = on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header))
     if "edges" in wanted:
         results.finished("edges", last, sparsity_metrics(graph) | error_metrics("edges", last))
     if "ablation" in wanted:
-        last, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
+        last, results.ablations = ablation_stage(cache, config, last.identity, model, bases, edges)
         results.finished("ablation", last, ablation_metrics(results.ablations) | area_metrics(results.ablations, graph))
         results.tracker.ablations(results.ablations)
         if config.analysis.resamples:
-            resampled, intervals = resampling_stage(cache, config, last.key, model, bases, edges, results.ablations)
+            resampled, intervals = resampling_stage(
+                cache, config, last.identity, model, bases, edges, results.ablations
+            )
             results.finished("resampling", resampled, interval_metrics(intervals))
     if edges and "figures" in wanted:
-        signs, results.signed = signs_stage(cache, config, fitted.key, chain, inputs, bases)
+        signs, results.signed = signs_stage(cache, config, fitted.identity, chain, inputs, bases)
         results.finished("signs", signs)
     named, results.table, results.communities = names_stage(
-        cache, config, last.key, graph, model, chain, bases, results.ablations
+        cache, config, last.identity, graph, model, chain, bases, results.ablations
     )
     results.finished("names", named)
     if results.communities is not None:

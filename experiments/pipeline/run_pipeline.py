@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from experiments.pipeline.analysis import RunResults, analyse
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.console import progress_of
 from experiments.pipeline.environment import environment
+from experiments.pipeline.graph_header import graph_header
 from experiments.pipeline.json_files import write_json, write_text
 from experiments.pipeline.metrics import Metrics
 from experiments.pipeline.model_stage import model_file, model_stage
@@ -61,11 +60,11 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
         file = model_file(trained)
         model = with_data(results, room, file, device)
         if "score" in config.analysis.stages:
-            scored = score_stage(cache, config, trained.key, model)
+            scored = score_stage(cache, config, trained.identity, model)
             results.finished(
                 "score", scored, {f"score/{split}": value for split, value in scored.result.values.items()}
             )
-        analyse(results, config, cache, trained.key, model, header(config, room))
+        analyse(results, config, cache, trained.identity, model, graph_header(config, room, file.hash))
         write_results(directory, results, file)
         figures = figures_of(results, config, directory, device, room.score_name)
         write_json(directory / "timings.json", results.timings)
@@ -121,18 +120,6 @@ def write_results(directory: Path, results: RunResults, model: ModelFile) -> Non
         write_json(
             directory / "features.json", {"labels": results.table.labels, "communities": results.table.communities}
         )
-
-
-def header(config: RunConfig, room: Room[Any]) -> dict[str, str]:
-    """What `graph.safetensors` says of itself."""
-    versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
-    return {
-        "method": config.method.name,
-        "label": config.method.title,
-        "config": json.dumps(config.model_dump(), sort_keys=True),
-        "model": json.dumps(room.depends_on, sort_keys=True),
-        "versions": json.dumps(versions),
-    }
 
 
 def to_yaml(config: RunConfig) -> str:
