@@ -20,7 +20,7 @@ from models.whole_files import is_own_file, set_aside, written_whole
 
 log = logging.getLogger(__name__)
 
-CHECKSUM = "checksum"
+CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, eq=False)

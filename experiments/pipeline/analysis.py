@@ -45,6 +45,7 @@ class RunResults:
 
     Attributes:
         timings: seconds and peak memory of every stage when it was computed, and whether this run found it done.
+        entries: `<stage>/<key>` of every stage that is kept, as the cache has it.
     """
 
     tracker: Tracker
@@ -57,6 +58,7 @@ class RunResults:
     signed: dict[str, SignedEdges] | None = None
     metrics: Metrics = field(default_factory=dict)
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: list[str] = field(default_factory=list)
 
     def ended(self, stage: str, resources: Resources, metrics: Metrics, reused: bool = False) -> None:
         """Take down what a stage has found and taken."""
@@ -67,6 +69,7 @@ class RunResults:
 
     def finished(self, stage: str, finished: FinishedStage, metrics: Metrics | None = None) -> None:
         """The same of a stage that is kept."""
+        self.entries.append(f"{stage}/{finished.key}")
         self.ended(stage, finished.resources, metrics or {}, finished.reused)
 
 

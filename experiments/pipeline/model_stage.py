@@ -10,6 +10,7 @@ from typing import Any
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
+from experiments.pipeline.resources import measured
 from models.content_hashes import file_hash, stage_key
 from models.randomized import shuffled
 from models.room import Room
@@ -61,6 +62,11 @@ def trained_stage(
     ended, or had ended before, of all of them.
     """
     depends_on: dict[str, Any] = {"model": room.depends_on, "source": room.source_hash()}
+    if room.weights_source is not None:
+        with measured(cache.device) as resources:
+            found = room.train(cache.device, cache.directory, lambda *_: None)
+        key = stage_key(depends_on, room.shared_code)
+        return FinishedStage(stored(found.file, found.record), key, resources, reused=True, content=found.file.hash)
     if room.model.checkpoint is not None:
         path = Path(room.model.checkpoint)
         # Another file of the same name is another model; a file that is not there is refused when it is read.

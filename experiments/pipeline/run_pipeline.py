@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from experiments.pipeline.console import progress_of
 from experiments.pipeline.environment import environment
 from experiments.pipeline.graph_header import graph_header
 from experiments.pipeline.json_files import write_json, write_text
-from experiments.pipeline.metrics import Metrics
 from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory, measured
 from experiments.pipeline.stages import score_stage
@@ -36,15 +36,21 @@ ARTIFACTS = ("graph.safetensors", "model.safetensors")
 """What `tracking.artifacts` keeps."""
 
 
-def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: str | None = None) -> Metrics:
-    """Carry out one run and leave its files in `directory` (FILES.md). Returns the metrics.
+def run_pipeline(
+    config: RunConfig,
+    directory: Path,
+    sweep: str | None,
+    notes: str | None = None,
+    begin: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Carry out one run and leave its files in `directory` (FILES.md). Returns what `status.json` says of its origin.
 
-    `sweep` and `notes` are the tracker's (`tracked`). Raises UserError for what the user can mend; files already
+    `sweep` and `notes` are the tracker's (`tracked`); `begin` is called once the model and its data are there, before
+    the first result is written. Raises UserError for what the user can mend; files already
     written stay, `status.json` is the caller's.
     """
     room = room_of(config.model_settings)
     config = with_tolerances(config, room.score_name)
-    write_text(directory / "config.yaml", to_yaml(config))
     device = resolve_device(config.device)
     torch.set_flush_denormal(True)
     if config.threads is not None:
@@ -59,19 +65,25 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
             log.warning("training ended before it met its criterion; the model is analysed as it is")
         file = model_file(trained)
         model = with_data(results, room, file, device)
+        begin()
+        write_text(directory / "config.yaml", to_yaml(config))
         if "score" in config.analysis.stages:
             scored = score_stage(cache, config, trained.identity, model)
             results.finished(
                 "score", scored, {f"score/{split}": value for split, value in scored.result.values.items()}
             )
         analyse(results, config, cache, trained.identity, model, graph_header(config, room, file.hash))
-        write_results(directory, results, file)
+        source = room.weights_source if room.model.randomize is None else None
+        write_results(directory, results, file if source is None else None)
         figures = figures_of(results, config, directory, device, room.score_name)
         write_json(directory / "timings.json", results.timings)
         write_json(directory / "metrics.json", results.metrics)
         kept = [directory / name for name in ARTIFACTS] if config.tracking.artifacts else []
         tracker.results(results.metrics, figures, [path for path in kept if path.is_file()])
-    return results.metrics
+    return {
+        "weights": {"sha256": file.hash} | ({"file": "model.safetensors"} if source is None else source),
+        "cache": sorted([*results.entries, *room.kept_files()]),
+    }
 
 
 def with_data(results: RunResults, room: Room[Any], file: ModelFile, device: torch.device) -> AnalysedModel:
@@ -108,9 +120,10 @@ def figures_of(
     return figures
 
 
-def write_results(directory: Path, results: RunResults, model: ModelFile) -> None:
-    """Graph, ablations, features and the analysed weights."""
-    model.write(directory / "model.safetensors")
+def write_results(directory: Path, results: RunResults, model: ModelFile | None) -> None:
+    """Graph, ablations, features and the analysed weights, where these are not to be had by a name."""
+    if model is not None:
+        model.write(directory / "model.safetensors")
     if results.graph is not None:
         with written_whole(directory / "graph.safetensors") as path:
             results.graph.save(path)

@@ -14,7 +14,7 @@ from models.checked_tensors import read_checked, write_checked
 from models.training_state import TrainingEvaluation, read_training_state, write_training_state
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2], dtype=torch.uint8), "c": torch.zeros(0)}
-HEADER = {"text": "Λ", "checksums": '"checksum":"none"', "another": "x"}
+HEADER = {"text": "Λ", "sha": '"sha256":"none"', "another": "x"}
 
 
 @pytest.fixture
