@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from experiments.pipeline.cache_entry import (
 )
 from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
+from models.in_use import used
 from models.whole_files import is_own_file, set_aside
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,15 @@ class FinishedStage:
 
 @dataclass(frozen=True)
 class StageCache:
-    """Results below `directory/<stage>/<key>/`."""
+    """Results below `directory/<stage>/<key>/`.
+
+    Attributes:
+        in_use: what holds the results that were read or written, so that nothing removes them meanwhile.
+    """
 
     directory: Path
     device: torch.device
+    in_use: ExitStack = field(default_factory=ExitStack)
 
     def finish(
         self, stage: str, key: str, compute: Callable[[Advance], StageResult], left_is: str = "about"
@@ -71,6 +77,7 @@ class StageCache:
         with alone(folder.with_suffix(".lock"), stage):
             if (found := self._read(folder)) is not None:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
+                self.in_use.enter_context(used(folder))
                 return FinishedStage(found[0], key, found[1], reused=True, content=found[2])
             with measured(self.device) as resources, progress_of(stage, left_is) as advance:
                 computed = compute(advance)
@@ -78,6 +85,7 @@ class StageCache:
             result = replace(computed, tensors={name: tensor.contiguous() for name, tensor in computed.tensors.items()})
             remove_entry(folder)
             manifest = write_entry(folder, result, {"resources": vars(resources), "written": now()})
+            self.in_use.enter_context(used(folder))
             log.info("%s: %.1f s", stage, resources.seconds)
             return FinishedStage(result, key, resources, reused=False, content=manifest.content)
 

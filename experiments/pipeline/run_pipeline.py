@@ -26,6 +26,7 @@ from experiments.pipeline.resources import keep_freed_memory, measured
 from experiments.pipeline.stages import score_stage
 from experiments.pipeline.tracking import tracked
 from models.analysed import AnalysedModel
+from models.in_use import used
 from models.room import Room, room_of
 from models.weights import ModelFile
 from models.whole_files import written_whole
@@ -56,8 +57,14 @@ def run_pipeline(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    with tracked(config, directory, partial(environment, device), sweep, notes) as tracker:
-        results, cache = RunResults(tracker), StageCache(config.cache_directory, device)
+    cache = StageCache(config.cache_directory, device)
+    cache.directory.mkdir(parents=True, exist_ok=True)
+    with (
+        cache.in_use,
+        used(cache.directory),
+        tracked(config, directory, partial(environment, device), sweep, notes) as tracker,
+    ):
+        results = RunResults(tracker)
         trained = model_stage(cache, room, tracker.training)
         results.finished("model", trained)
         log.info("model: %s", trained.result.values["summary"])

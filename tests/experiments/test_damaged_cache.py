@@ -24,6 +24,7 @@ from experiments.pipeline.cache_entry import (
     read_entry,
     write_entry,
 )
+from models.in_use import unused
 
 STAGES = ("model", "score", "statistics", "basis", "edges", "ablation", "names")
 LENGTH_OF_KEY = 20
@@ -213,6 +214,18 @@ def test_a_format_of_the_future_is_told(tmp_path):
     (entry / "manifest.json").write_text(json.dumps(content | {"format": 99}))
     with pytest.raises(DistrustedEntryError, match="of format 99, which this version does not know"):
         read_entry(entry)
+
+
+def test_a_result_is_in_use_from_its_writing_or_reading_until_the_run_ends(tmp_path):
+    for compute in (lambda _: StageResult(values={"a": 1}), lambda _: pytest.fail("computed")):
+        stages = StageCache(tmp_path / "cache", torch.device("cpu"))
+        folder = tmp_path / "cache" / "stage" / "key"
+        with stages.in_use:
+            stages.finish("stage", "key", compute)
+            with unused(folder) as is_unused:
+                assert not is_unused
+        with unused(folder) as is_unused:
+            assert is_unused
 
 
 def test_a_model_that_comes_out_otherwise_has_later_stages_of_its_own(tmp_path):
