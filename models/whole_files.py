@@ -6,13 +6,24 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
+
+from models.errors import UserError
+
+foreign_files: ContextVar[frozenset[Path]] = ContextVar("foreign_files", default=frozenset())
+"""Absolute paths of somebody else's files where this process writes: they are not replaced."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; renamed to `path` if the block succeeds, removed if it fails."""
+    """A temporary path in the same folder; renamed to `path` if the block succeeds, removed if it fails.
+
+    Raises UserError for one of `foreign_files`.
+    """
+    if path.absolute() in foreign_files.get():
+        raise UserError(f"{path}: somebody else's file, which would be written over; expected another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)  # a link of that name would be written through

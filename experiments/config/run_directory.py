@@ -63,6 +63,19 @@ def refuse_foreign(directory: Path, option: str, output_subdir: str | None = Non
         )
 
 
+def refuse_output_subdir(name: str | None) -> None:
+    """Raises UserError where Hydra would write its configuration out of the run's directory, or among the results."""
+    if name is not None and (Path(name).name != name or name in (".", "..", *WRITTEN_THROUGH)):
+        raise UserError(f"hydra.output_subdir={name}: expected the name of a folder in the run's directory, or null")
+
+
+def refuse_foreign_in_sweep(directories: Iterable[Path]) -> None:
+    """Raises UserError for a job's directory that is foreign, before Hydra opens a log in it."""
+    for directory in (Path(os.path.normpath(path)) for path in directories):
+        if directory.is_dir() and {path.name for path in directory.iterdir()} != {LOG}:
+            refuse_foreign(directory, "hydra.sweep.subdir: ")
+
+
 def refuse_foreign_sweep(directory: Path) -> None:
     """Raises UserError for a directory whose `multirun.yaml`, which Hydra writes, is of no sweep of this command."""
     path = directory / SWEEP_CONFIGURATION

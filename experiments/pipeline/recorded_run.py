@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ def carry_out(
     status: dict[str, Any] = {"status": "running", "started": now()} | (
         {"sweep": sweep[0], "job": sweep[1]} if sweep else {}
     )
+    status |= {"from": folder_of(directory)}
     has_begun = earlier is None or earlier["status"] != "finished"
     if has_begun:
         write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
@@ -80,6 +82,12 @@ def carry_out(
         else:
             log.warning("%s: as the run before left it", directory)
     return outcome
+
+
+def folder_of(directory: Path) -> str | None:
+    """The current folder as seen from the run's directory, for relative paths; None where it is not one above."""
+    here = Path.cwd()
+    return os.path.relpath(here, directory.resolve()) if directory.resolve().is_relative_to(here) else None
 
 
 def hashes_of(directory: Path, results: Sequence[str]) -> dict[str, str]:
