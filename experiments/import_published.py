@@ -15,12 +15,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = command_line().parse_args(arguments)
     try:
         # Reads tensors, and so imports torch; --help does without.
+        from experiments.config.own_folder import own_folder
         from experiments.config.run_directory import check_writable
         from experiments.published.clone import import_clone
 
         check_writable(parsed.out, "--out")
-        for line in import_clone(parsed.clone, parsed.out):
-            print(line, flush=True)
+        with own_folder(parsed.out, "--out"):
+            for line in import_clone(parsed.clone, parsed.out):
+                print(line, flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -28,13 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
         # What knows methods or reads graphs imports torch; --help does without.
+        from experiments.config.own_folder import own_folder
         from experiments.config.run_directory import check_writable
         from experiments.reporting.finished_runs import check_folders
         from experiments.reporting.report_files import write_report
 
         check_writable(out, "--out")
         check_folders(parsed.folders)
-        report = write_report(parsed.folders, out, latex=parsed.latex, correction=parsed.correction)
+        with own_folder(out, "--out"):
+            report = write_report(parsed.folders, out, latex=parsed.latex, correction=parsed.correction)
         if not report.models:
             raise UserError(f"no finished run to report on: {'; '.join(report.unfinished)}")
         print_report(report, out)
@@ -79,9 +81,12 @@ def command_line() -> argparse.ArgumentParser:
 
 def write_and_print(folders: Sequence[Path], out: Path) -> None:
     """Write the report on what there is of a sweep's runs, and say in a few lines what is in it and where it is."""
+    from experiments.config.own_folder import own_folder
     from experiments.reporting.report_files import write_report
 
-    print_report(write_report(folders, out), out)
+    with own_folder(out, "", of_a_sweep=True):
+        report = write_report(folders, out)
+    print_report(report, out)
 
 
 def print_report(report: Any, out: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from experiments.reproduction.claims import Claims, Input, read_claims
 from experiments.reproduction.inputs import OPTIONS, missing_inputs, overrides_of
 from models.errors import UserError
+from models.whole_files import foreign_files
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -46,6 +47,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from experiments.reproduction.pictures import copy_figures
 
     check_writable(options.out.parent, "--out")
+    foreign_files.set(frozenset(foreign_beside(options.out)))
     status, shown = OK, {}
     for name, experiment in claims.experiments.items():
         is_to_run = name in asked_for and not options.no_runs
@@ -65,6 +67,19 @@ def reproduce(options: argparse.Namespace) -> int:
 
 PICTURES = "reproduction"
 """Folder beside the page."""
+
+
+def foreign_beside(page: Path) -> list[Path]:
+    """Pictures beside the page that it does not show; raises UserError for something else in the page's place."""
+    from experiments.reproduction.document import HEADING
+
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    if page.exists() and not text.startswith(f"{HEADING}\n"):
+        raise UserError(f"--out {page}: not written by this command; expected another file, or none")
+    pictures = page.parent / PICTURES
+    if pictures.is_symlink():
+        raise UserError(f"--out {page}: {PICTURES} beside it leads elsewhere; expected a folder, or none")
+    return [path.absolute() for path in pictures.glob("*") if f"{PICTURES}/{path.name}" not in text]
 
 
 def experiment_of(

@@ -103,6 +103,10 @@ def main() -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
+        if any(argument.partition("=")[0] == "--rerun" for argument in sys.argv[1:]):
+            from experiments.reruns.command import rerun
+
+            sys.exit(rerun(sys.argv[1:]))
         resume_sweep()
         run()
         sys.exit(end_sweep(SweepRecord(Path(os.environ[SWEEP]))) if SWEEP in os.environ else exit_status(single_runs))

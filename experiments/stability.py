@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = parsed.out or Path("outputs") / "stability" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
         # What reads graphs imports torch; --help does without.
+        from experiments.config.own_folder import own_folder, refuse_foreign_folder
         from experiments.config.run_directory import check_writable
         from experiments.feature_stability.compared_runs import read_runs
         from experiments.feature_stability.output import table_of, to_csv, to_json
@@ -28,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         check_numbers(parsed)
         check_writable(out, "--out")
+        refuse_foreign_folder(out, "--out")
         pairs = stability_of_pairs(read_runs(parsed.runs), parsed.examples, parsed.group_width)
         for pair in pairs:
             print_tables({pair.title: table_of(pair)})
             print(pair.sentence)
-        write_text(out / CSV, to_csv(pairs))
-        write_json(out / JSON, to_json(pairs))
+        with own_folder(out, "--out"):
+            write_text(out / CSV, to_csv(pairs))
+            write_json(out / JSON, to_json(pairs))
         print(f"table: {out / CSV}")
         print(f"every feature: {out / JSON}")
     except UserError as error:

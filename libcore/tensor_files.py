@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+BYTES_OF_LENGTH = 8
+"""At a file's beginning: how long its header is, in little endian."""
+METADATA = "__metadata__"
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -18,6 +25,33 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Tensors wherever they are and however they lie in memory; a header without texts is none."""
+    """Tensors wherever they are and however they lie in memory; a header without texts is none.
+
+    Equal tensors and texts give equal files.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata=dict(header) or None)
+    if len(header) > 1:
+        sort_texts(Path(path))
+
+
+def sort_texts(path: Path) -> None:
+    """Have the header's texts in the order of their names: safetensors writes them in any."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(BYTES_OF_LENGTH), "little")
+        header = json.loads(file.read(length))
+        ordered = {METADATA: dict(sorted(header.pop(METADATA).items()))} | header
+        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: a header of {len(text)} bytes; expected at most {length}")
+        file.seek(BYTES_OF_LENGTH)
+        file.write(text.ljust(length))
+
+
+def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of names, dtypes, shapes and contents."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

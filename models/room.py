@@ -89,6 +89,18 @@ class Room(ABC, Generic[SchemaT]):
         """What the model and its data depend on, beside code and the seed: identifies them in the cache, as JSON."""
         return self.model.trained_as()
 
+    @property
+    def weights_source(self) -> dict[str, Any] | None:
+        """Where weights come from that are had by a name, and so are copied neither into runs nor into the cache.
+
+        As JSON: the name, the revision, hashes of files. None for weights of any other origin.
+        """
+        return None
+
+    def kept_files(self) -> tuple[str, ...]:
+        """What is kept between runs beside finished stages and was used, as paths below the cache."""
+        return ()
+
     def source_hash(self) -> str:
         """Of the files beside the room's own."""
         folder = Path(inspect.getfile(type(self))).parent

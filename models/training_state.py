@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from libcore.tensor_files import read_tensors, write_tensors
-from models.whole_files import written_whole
+from models.checked_tensors import read_checked, write_checked
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,15 @@ OnStep = Callable[[int, TrainingEvaluation | None], None]
 
 def write_training_state(path: Path, tensors: dict[str, Tensor], history: Sequence[TrainingEvaluation]) -> None:
     """Keep tensors and evaluations; the file appears whole or not at all."""
-    with written_whole(path) as temporary:
-        write_tensors(temporary, tensors, {"history": json.dumps([asdict(entry) for entry in history])})
+    write_checked(path, tensors, {"history": json.dumps([asdict(entry) for entry in history])})
 
 
 def read_training_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], list[TrainingEvaluation]] | None:
-    """Tensors and evaluations; None where there is no readable state."""
-    if not path.is_file():
+    """Tensors and evaluations; None where there is no state that is what was written."""
+    if (state := read_checked(path)) is None:
         return None
     try:
-        tensors, header = read_tensors(path)
-        history = [TrainingEvaluation(**values) for values in json.loads(header["history"])]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        history = [TrainingEvaluation(**values) for values in json.loads(state.header["history"])]
+    except (ValueError, KeyError, TypeError):
         return None
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, history
+    return {name: tensor.to(device) for name, tensor in state.tensors.items()}, history

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from libcore.tensor_files import read_tensors, write_tensors
+from libcore.tensor_files import read_tensors, tensors_hash, write_tensors
 from models.whole_files import written_whole
 
 UNREADABLE = (
@@ -62,6 +65,17 @@ class ModelFile:
             if not isinstance(name, str) or not isinstance(value, Tensor):
                 raise CheckpointError(f"{path}: {name!r} is {type(value).__name__}; expected named tensors")
         return cls(loaded)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of names, dtypes, shapes and values of the tensors, in the order of their names, and of the texts.
+
+        Whatever the file is that they were read from. Where there are no texts, it is of the tensors alone.
+        """
+        content = tensors_hash(sorted(self.tensors.items()))
+        if not self.header:
+            return content
+        return hashlib.sha256(json.dumps([content, self.header], sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """As `.safetensors`; the file appears whole or not at all."""

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--threads {options.threads}: expected 1 or more")
     from experiments.benchmarks.sources import Sources, checkpoints_of
     from experiments.benchmarks.whole import Choice, benchmark
+    from experiments.config.own_folder import own_folder
 
     sources = Sources(
         checkpoints_of(options.checkpoint, ("modular_addition", "cifar10_mlp", "cifar10_cnn")),
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         options.device,
     )
     folder = options.out or Path(options.output_directory) / "bench" / datetime.now().strftime("%Y%m%d-%H%M%S")
-    benchmark(Choice(**chosen, runs=options.runs, threads=options.threads, quick=options.quick), sources, folder)
+    with own_folder(folder, "--out"):
+        benchmark(Choice(**chosen, runs=options.runs, threads=options.threads, quick=options.quick), sources, folder)
 
 
 def parser() -> argparse.ArgumentParser:

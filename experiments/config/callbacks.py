@@ -48,22 +48,29 @@ class CheckBeforeStart(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         from experiments.config.composition import parse_config
         from experiments.config.model_checks import check_runs
-        from experiments.config.run_directory import check_writable, refuse_foreign, refuse_inputs_within
+        from experiments.config.run_directory import (
+            check_writable,
+            refuse_foreign,
+            refuse_inputs_within,
+            refuse_output_subdir,
+        )
 
+        refuse_output_subdir(config.hydra.output_subdir)
         run, directory = parse_config(config), Path(config.hydra.run.dir)
         check_writable(Path(run.output_directory), "output_directory=")
         check_writable(directory, "hydra.run.dir=")
-        refuse_foreign(directory, "hydra.run.dir=", config.hydra.output_subdir)
+        refuse_foreign(directory, "hydra.run.dir=")  # Hydra has not written anything yet
         refuse_inputs_within(run, directory)
         check_runs([run])
 
     @ends_the_command
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from experiments.config.run_directory import check_writable, refuse_foreign_sweep
+        from experiments.config.run_directory import check_writable, refuse_foreign_sweep, refuse_output_subdir
         from experiments.config.sweep_checks import check_sweep, is_overridden, seed_sampler, set_direction
         from experiments.sweeps.parallel_jobs import share_out_cores
         from experiments.sweeps.record import SWEEP, SweepRecord
 
+        refuse_output_subdir(config.hydra.output_subdir)
         check_writable(Path(config.output_directory), "output_directory=")
         check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir=")
         refuse_foreign_sweep(Path(config.hydra.sweep.dir))

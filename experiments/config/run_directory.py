@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,11 +17,15 @@ from typing import Any
 
 from experiments.config.schema import RunConfig
 from models.errors import UserError
+from models.whole_files import is_own_file, is_own_folder
 
 STATUS = "status.json"
 METRICS = "metrics.json"
 LOG = "run.log"
 """Opened by Hydra before the run begins."""
+TRACKED = "wandb"
+WRITTEN_THROUGH = (LOG, "figures", TRACKED)
+"""Names below which files are written as they stand; others are replaced, be they links or not."""
 SWEEP_CONFIGURATION = "multirun.yaml"
 RESULTS = (
     "config.yaml",
@@ -38,10 +42,14 @@ RESULTS = (
 
 
 def refuse_foreign(directory: Path, option: str, output_subdir: str | None = None) -> None:
-    """Raises UserError for a directory that holds files and is not a run's.
+    """Raises UserError for a directory that holds files and is not a run's, or out of which a link of it leads.
 
     `output_subdir` is where Hydra has written its own configuration before the run begins.
     """
+    for name in WRITTEN_THROUGH:
+        path = directory / name
+        if not (is_own_file(path) if name == LOG else is_own_folder(path)):
+            raise UserError(f"{option}{directory}: {name} in it leads elsewhere; expected a directory of the run's own")
     if not directory.is_dir() or is_a_run(directory):
         return
     found = sorted(
@@ -53,6 +61,19 @@ def refuse_foreign(directory: Path, option: str, output_subdir: str | None = Non
         raise UserError(
             f"{option}{directory}: holds {found[0]} and is no run's directory; expected an empty or a new one"
         )
+
+
+def refuse_output_subdir(name: str | None) -> None:
+    """Raises UserError where Hydra would write its configuration out of the run's directory, or among the results."""
+    if name is not None and (Path(name).name != name or name in (".", "..", *WRITTEN_THROUGH)):
+        raise UserError(f"hydra.output_subdir={name}: expected the name of a folder in the run's directory, or null")
+
+
+def refuse_foreign_in_sweep(directories: Iterable[Path]) -> None:
+    """Raises UserError for a job's directory that is foreign, before Hydra opens a log in it."""
+    for directory in (Path(os.path.normpath(path)) for path in directories):
+        if directory.is_dir() and {path.name for path in directory.iterdir()} != {LOG}:
+            refuse_foreign(directory, "hydra.sweep.subdir: ")
 
 
 def refuse_foreign_sweep(directory: Path) -> None:
@@ -89,20 +110,27 @@ def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
             )
 
 
-def clear(directory: Path) -> None:
-    """Remove what an earlier run left there, whose results would be taken for this one's; nothing else."""
+def own_results(directory: Path) -> set[str]:
+    """What an earlier run left there, as its `status.json` says; nothing where there was none."""
     status = read_status(directory)
     if status is None:
-        return
+        return set()
     listed = status.get("files")
     if not isinstance(listed, list):  # killed, before it could say
-        listed = sorted(results_in(directory) - set(status.get("foreign", ())))
-    for name in listed:
-        path = directory / str(name)
-        if is_result(str(name)) and path.resolve().is_relative_to(directory.resolve()) and not path.is_dir():
+        return results_in(directory) - set(status.get("foreign", ()))
+    return {str(name) for name in listed if is_result(str(name))}
+
+
+def remove(directory: Path, names: Iterable[str]) -> None:
+    """Remove results of an earlier run, which would be taken for this one's, and folders that held nothing else."""
+    folders: set[Path] = set()
+    for name in names:
+        path = directory / name
+        if path.parent.resolve().is_relative_to(directory.resolve()) and is_own_file(path):
             path.unlink(missing_ok=True)
-    for folder in sorted((path for path in directory.rglob("*") if path.is_dir()), reverse=True):
-        if not any(folder.iterdir()):
+            folders |= {folder for folder in path.parents if folder.is_relative_to(directory) and folder != directory}
+    for folder in sorted(folders, reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 

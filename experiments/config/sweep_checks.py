@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 from hydra.core.global_hydra import GlobalHydra
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from experiments.config.composition import parse_config, validated
 from experiments.config.model_checks import check_runs
+from experiments.config.run_directory import refuse_foreign_in_sweep
 from experiments.config.schema import RunConfig
 from experiments.config.sweep import Sweep, own_part, set_value, take_over_experiments_sweep
 from experiments.pipeline.console import progress_of
@@ -77,7 +79,7 @@ def of_whole_numbers(config: DictConfig, key: str, value: Any) -> Any:
 
 
 def refuse_shared_directories(sweep: Sweep) -> None:
-    """Raises UserError where two runs of a sweep would have one directory."""
+    """Raises UserError where two runs of a sweep would have one directory, or one has somebody else's."""
     number_of: dict[str, int] = {}
     for number, directory in enumerate(sweep.directories()):
         if (first := number_of.setdefault(os.path.normpath(directory), number)) != number:
@@ -85,6 +87,7 @@ def refuse_shared_directories(sweep: Sweep) -> None:
                 f"hydra.sweep.subdir={directory}: runs {first} and {number} of the sweep would both write there; "
                 "expected one that tells them apart, by ${hydra.job.num} for instance"
             )
+    refuse_foreign_in_sweep(Path(sweep.master.hydra.sweep.dir) / directory for directory in number_of)
 
 
 def set_direction(config: DictConfig) -> str | None:

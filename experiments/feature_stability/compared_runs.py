@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from experiments.config.run_directory import read_status
+from experiments.config.schema import bytes_of
 from experiments.figures.groups import group_label
 from experiments.pipeline.ablations import Ablations
 from experiments.reporting.finished_runs import FinishedRun, read_run, tell_apart
 from libcore.graph import InteractionGraph
+from models import validated_model
 from models.errors import UserError
+from models.room import Room, room_of
+from models.schema import ModelSettings
 from models.weights import CheckpointError, ModelFile
 
 MODEL_FILE = "model.safetensors"
@@ -45,12 +51,43 @@ class ComparedRun:
         return self.run.ablations()
 
     @cached_property
+    def room(self) -> Room[Any]:
+        """The run's model as its configuration has it; raises UserError."""
+        config = self.run.config
+        data, analysis = config.get("data", {}), config.get("analysis", {})
+        node_layers = analysis.get("node_layers")
+        settings = ModelSettings(
+            model=validated_model(config["model"]),
+            seed=self.run.seed,
+            data_root=Path(data.get("root", "data")),
+            data_path=data.get("path"),
+            node_layers=None if node_layers is None else tuple(node_layers),
+            cache=Path(config.get("output_directory", "outputs")) / "cache",
+            memory_budget=bytes_of(analysis.get("memory_budget", "128MB")),
+        )
+        return room_of(settings)
+
+    @cached_property
     def model(self) -> ModelFile:
-        """The analysed weights; raises UserError."""
+        """The analysed weights, from the run's directory or by their name; raises UserError."""
+        weights = (read_status(self.directory) or {}).get("weights", {})
+        if "file" not in weights and "name" in weights:
+            return self.named_model(weights)
         try:
             return ModelFile.read(self.directory / MODEL_FILE)
         except CheckpointError as error:
             raise UserError(str(error)) from error
+
+    def named_model(self, weights: dict[str, Any]) -> ModelFile:
+        """The weights of a name, if they are those that the run had; raises UserError."""
+        model = self.room.initial()
+        if model.hash != weights.get("sha256"):
+            revision = f" of revision {weights['revision']}" if weights.get("revision") else ""
+            raise UserError(
+                f"{self.directory}: model.name={weights['name']} has other weights than the run had; "
+                f"expected those{revision} with the hashes in its status.json"
+            )
+        return model
 
     def n_leading(self, layer: str) -> int:
         """Features that vary and that the model needs at the middle tolerance, else those of 99 % of the importance."""

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from experiments.config.model_checks import resolve_device
-from experiments.config.schema import bytes_of
 from experiments.feature_stability.compared_runs import ComparedRun
 from libcore.stability.joint_covariance import JointCovariance, JointMoments
-from models import validated_model
 from models.analysed import AnalysedModel
 from models.errors import UserError
-from models.room import room_of
-from models.schema import ModelSettings
 
 AT_A_TIME = 64
 """Inputs that go through both models at once."""
@@ -71,16 +65,4 @@ def covariances_by_activations(first: ComparedRun, second: ComparedRun, n_exampl
 
 def analysed(run: ComparedRun) -> AnalysedModel:
     """The run's model with its data; raises UserError where these are no longer to be had."""
-    config = run.run.config
-    data, analysis = config.get("data", {}), config.get("analysis", {})
-    node_layers = analysis.get("node_layers")
-    settings = ModelSettings(
-        model=validated_model(config["model"]),
-        seed=run.run.seed,
-        data_root=Path(data.get("root", "data")),
-        data_path=data.get("path"),
-        node_layers=None if node_layers is None else tuple(node_layers),
-        cache=Path(config.get("output_directory", "outputs")) / "cache",
-        memory_budget=bytes_of(analysis.get("memory_budget", "128MB")),
-    )
-    return room_of(settings).analysed(run.model, resolve_device("auto"))
+    return run.room.analysed(run.model, resolve_device("auto"))

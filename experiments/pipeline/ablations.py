@@ -14,7 +14,8 @@ from torch import Tensor
 from experiments.config.schema import RunConfig
 from experiments.config.scores import ACCURACY, Score
 from experiments.pipeline.ablation_progress import ablation_progress
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
 from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
@@ -39,14 +40,14 @@ class Ablations:
 def ablation_stage(
     cache: StageCache,
     config: RunConfig,
-    features_key: str,
+    features_identity: str,
     model: AnalysedModel,
     bases: dict[str, Basis],
     edges: dict[str, Tensor],
 ) -> tuple[FinishedStage, Ablations]:
     """Node ablation of every node layer but the last, and edge ablation of every layer pair with edges."""
     depends_on = {
-        "features": features_key,
+        "features": features_identity,
         "edges": sorted(edges),
         "dtype": config.analysis.ablation_dtype,
         "n_test_examples": config.analysis.n_test_examples,

@@ -47,6 +47,7 @@ class RunResults:
 
     Attributes:
         timings: seconds and peak memory of every stage when it was computed, and whether this run found it done.
+        entries: `<stage>/<key>` of every stage that is kept, as the cache has it.
     """
 
     tracker: Tracker
@@ -59,6 +60,7 @@ class RunResults:
     signed: dict[str, SignedEdges] | None = None
     metrics: Metrics = field(default_factory=dict)
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: list[str] = field(default_factory=list)
 
     def ended(self, stage: str, resources: Resources, metrics: Metrics, reused: bool = False) -> None:
         """Take down what a stage has found and taken."""
@@ -69,6 +71,7 @@ class RunResults:
 
     def finished(self, stage: str, finished: FinishedStage, metrics: Metrics | None = None) -> None:
         """The same of a stage that is kept."""
+        self.entries.append(f"{stage}/{finished.key}")
         self.ended(stage, finished.resources, metrics or {}, finished.reused)
 
 
@@ -76,7 +79,7 @@ def analyse(
     results: RunResults,
     config: RunConfig,
     cache: StageCache,
-    model_key: str,
+    model_identity: str,
     model: AnalysedModel,
     header: dict[str, str],
 ) -> None:
@@ -88,33 +91,35 @@ def analyse(
     if wanted == ["score"]:
         return
     inputs = model.fit_inputs(config.analysis.n_examples, config.analysis.half)
-    summed, statistics = statistics_stage(cache, config, model_key, chain, inputs)
+    summed, statistics = statistics_stage(cache, config, model_identity, chain, inputs)
     results.finished("statistics", summed)
     if "basis" not in wanted:
         return
-    fitted, bases = basis_stage(cache, config, summed.key, chain, inputs, statistics)
+    fitted, bases = basis_stage(cache, config, summed.identity, chain, inputs, statistics)
     results.finished("basis", fitted, feature_metrics(bases) | error_metrics("basis", fitted))
-    identified, movements = identification_stage(cache, config, fitted.key, model, inputs, statistics, bases)
+    identified, movements = identification_stage(cache, config, fitted.identity, model, inputs, statistics, bases)
     results.finished("identification", identified, identification_metrics(identified.result.values))
     edges: dict[str, Tensor] = {}
     last = fitted
     if "edges" in wanted:
-        last, edges = edges_stage(cache, config, fitted.key, chain, inputs, bases)
+        last, edges = edges_stage(cache, config, fitted.identity, chain, inputs, bases)
     graph = results.graph = on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header, movements))
     if "edges" in wanted:
         results.finished("edges", last, sparsity_metrics(graph) | error_metrics("edges", last))
     if "ablation" in wanted:
-        last, results.ablations = ablation_stage(cache, config, last.key, model, bases, edges)
+        last, results.ablations = ablation_stage(cache, config, last.identity, model, bases, edges)
         results.finished("ablation", last, ablation_metrics(results.ablations) | area_metrics(results.ablations, graph))
         results.tracker.ablations(results.ablations)
         if config.analysis.resamples:
-            resampled, intervals = resampling_stage(cache, config, last.key, model, bases, edges, results.ablations)
+            resampled, intervals = resampling_stage(
+                cache, config, last.identity, model, bases, edges, results.ablations
+            )
             results.finished("resampling", resampled, interval_metrics(intervals))
     if edges and "figures" in wanted:
-        signs, results.signed = signs_stage(cache, config, fitted.key, chain, inputs, bases)
+        signs, results.signed = signs_stage(cache, config, fitted.identity, chain, inputs, bases)
         results.finished("signs", signs)
     named, results.table, results.communities = names_stage(
-        cache, config, last.key, graph, model, chain, bases, results.ablations
+        cache, config, last.identity, graph, model, chain, bases, results.ablations
     )
     results.finished("names", named)
     if results.communities is not None:

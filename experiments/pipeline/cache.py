@@ -1,64 +1,73 @@
 """Finished stages by content: what another run has computed from the same inputs is found again, never half of it.
 
 A stage's key is a hash of everything it depends on (`models.content_hashes.stage_key`): its part of the configuration,
-the keys of the stages before it, the source of the code it runs and the versions of the libraries. A result is one
-folder, renamed into place when it is whole.
+the keys and the contents of the stages before it, the source of the code it runs and the versions of the libraries. A
+result is one folder (`cache_entry.py`), renamed into place when it is whole and checked when it is read.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from torch import Tensor
 
+from experiments.pipeline.cache_entry import (
+    DistrustedEntryError,
+    StageResult,
+    now,
+    read_entry,
+    remove_entry,
+    write_entry,
+)
 from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
-from libcore.tensor_files import read_tensors, write_tensors
+from models.in_use import used
+from models.whole_files import is_own_file, set_aside
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What a stage leaves behind: tensors by name, JSON, and what the header of the tensors' file says."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    header: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class FinishedStage:
-    """A stage's result, its key, what computing it took, and whether another run had done so."""
+    """A stage's result, its key, what computing it took, and whether another run had done so.
+
+    Attributes:
+        content: hash of the result itself, which a computation on another machine may not repeat to the last bit.
+    """
 
     result: StageResult
     key: str
     resources: Resources
     reused: bool
+    content: str
+
+    @property
+    def identity(self) -> str:
+        """What later stages depend on: what was asked for, and what came of it."""
+        return f"{self.key} {self.content}"
 
 
 @dataclass(frozen=True)
 class StageCache:
-    """Results below `directory/<stage>/<key>/`."""
+    """Results below `directory/<stage>/<key>/`.
+
+    Attributes:
+        in_use: what holds the results that were read or written, so that nothing removes them meanwhile.
+    """
 
     directory: Path
     device: torch.device
+    in_use: ExitStack = field(default_factory=ExitStack)
 
     def finish(
         self, stage: str, key: str, compute: Callable[[Advance], StageResult], left_is: str = "about"
     ) -> FinishedStage:
-        """The stage's result: read if it is there and whole, else computed and kept.
+        """The stage's result: read if it is there and what was written, else computed and kept.
 
         `compute` is given what it tells how far it has come; `left_is` says what an estimate of the time left is. A
         second process that wants the same result waits for the first.
@@ -68,40 +77,37 @@ class StageCache:
         with alone(folder.with_suffix(".lock"), stage):
             if (found := self._read(folder)) is not None:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
-                return FinishedStage(found[0], key, found[1], reused=True)
+                self.in_use.enter_context(used(folder))
+                return FinishedStage(found[0], key, found[1], reused=True, content=found[2])
             with measured(self.device) as resources, progress_of(stage, left_is) as advance:
                 computed = compute(advance)
             # As it will be read back: strides decide the last bit of sums over a tensor.
             result = replace(computed, tensors={name: tensor.contiguous() for name, tensor in computed.tensors.items()})
-            self._write(folder, result, resources)
+            remove_entry(folder)
+            manifest = write_entry(folder, result, {"resources": vars(resources), "written": now()})
+            self.in_use.enter_context(used(folder))
             log.info("%s: %.1f s", stage, resources.seconds)
-            return FinishedStage(result, key, resources, reused=False)
+            return FinishedStage(result, key, resources, reused=False, content=manifest.content)
 
-    def _read(self, folder: Path) -> tuple[StageResult, Resources] | None:
-        if not folder.is_dir():
-            return None
+    def _read(self, folder: Path) -> tuple[StageResult, Resources, str] | None:
         try:
-            values = json.loads((folder / "values.json").read_text(encoding="utf-8"))
-            tensors, header = read_tensors(folder / "tensors.safetensors")
-            return StageResult(tensors, values["values"], header), Resources(**values["resources"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            log.warning("%s is damaged (%s) and is computed again", folder, error)
-            shutil.rmtree(folder)
+            if (entry := read_entry(folder)) is None:
+                return None
+            result, manifest = entry
+            return result, Resources(**manifest.notes["resources"]), manifest.content
+        except DistrustedEntryError as error:
+            log.warning("%s: %s; it is computed again", folder, error)
             return None
-
-    def _write(self, folder: Path, result: StageResult, resources: Resources) -> None:
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write_tensors(temporary / "tensors.safetensors", result.tensors, result.header)
-        values = {"values": result.values, "resources": vars(resources)}
-        (temporary / "values.json").write_text(json.dumps(values), encoding="utf-8")
-        os.replace(temporary, folder)
 
 
 @contextmanager
 def alone(lock: Path, stage: str) -> Iterator[None]:
-    """Hold a stage's lock; waiting for another process that computes the same is said."""
+    """Hold a stage's lock; waiting for another process that computes the same is said.
+
+    What has the lock's name and is no file is set aside.
+    """
+    if not is_own_file(lock):
+        log.warning("%s: no file, but a folder or a link; now %s", lock, set_aside(lock).name)
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)

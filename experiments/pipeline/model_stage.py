@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
+from experiments.pipeline.resources import measured
 from models.content_hashes import file_hash, stage_key
 from models.randomized import shuffled
 from models.room import Room
@@ -18,7 +21,18 @@ from models.weights import ModelFile
 def model_stage(
     cache: StageCache, room: Room[Any], on_evaluation: Callable[[TrainingEvaluation], None] = lambda evaluation: None
 ) -> FinishedStage:
-    """The trained model, or its control: untrained weights, or the trained ones shuffled within each matrix."""
+    """The trained model, or its control: untrained weights, or the trained ones shuffled within each matrix.
+
+    Its content is that of the weights: where they came from, and how training went, makes no other model.
+    """
+    stage = trained_or_control(cache, room, on_evaluation)
+    return replace(stage, content=model_file(stage).hash)
+
+
+def trained_or_control(
+    cache: StageCache, room: Room[Any], on_evaluation: Callable[[TrainingEvaluation], None]
+) -> FinishedStage:
+    """The same as the cache has it."""
     randomize, seed = room.model.randomize, room.settings.seed
     if randomize == "weights":
         depends_on = {"model": room.depends_on, "source": room.source_hash(), "untrained": seed}
@@ -28,7 +42,9 @@ def model_stage(
     if randomize != "shuffled":
         return trained
     record = trained.result.values | control(f"{trained.result.values['summary']}; then shuffled within each matrix")
-    key = stage_key({"model": trained.key, "shuffled": seed}, ("models.randomized",))
+    key = stage_key(
+        {"model": trained.key, "weights": model_file(trained).hash, "shuffled": seed}, ("models.randomized",)
+    )
     return cache.finish("model", key, lambda _: stored(shuffled(model_file(trained), seed), record))
 
 
@@ -46,13 +62,19 @@ def trained_stage(
     ended, or had ended before, of all of them.
     """
     depends_on: dict[str, Any] = {"model": room.depends_on, "source": room.source_hash()}
+    if room.weights_source is not None:
+        with measured(cache.device) as resources:
+            found = room.train(cache.device, cache.directory, lambda *_: None)
+        key = stage_key(depends_on, room.shared_code)
+        return FinishedStage(stored(found.file, found.record), key, resources, reused=True, content=found.file.hash)
     if room.model.checkpoint is not None:
         path = Path(room.model.checkpoint)
         # Another file of the same name is another model; a file that is not there is refused when it is read.
         content = file_hash(path) if path.is_file() else None
         key = stage_key(depends_on | {"checkpoint": content}, room.shared_code)
         record = {"summary": f"from {path}", "reached_target": True}
-        return cache.finish("model", key, lambda _: stored(room.read_checkpoint(), record))
+        stage = cache.finish("model", key, lambda _: stored(room.read_checkpoint(), record))
+        return replace(stage, result=replace(stage.result, values=record))  # by the path that this run was given
     if room.seeded:
         depends_on |= {"seed": room.settings.seed}
     key = stage_key(depends_on | {"device": cache.device.type}, room.shared_code)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablations import Ablations
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
 from experiments.pipeline.feature_table import NO_COMMUNITY, FeatureTable
 from libcore.ablation import smallest_kept_edge
@@ -19,7 +20,7 @@ from models.content_hashes import stage_key
 def names_stage(
     cache: StageCache,
     config: RunConfig,
-    last_key: str,
+    last_identity: str,
     graph: InteractionGraph,
     model: AnalysedModel,
     chain: Chain,
@@ -28,9 +29,9 @@ def names_stage(
 ) -> tuple[FinishedStage, FeatureTable, Communities | None]:
     """Every kept feature's label, and its community where there are edges.
 
-    `last_key` is of the last of basis, edges and ablation that the run has.
+    `last_identity` is of the last of basis, edges and ablation that the run has.
     """
-    depends_on = {"last": last_key, "communities": config.analysis.communities.model_dump()}
+    depends_on = {"last": last_identity, "communities": config.analysis.communities.model_dump()}
 
     def compute(_: Advance) -> StageResult:
         labels = model.label_features(chain, bases)

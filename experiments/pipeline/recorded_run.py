@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from experiments.config.model_checks import resolve_device
-from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
+from experiments.config.run_directory import (
+    LOG,
+    METRICS,
+    STATUS,
+    TRACKED,
+    own_results,
+    read_status,
+    remove,
+    results_in,
+)
 from experiments.config.schema import RunConfig
 from experiments.pipeline.environment import environment, own_commit
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
+from models.content_hashes import file_hash
 from models.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -27,15 +39,26 @@ def carry_out(
 
     `sweep` is the folder of its record and the number of the job in it; `notes` are the tracker's.
     """
-    clear(directory)
-    foreign = results_in(directory)
+    earlier, earlier_results = read_status(directory), own_results(directory)
+    foreign = results_in(directory) - earlier_results
     status: dict[str, Any] = {"status": "running", "started": now()} | (
         {"sweep": sweep[0], "job": sweep[1]} if sweep else {}
     )
-    write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
+    status |= {"from": folder_of(directory)}
+    has_begun = earlier is None or earlier["status"] != "finished"
+    if has_begun:
+        write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
+
+    def begin() -> None:
+        """The model and its data are there: what an earlier run left gives way."""
+        nonlocal has_begun
+        has_begun = True
+        write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
+        remove(directory, earlier_results)
+
     own_commit()  # as the code is before the run, which may take hours
     try:
-        run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes)
+        status |= run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes, begin) or {}
         status["environment"] = environment(resolve_device(config.device))
         log.info("finished: %s", directory)
         status["status"] = outcome = "finished"
@@ -51,10 +74,25 @@ def carry_out(
         status |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         outcome = "failed"
     finally:
-        own = [name for name in (STATUS, LOG) if (directory / name).is_file()]
-        files = sorted([*own, *(results_in(directory) - foreign)])
-        write_json(directory / STATUS, status | {"ended": now(), "files": files})
+        if has_begun:
+            results = sorted(results_in(directory) - foreign)
+            own = [name for name in (STATUS, LOG) if (directory / name).is_file()]
+            status |= {"ended": now(), "files": sorted([*own, *results]), "hashes": hashes_of(directory, results)}
+            write_json(directory / STATUS, status)
+        else:
+            log.warning("%s: as the run before left it", directory)
     return outcome
+
+
+def folder_of(directory: Path) -> str | None:
+    """The current folder as seen from the run's directory, for relative paths; None where it is not one above."""
+    here = Path.cwd()
+    return os.path.relpath(here, directory.resolve()) if directory.resolve().is_relative_to(here) else None
+
+
+def hashes_of(directory: Path, results: Sequence[str]) -> dict[str, str]:
+    """SHA-256 by file, of all but the tracker's, which may go on writing."""
+    return {name: file_hash(directory / name) for name in results if not name.startswith(f"{TRACKED}/")}
 
 
 def objective_of(directory: Path, objective: str | None) -> float | None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.ablations import Ablations, plain
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
 from experiments.pipeline.metric_keys import TOTAL
 from libcore.ablation.resampled_needs import plan_resampling, resampling_steps, totals
@@ -30,7 +31,7 @@ within tolerance on too many of the resamples."""
 def resampling_stage(
     cache: StageCache,
     config: RunConfig,
-    ablation_key: str,
+    ablation_identity: str,
     model: AnalysedModel,
     bases: dict[str, Basis],
     edges: dict[str, Tensor],
@@ -41,7 +42,7 @@ def resampling_stage(
     def compute(advance: Advance) -> StageResult:
         return StageResult(values=intervals_to_json(compute_intervals(config, model, bases, edges, ablations, advance)))
 
-    depends_on = {"ablation": ablation_key, "resamples": config.analysis.resamples}
+    depends_on = {"ablation": ablation_identity, "resamples": config.analysis.resamples}
     stage = cache.finish("resampling", stage_key(depends_on, ("libcore",)), compute, left_is="at most")
     return stage, intervals_from_json(stage.result.values)
 

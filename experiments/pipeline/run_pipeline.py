@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from experiments.pipeline.analysis import RunResults, analyse
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.console import progress_of
 from experiments.pipeline.environment import environment
+from experiments.pipeline.graph_header import graph_header
 from experiments.pipeline.json_files import write_json, write_text
-from experiments.pipeline.metrics import Metrics
 from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory, measured
 from experiments.pipeline.stages import score_stage
 from experiments.pipeline.tracking import tracked
 from models.analysed import AnalysedModel
+from models.in_use import used
 from models.room import Room, room_of
 from models.weights import ModelFile
 from models.whole_files import written_whole
@@ -37,22 +37,34 @@ ARTIFACTS = ("graph.safetensors", "model.safetensors")
 """What `tracking.artifacts` keeps."""
 
 
-def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: str | None = None) -> Metrics:
-    """Carry out one run and leave its files in `directory` (FILES.md). Returns the metrics.
+def run_pipeline(
+    config: RunConfig,
+    directory: Path,
+    sweep: str | None,
+    notes: str | None = None,
+    begin: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Carry out one run and leave its files in `directory` (FILES.md). Returns what `status.json` says of its origin.
 
-    `sweep` and `notes` are the tracker's (`tracked`). Raises UserError for what the user can mend; files already
+    `sweep` and `notes` are the tracker's (`tracked`); `begin` is called once the model and its data are there, before
+    the first result is written. Raises UserError for what the user can mend; files already
     written stay, `status.json` is the caller's.
     """
     room = room_of(config.model_settings)
     config = with_tolerances(config, room.score_name)
-    write_text(directory / "config.yaml", to_yaml(config))
     device = resolve_device(config.device)
     torch.set_flush_denormal(True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    with tracked(config, directory, partial(environment, device), sweep, notes) as tracker:
-        results, cache = RunResults(tracker), StageCache(config.cache_directory, device)
+    cache = StageCache(config.cache_directory, device)
+    cache.directory.mkdir(parents=True, exist_ok=True)
+    with (
+        cache.in_use,
+        used(cache.directory),
+        tracked(config, directory, partial(environment, device), sweep, notes) as tracker,
+    ):
+        results = RunResults(tracker)
         trained = model_stage(cache, room, tracker.training)
         results.finished("model", trained)
         log.info("model: %s", trained.result.values["summary"])
@@ -60,19 +72,25 @@ def run_pipeline(config: RunConfig, directory: Path, sweep: str | None, notes: s
             log.warning("training ended before it met its criterion; the model is analysed as it is")
         file = model_file(trained)
         model = with_data(results, room, file, device)
+        begin()
+        write_text(directory / "config.yaml", to_yaml(config))
         if "score" in config.analysis.stages:
-            scored = score_stage(cache, config, trained.key, model)
+            scored = score_stage(cache, config, trained.identity, model)
             results.finished(
                 "score", scored, {f"score/{split}": value for split, value in scored.result.values.items()}
             )
-        analyse(results, config, cache, trained.key, model, header(config, room))
-        write_results(directory, results, file)
+        analyse(results, config, cache, trained.identity, model, graph_header(config, room, file.hash))
+        source = room.weights_source if room.model.randomize is None else None
+        write_results(directory, results, file if source is None else None)
         figures = figures_of(results, config, directory, device, room.score_name)
         write_json(directory / "timings.json", results.timings)
         write_json(directory / "metrics.json", results.metrics)
         kept = [directory / name for name in ARTIFACTS] if config.tracking.artifacts else []
         tracker.results(results.metrics, figures, [path for path in kept if path.is_file()])
-    return results.metrics
+    return {
+        "weights": {"sha256": file.hash} | ({"file": "model.safetensors"} if source is None else source),
+        "cache": sorted([*results.entries, *room.kept_files()]),
+    }
 
 
 def with_data(results: RunResults, room: Room[Any], file: ModelFile, device: torch.device) -> AnalysedModel:
@@ -109,9 +127,10 @@ def figures_of(
     return figures
 
 
-def write_results(directory: Path, results: RunResults, model: ModelFile) -> None:
-    """Graph, ablations, features and the analysed weights."""
-    model.write(directory / "model.safetensors")
+def write_results(directory: Path, results: RunResults, model: ModelFile | None) -> None:
+    """Graph, ablations, features and the analysed weights, where these are not to be had by a name."""
+    if model is not None:
+        model.write(directory / "model.safetensors")
     if results.graph is not None:
         with written_whole(directory / "graph.safetensors") as path:
             results.graph.save(path)
@@ -121,18 +140,6 @@ def write_results(directory: Path, results: RunResults, model: ModelFile) -> Non
         write_json(
             directory / "features.json", {"labels": results.table.labels, "communities": results.table.communities}
         )
-
-
-def header(config: RunConfig, room: Room[Any]) -> dict[str, str]:
-    """What `graph.safetensors` says of itself."""
-    versions = {name: importlib.metadata.version(name) for name in ("local-interaction-basis", "torch")}
-    return {
-        "method": config.method.name,
-        "label": config.method.title,
-        "config": json.dumps(config.model_dump(), sort_keys=True),
-        "model": json.dumps(room.depends_on, sort_keys=True),
-        "versions": json.dumps(versions),
-    }
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from experiments.config.schema import RunConfig
 from experiments.config.settings import fit_settings, probes_of, quadrature_of
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance, PassesOverData
 from libcore import codec
 from libcore.ablation import unablated_score
@@ -34,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 def statistics_stage(
-    cache: StageCache, config: RunConfig, model_key: str, chain: Chain, inputs: Tensor
+    cache: StageCache, config: RunConfig, model_identity: str, chain: Chain, inputs: Tensor
 ) -> tuple[FinishedStage, dict[str, LayerStatistics]]:
     """Means and Grams of every node layer."""
     depends_on = {
-        "model": model_key,
+        "model": model_identity,
         "n_examples": config.analysis.n_examples,
         "half": config.analysis.half,
         "node_layers": chain.node_layers,
@@ -58,7 +59,7 @@ def statistics_stage(
 def basis_stage(
     cache: StageCache,
     config: RunConfig,
-    statistics_key: str,
+    statistics_identity: str,
     chain: Chain,
     inputs: Tensor,
     statistics: dict[str, LayerStatistics],
@@ -67,7 +68,7 @@ def basis_stage(
     errors = SamplingErrors("basis")
     method, options, settings = config.method.method, config.method.options, fit_settings(config, errors)
     depends_on = {
-        "statistics": statistics_key,
+        "statistics": statistics_identity,
         "method": config.method.model_dump(exclude={"label"}),
         "files": {name: file_hash(path) for name, path in config.method.files.items()},
         "source": imported_sources(config.method.module),
@@ -88,11 +89,11 @@ def basis_stage(
 
 
 def edges_stage(
-    cache: StageCache, config: RunConfig, basis_key: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
+    cache: StageCache, config: RunConfig, basis_identity: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
 ) -> tuple[FinishedStage, dict[str, Tensor]]:
     """Squared interaction strengths of every layer pair."""
     quadrature, errors = quadrature_of(config), SamplingErrors("edges")
-    depends_on = {"basis": basis_key, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
+    depends_on = {"basis": basis_identity, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
 
     def compute(advance: Advance) -> StageResult:
         observed = watched(chain, advance, len(chain.sections))
@@ -109,7 +110,7 @@ def edges_stage(
 
 
 def signs_stage(
-    cache: StageCache, config: RunConfig, basis_key: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
+    cache: StageCache, config: RunConfig, basis_identity: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
 ) -> tuple[FinishedStage, dict[str, SignedEdges]]:
     """Which way each interaction goes, for the pages."""
     quadrature, budget = quadrature_of(config), config.analysis.memory_bytes
@@ -121,7 +122,7 @@ def signs_stage(
         return StageResult(tensors, {layer: of_layer.n_examples for layer, of_layer in signed.items()})
 
     stage = cache.finish(
-        "signs", stage_key({"basis": basis_key, "quadrature": asdict(quadrature)}, ("libcore",)), compute
+        "signs", stage_key({"basis": basis_identity, "quadrature": asdict(quadrature)}, ("libcore",)), compute
     )
     tensors, n_examples = stage.result.tensors, stage.result.values
     return stage, {
@@ -129,10 +130,10 @@ def signs_stage(
     }
 
 
-def score_stage(cache: StageCache, config: RunConfig, model_key: str, model: AnalysedModel) -> FinishedStage:
+def score_stage(cache: StageCache, config: RunConfig, model_identity: str, model: AnalysedModel) -> FinishedStage:
     """The model's own score on both splits, on the first `analysis.n_score_examples` of each."""
     depends_on = {
-        "model": model_key,
+        "model": model_identity,
         "dtype": config.analysis.ablation_dtype,
         "n_examples": config.analysis.n_score_examples,
     }

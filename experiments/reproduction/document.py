@@ -30,6 +30,8 @@ COMMAND = "python -m experiments.run"
 NOTHING = "–"
 PATH = re.compile(r"(?<![\w.~/-])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]*)")
 """An absolute path, its last part by itself."""
+HEADING = "# Reproduction"
+"""The page's first line, by which it is known."""
 TITLES = {
     "importance_spectrum": "importance spectra",
     "node_ablation": "node ablation",
@@ -63,7 +65,7 @@ class Shown:
 def document(claims: Claims, shown: Mapping[str, Shown], overrides: Sequence[str] = ()) -> str:
     """Markdown; `shown` has every experiment of the claims, `overrides` are those that all were given."""
     parts = [
-        "# Reproduction",
+        HEADING,
         INTRODUCTION,
         "## Claims",
         claim_table(claims, shown, overrides),

@@ -17,6 +17,14 @@ def exit_status(jobs: Sequence[Job]) -> int:
     return max((EXIT_STATUS.get(job.status, FAILED) for job in jobs), default=OK)
 
 
+def is_another_s(directory: Path, record: SweepRecord) -> bool:
+    """Whether a run of another sweep, or a single one, left its results there: a job that failed early touches none."""
+    from experiments.config.run_directory import read_status
+
+    status = read_status(directory)
+    return status is not None and status["status"] == FINISHED and status.get("sweep") != str(record.folder)
+
+
 def end_sweep(record: SweepRecord) -> int:
     """Report on a sweep whose jobs have all ended, in whatever process they ran. The exit status."""
     from experiments.report import write_and_print
@@ -29,6 +37,7 @@ def end_sweep(record: SweepRecord) -> int:
         if job.reason is not None:
             print(f"{job.directory}: {job.reason}" if job.directory else job.reason)
     directories = [Path(job.directory) for job in jobs if job.directory and job.status != "refused"]
+    directories = [directory for directory in directories if not is_another_s(directory, record)]
     if directories:
         write_and_print(list(dict.fromkeys(directories)), record.folder)
     objective, direction = (record.content().get(key) for key in ("objective", "direction"))

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from libcore.ablation import EvaluationData
 from libcore.basis import Basis
 from libcore.chain import Chain
+from libcore.tensor_files import tensors_hash
 from models.analysed import CONSTANT, AnalysedModel
 from models.errors import UserError
 from models.imported_sources import imported_sources
 from models.own.factory import FactorySchema, error_and_place, imported_function
 from models.own.own_model import OwnModel
-from models.own.tensors import named_tensors, tensors_hash
+from models.own.tensors import named_tensors
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
 from models.weights import ModelFile

@@ -1,15 +1,13 @@
-"""The tensors that a model of the user's own is made of, by name, and a hash of them."""
+"""The tensors that a model of the user's own is made of, by name."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from libcore.sections.base import Movable
@@ -54,12 +52,3 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
                 yield variable, cell.cell_contents
             except ValueError:  # not assigned yet
                 continue
-
-
-def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of names, dtypes, shapes and contents."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -16,6 +16,8 @@ DOWNLOADED = ("*.json", "*.txt", "*.model", "*.safetensors")
 DOWNLOADED_WITHOUT_SAFETENSORS = (*DOWNLOADED, "*.bin")
 WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 """Name and suffix of a model's weights, by format."""
+SNAPSHOTS = "snapshots"
+"""What the hub's client calls the folder that holds one folder for each commit."""
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
 """Files that any tokenizer has one of."""
 
@@ -90,6 +92,11 @@ def from_hub(name: str) -> Path:
         raise ModelNotFound(
             f"{name}: {found}, and not to be had from {constants.ENDPOINT} ({one_line(error)})"
         ) from error
+
+
+def revision_of(folder: Path) -> str | None:
+    """The commit that a folder of the hub client's is of; None for a folder of another origin."""
+    return folder.name if folder.parent.name == SNAPSHOTS else None
 
 
 def official_name(name: str) -> str:

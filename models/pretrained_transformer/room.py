@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from models.checked_tensors import read_checked, write_checked
 from models.content_hashes import file_hash, stage_key
 from models.errors import UserError
-from models.pretrained_transformer.hub import ModelNotFound, model_folder
+from models.pretrained_transformer.hub import ModelNotFound, is_model, model_folder, revision_of
 from models.pretrained_transformer.schema import Schema
 from models.randomized import gaussian
 from models.room import Progress, Trained
@@ -109,6 +110,17 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
         settings = self.model.trained_as("name")
         return settings | {"converted": self.converted_file.stem, "text": self.text.hash()}
 
+    @property
+    def weights_source(self) -> dict[str, Any] | None:
+        """None where a checkpoint has the weights; of a local folder the name alone, wherever it lies."""
+        if self.model.checkpoint is not None:
+            return None
+        name = self.folder.name if is_model(Path(self.model.name).expanduser()) else self.model.name
+        return {"name": name, "revision": revision_of(self.folder), "files": content_of(self.folder)}
+
+    def kept_files(self) -> tuple[str, ...]:
+        return (self.converted_file.relative_to(self.settings.cache).as_posix(),)
+
     def load(self, path: Path) -> ModelFile:
         """The checkpoint is what the decoder was read from."""
         return self.decoder.packed()
@@ -134,10 +146,8 @@ def converted(file: Path, folder: Path, name: str) -> LanguageModel:
 
     Once per process, as the file's name says what is in it. Raises UserError.
     """
-    try:
-        return LanguageModel.read(file)
-    except CheckpointError:
-        pass
+    if (kept := read_checked(file)) is not None:
+        return LanguageModel.unpacked(ModelFile(kept.tensors, kept.header), file)
     try:
         vocabulary = token_texts(read_tokenizer(folder))
         architecture, weights = load_pretrained(str(folder))
@@ -145,7 +155,8 @@ def converted(file: Path, folder: Path, name: str) -> LanguageModel:
         # By the name that was typed, not by its folder in the hub's cache.
         raise UserError(f"model.name={str(error).replace(str(folder), name)}") from error
     model = LanguageModel(architecture, weights, padded(vocabulary, architecture))
-    model.packed().write(file)
+    packed = model.packed()
+    write_checked(file, packed.tensors, packed.header)
     return model
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "ImageDataset",
     "ImageFormat",
     "LabelledImages",
+    "cached_images",
     "check_available",
     "dataset_hash",
     "load_images",
@@ -87,7 +88,7 @@ def load_images(name: str, root: Path, cache: Path | None = None) -> ImageDatase
 
 def load_cifar10(root: Path, cache: Path | None) -> Splits:
     """Both splits, from the cache if they are in it, and put there if they are not."""
-    path = cache / f"cifar10-{dataset_hash('cifar10', root)}.safetensors" if cache is not None else None
+    path = cached_images("cifar10", root, cache) if cache is not None else None
     if path is not None and (splits := read_cached(path, FORMATS["cifar10"])) is not None:
         return splits
     with explained(root):
@@ -98,6 +99,11 @@ def load_cifar10(root: Path, cache: Path | None) -> Splits:
         except (OSError, SafetensorError) as error:
             raise DatasetError(f"cifar10: decoded images cannot be written to {path}: {one_line(error)}") from error
     return splits
+
+
+def cached_images(name: str, root: Path, cache: Path) -> Path | None:
+    """The file that decoded images of this content are kept in; None for a data set that is not decoded."""
+    return cache / f"cifar10-{dataset_hash(name, root)}.safetensors" if name == "cifar10" else None
 
 
 def cifar10_source(root: Path) -> ParquetFiles | TorchvisionFolder:

@@ -21,7 +21,15 @@ from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
 from models.training_state import TrainingEvaluation
 from models.vision.configuration import ImageClassifierSchema
-from models.vision.images import FORMATS, DatasetError, ImageDataset, check_available, dataset_hash, load_images
+from models.vision.images import (
+    FORMATS,
+    DatasetError,
+    ImageDataset,
+    cached_images,
+    check_available,
+    dataset_hash,
+    load_images,
+)
 from models.vision.model import analysed, load_weights, weights_of
 from models.vision.training import TrainingSettings, train
 from models.weights import ModelFile
@@ -60,11 +68,20 @@ class ImageClassifierRoom(Room[ImageSchemaT]):
         """Rows and columns of every node layer's positions."""
 
     @cached_property
+    def decoded_images(self) -> Path:
+        """The folder in which decoded images are kept."""
+        return self.settings.cache / "images" / stage_key({}, READERS)
+
+    @cached_property
     def dataset(self) -> ImageDataset:
         """The images; decoded ones are kept for other runs."""
         with user_errors():
-            cache = self.settings.cache / "images" / stage_key({}, READERS)
-            return load_images(self.model.dataset, self.settings.data_root, cache)
+            return load_images(self.model.dataset, self.settings.data_root, self.decoded_images)
+
+    def kept_files(self) -> tuple[str, ...]:
+        with user_errors():
+            path = cached_images(self.model.dataset, self.settings.data_root, self.decoded_images)
+        return () if path is None else (path.relative_to(self.settings.cache).as_posix(),)
 
     @property
     def all_node_layers(self) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ def started_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str)
     """Call the command in `folder`; the configurations of the runs that it starts, which do nothing."""
     monkeypatch.chdir(folder)
     started: list[RunConfig] = []
-    monkeypatch.setattr(recorded_run, "run_pipeline", lambda config, directory, sweep, notes: started.append(config))
+    monkeypatch.setattr(recorded_run, "run_pipeline", lambda config, *_: started.append(config))
     monkeypatch.setattr("experiments.report.write_and_print", lambda directories, out: None)
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     with pytest.raises(SystemExit) as ended:

@@ -11,7 +11,8 @@ import torch
 from filelock import FileLock
 
 from experiments.pipeline import console
-from experiments.pipeline.cache import StageCache, StageResult
+from experiments.pipeline.cache import StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import PassesOverData, StageProgress, duration, progress_of
 
 LOGGER = "experiments.pipeline.console"

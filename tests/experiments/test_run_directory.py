@@ -73,9 +73,9 @@ class TestForeignFiles:
     def test_what_a_user_puts_there_while_a_run_goes_on_stays(self, carry_out, tmp_path, monkeypatch):
         pipeline = recorded_run.run_pipeline
 
-        def disturbed(config, directory, sweep, notes):
+        def disturbed(config, directory, *others):
             (directory / "my_notes.md").write_text("precious")
-            return pipeline(config, directory, sweep, notes)
+            return pipeline(config, directory, *others)
 
         monkeypatch.setattr(recorded_run, "run_pipeline", disturbed)
         assert carry_out(*SMALL, "hydra.run.dir=run") == 0

@@ -15,7 +15,8 @@ import pytest
 import torch
 from running import MID, OUTPUT, PRE, QUICK, clean_environment, command, files_below, reused, run_here
 
-from experiments.pipeline.cache import StageCache, StageResult
+from experiments.pipeline.cache import StageCache
+from experiments.pipeline.cache_entry import StageResult
 from models import content_hashes
 from models.content_hashes import file_hash, source_hash, stage_key
 
@@ -120,7 +121,8 @@ COMPUTE_SLOWLY = """
 import sys, time
 from pathlib import Path
 import torch
-from experiments.pipeline.cache import StageCache, StageResult
+from experiments.pipeline.cache import StageCache
+from experiments.pipeline.cache_entry import StageResult
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

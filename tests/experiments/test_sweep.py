@@ -34,10 +34,10 @@ import experiments.pipeline.recorded_run
 
 carry_out = experiments.pipeline.recorded_run.run_pipeline
 
-def sometimes_fail(config, directory, sweep, notes):
+def sometimes_fail(config, *others):
     if config.seed == 1:
         raise RuntimeError("no luck with this seed")
-    return carry_out(config, directory, sweep, notes)
+    return carry_out(config, *others)
 
 experiments.pipeline.recorded_run.run_pipeline = sometimes_fail
 from experiments.run import main
