@@ -12,17 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from models.errors import UserError
+from experiments.command_end import told_in_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with told_in_one_line():
         time_stages(given[1:]) if given[:1] == ["stages"] else time_estimators(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def time_stages(arguments: Sequence[str]) -> None:

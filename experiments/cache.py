@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.command_end import told_in_one_line
 from models.errors import UserError
 
 OK, DAMAGED, USER_ERROR = 0, 1, 2
@@ -16,11 +17,8 @@ OK, DAMAGED, USER_ERROR = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 1 where something is damaged, 2 for an error of the user's."""
     parsed = command_line().parse_args(arguments)
-    try:
+    with told_in_one_line():
         sys.exit(parsed.carry_out(parsed))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
 
 
 def list_contents(parsed: argparse.Namespace) -> int:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.errors import UserError
+from experiments.command_end import told_in_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     parsed = command_line().parse_args(arguments)
-    try:
+    with told_in_one_line():
         # Reads tensors, and so imports torch; --help does without.
         from experiments.config.own_folder import own_folder
         from experiments.config.run_directory import check_writable
@@ -23,9 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with own_folder(parsed.out, "--out"):
             for line in import_clone(parsed.clone, parsed.out):
                 print(line, flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def command_line() -> argparse.ArgumentParser:

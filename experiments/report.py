@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.command_end import told_in_one_line
 from experiments.start_up import collect_garbage_rarely, process_of
 from models.errors import UserError
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     collect_garbage_rarely()
     parsed = command_line().parse_args(arguments)
     out = parsed.out or Path("outputs") / "reports" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-    try:
+    with told_in_one_line():
         # What knows methods or reads graphs imports torch; --help does without.
         from experiments.config.own_folder import own_folder
         from experiments.config.run_directory import check_writable
@@ -45,11 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             if (folder := log_report(report, out, parsed.wandb_project)) is not None:
                 print(f"W&B: {folder}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_line() -> argparse.ArgumentParser:

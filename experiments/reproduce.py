@@ -7,31 +7,22 @@ one that has finished is not run again. What needs data that were not given is n
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from experiments.command_end import FAILED, OK, told_in_one_line
 from experiments.reproduction.claims import Claims, Input, read_claims
 from experiments.reproduction.inputs import OPTIONS, missing_inputs, overrides_of
 from models.errors import UserError
 from models.whole_files import foreign_files
 
-OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's, 1 where a run failed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = command_line().parse_args(arguments)
-    try:
+    with told_in_one_line("the same command goes on from here"):
         sys.exit(reproduce(parsed))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def reproduce(options: argparse.Namespace) -> int:

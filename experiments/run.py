@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +18,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from experiments.command_end import nobody_reads
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
+from experiments.interruptions import end_in_order, exit_status_of, reason_of
 from experiments.start_up import collect_garbage_rarely, process_of
-from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
+from experiments.sweeps.ending import FAILED, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
 from libcore.messages import first_line
@@ -53,12 +54,12 @@ def run(composed: DictConfig) -> float | None:
 
 def carried_out(composed: DictConfig, job: Job, record: SweepRecord | None) -> Job:
     """The run itself, and how it came out; a sweep's record is told when it begins and ends."""
+    from experiments.causes import user_cause
     from experiments.config.composition import parse_config
     from experiments.config.run_directory import held, refuse_foreign, refuse_inputs_within, refuse_second_run
     from experiments.pipeline.recorded_run import carry_out, objective_of
 
-    # A cluster's way to interrupt; a launcher's process does not know it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_order()  # a launcher's process knows nothing of it
     hydra_config, directory, ended = HydraConfig.get(), Path(job.directory), replace(job, status="failed")
     option = "hydra.run.dir=" if record is None else "hydra.sweep.subdir: "
     try:
@@ -77,6 +78,11 @@ def carried_out(composed: DictConfig, job: Job, record: SweepRecord | None) -> J
     except UserError as error:  # before anything was written: the directory is somebody else's
         log.error("%s", error)
         ended = replace(job, status="refused", reason=str(error))
+    except OSError as error:  # the directory itself cannot be read or written
+        if (cause := user_cause(error)) is None:
+            raise
+        log.error("%s", cause)
+        ended = replace(job, status="refused", reason=cause)
     except KeyboardInterrupt:
         ended = replace(job, status="interrupted")
         raise
@@ -98,7 +104,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ? in its place
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is of no use here, and may not be installed
     os.environ.pop(SWEEP, None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_order()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to print a traceback for each line
     single_runs.clear()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
@@ -113,16 +120,15 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted: finished stages are kept and found again", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"{reason_of(interruption)}: finished stages are kept and found again", file=sys.stderr)
         if jobs_wait_for_slots():
             print("jobs that were begun go on in the background", file=sys.stderr)
         if SWEEP in os.environ:
             print(f"lib-run --resume {os.environ[SWEEP]} finishes what has not", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(OK)
+        sys.exit(exit_status_of(interruption))
+    except BrokenPipeError:
+        sys.exit(nobody_reads())
     # Composition: Hydra, its plugins, its grammar and OmegaConf raise whatever they run into.
     except Exception as error:
         if wants_traceback:
@@ -135,12 +141,18 @@ def main() -> None:
 
 def explain(error: Exception) -> int:
     """Say why a command could not be carried out, or not to its end. The exit status."""
+    from experiments.causes import user_cause  # imports torch
+
+    cause = user_cause(error)
+    if SWEEP not in os.environ and cause is not None:
+        print(f"error: {cause}", file=sys.stderr)
+        return USER_ERROR
     if SWEEP not in os.environ:
         overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
         print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
         return USER_ERROR
     # The sweeper's or launcher's own: what has finished until then is reported on.
-    print(f"error: {first_line(error)}", file=sys.stderr)
+    print(f"error: {cause or first_line(error)}", file=sys.stderr)
     record = SweepRecord(Path(os.environ[SWEEP]))
     return max(FAILED, end_sweep(record)) if record.jobs() or jobs_wait_for_slots() else USER_ERROR
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from experiments.command_end import told_in_one_line
 from models.errors import UserError
 
 CSV, JSON = "stability.csv", "stability.json"
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     parsed = command_line().parse_args(arguments)
     out = parsed.out or Path("outputs") / "stability" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-    try:
+    with told_in_one_line():
         # What reads graphs imports torch; --help does without.
         from experiments.config.own_folder import own_folder, refuse_foreign_folder
         from experiments.config.run_directory import check_writable
@@ -39,9 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(out / JSON, to_json(pairs))
         print(f"table: {out / CSV}")
         print(f"every feature: {out / JSON}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def check_numbers(parsed: argparse.Namespace) -> None:

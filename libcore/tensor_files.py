@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 BYTES_OF_LENGTH = 8
 """At a file's beginning: how long its header is, in little endian."""
 METADATA = "__metadata__"
+NUMBER_IN_TEXT = re.compile(r"\(os error (\d+)\)")
+"""How safetensors tells what the operating system said."""
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -27,10 +31,16 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Tensors wherever they are and however they lie in memory; a header without texts is none.
 
-    Equal tensors and texts give equal files.
+    Equal tensors and texts give equal files. Raises OSError, with the path, for one that cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata=dict(header) or None)
+    try:
+        save_file(contiguous, path, metadata=dict(header) or None)
+    except SafetensorError as error:
+        if (told := NUMBER_IN_TEXT.search(str(error))) is None:
+            raise
+        number = int(told[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
     if len(header) > 1:
         sort_texts(Path(path))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ LOG = "run.log"
 TRACKED = "wandb"
 WRITTEN_THROUGH = (LOG, "figures", TRACKED)
 """Names below which files are written as they stand; others are replaced, be they links or not."""
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+"""A file that is not whole yet, as `written_whole` names it."""
 SWEEP_CONFIGURATION = "multirun.yaml"
 RESULTS = (
     "config.yaml",
@@ -132,6 +135,17 @@ def remove(directory: Path, names: Iterable[str]) -> None:
     for folder in sorted(folders, reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def sweep_temporaries(directory: Path) -> None:
+    """Remove what a process left that was killed while it wrote a result here; the caller holds the directory."""
+    for path in directory.rglob(".*.tmp"):
+        found = TEMPORARY.fullmatch(path.name)
+        if found is None or not is_own_file(path):
+            continue
+        written = path.with_name(found["name"]).relative_to(directory).as_posix()
+        if is_result(written) or written == STATUS:
+            path.unlink()
 
 
 def is_result(name: str) -> bool:

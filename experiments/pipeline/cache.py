@@ -22,6 +22,7 @@ from experiments.pipeline.cache_entry import (
     now,
     read_entry,
     remove_entry,
+    sweep_temporaries,
     write_entry,
 )
 from experiments.pipeline.console import Advance, progress_of
@@ -79,6 +80,7 @@ class StageCache:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
                 self.in_use.enter_context(used(folder))
                 return FinishedStage(found[0], key, found[1], reused=True, content=found[2])
+            sweep_temporaries(folder)
             with measured(self.device) as resources, progress_of(stage, left_is) as advance:
                 computed = compute(advance)
             # As it will be read back: strides decide the last bit of sums over a tensor.

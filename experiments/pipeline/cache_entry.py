@@ -178,6 +178,12 @@ def temporary_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
 
 
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote this entry, whose lock the caller holds."""
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        remove_files(path)
+
+
 def now() -> str:
     """Coordinated universal time, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

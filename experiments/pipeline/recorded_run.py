@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.causes import user_cause
 from experiments.config.model_checks import resolve_device
 from experiments.config.run_directory import (
     LOG,
@@ -21,11 +22,14 @@ from experiments.config.run_directory import (
     read_status,
     remove,
     results_in,
+    sweep_temporaries,
 )
 from experiments.config.schema import RunConfig
+from experiments.interruptions import reason_of, uninterrupted
 from experiments.pipeline.environment import environment, own_commit
-from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
+from experiments.pipeline.status_file import begin_status, end_status
+from libcore.messages import first_line
 from models.content_hashes import file_hash
 from models.errors import UserError
 
@@ -39,6 +43,7 @@ def carry_out(
 
     `sweep` is the folder of its record and the number of the job in it; `notes` are the tracker's.
     """
+    sweep_temporaries(directory)
     earlier, earlier_results = read_status(directory), own_results(directory)
     foreign = results_in(directory) - earlier_results
     status: dict[str, Any] = {"status": "running", "started": now()} | (
@@ -46,42 +51,52 @@ def carry_out(
     )
     status |= {"from": folder_of(directory)}
     has_begun = earlier is None or earlier["status"] != "finished"
-    if has_begun:
-        write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
 
     def begin() -> None:
         """The model and its data are there: what an earlier run left gives way."""
         nonlocal has_begun
         has_begun = True
-        write_json(directory / STATUS, status | {"foreign": sorted(foreign)})
+        begin_status(directory, status | {"foreign": sorted(foreign)})
         remove(directory, earlier_results)
 
-    own_commit()  # as the code is before the run, which may take hours
     try:
+        if has_begun:
+            begin_status(directory, status | {"foreign": sorted(foreign)})
+        own_commit()  # as the code is before the run, which may take hours
         status |= run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes, begin) or {}
         status["environment"] = environment(resolve_device(config.device))
         log.info("finished: %s", directory)
         status["status"] = outcome = "finished"
-    except UserError as error:
-        log.error("%s", error)
-        status |= {"status": "failed", "reason": str(error)}
-        outcome = "refused"
-    except KeyboardInterrupt:
-        status |= {"status": "interrupted", "reason": "interrupted"}
+    except KeyboardInterrupt as interruption:
+        status |= {"status": "interrupted", "reason": reason_of(interruption)}
         raise
-    except Exception as error:  # a defect: a sweep's other runs go on, and this one's log has the traceback
-        log.error("failed: %s\n%s", error, traceback.format_exc())
-        status |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        outcome = "failed"
+    except Exception as error:  # a sweep's other runs go on
+        outcome, reason = told(error, directory)
+        status |= {"status": "failed", "reason": reason}
     finally:
-        if has_begun:
-            results = sorted(results_in(directory) - foreign)
-            own = [name for name in (STATUS, LOG) if (directory / name).is_file()]
-            status |= {"ended": now(), "files": sorted([*own, *results]), "hashes": hashes_of(directory, results)}
-            write_json(directory / STATUS, status)
-        else:
-            log.warning("%s: as the run before left it", directory)
+        with uninterrupted():
+            if has_begun:
+                results = sorted(results_in(directory) - foreign)
+                own = [name for name in (STATUS, LOG) if (directory / name).is_file()]
+                status |= {"ended": now(), "files": sorted([*own, *results])}
+                if status["status"] != "interrupted":
+                    status["hashes"] = hashes_of(directory, results)
+                end_status(directory, status)
+            else:
+                log.warning("%s: as the run before left it", directory)
     return outcome
+
+
+def told(error: Exception, directory: Path) -> tuple[str, str]:
+    """Say what ended the run: `refused` for what the user or the machine's owner can mend, `failed` for a defect."""
+    cause = str(error) if isinstance(error, UserError) else user_cause(error)
+    if cause is not None:
+        log.error("%s", cause)
+        return "refused", cause
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    log.error("failed: %s\n%s", error, traceback.format_exc())
+    log.error("this is a bug: %s; the traceback is in %s", reason, directory / LOG)
+    return "failed", reason
 
 
 def folder_of(directory: Path) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.sweeps.record import FINISHED, Job, SweepRecord
 
-OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USER_ERROR = 0, 1, 2
 EXIT_STATUS = {FINISHED: OK, "refused": USER_ERROR}
 """By a job's status; any other is `FAILED`."""
 

@@ -117,11 +117,18 @@ class TestProcess:
         assert done.stderr == "error: model.modulus=1: expected greater than or equal to 2\n"
         assert files_below(tmp_path) == set()
 
-    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-    def test_an_interrupted_run_says_so_and_leaves_no_half_stage(self, tmp_path, sent):
+    @pytest.mark.parametrize(
+        ("sent", "reason"),
+        [
+            (signal.SIGINT, "interrupted"),
+            (signal.SIGTERM, "asked to end (SIGTERM)"),
+            (signal.SIGHUP, "its terminal was closed (SIGHUP)"),
+        ],
+    )
+    def test_an_interrupted_run_says_so_and_leaves_no_half_stage(self, tmp_path, sent, reason):
         arguments = (sys.executable, "-m", "experiments.run", "model.training.max_steps=1000000", "model.modulus=7")
         # A job in the background of a script is started with interrupts ignored, which its children inherit.
-        heeding_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        heeding_interrupts = partial(signal.signal, sent, signal.SIG_DFL)
         with subprocess.Popen(
             arguments,
             cwd=tmp_path,
@@ -140,10 +147,10 @@ class TestProcess:
             process.send_signal(sent)
             _, err = process.communicate(timeout=60)
         # An interrupt within exec() of a text, as imports have it, makes Python end by SIGINT: 130 for a shell as well.
-        assert process.returncode in (130, -signal.SIGINT), err
-        assert err.splitlines() == ["interrupted: finished stages are kept and found again"]
+        assert process.returncode in (128 + sent, -signal.SIGINT), err
+        assert err.splitlines() == [f"{reason}: finished stages are kept and found again"]
         (status,) = tmp_path.rglob("status.json")
-        assert (read_json(status)["status"], read_json(status)["reason"]) == ("interrupted", "interrupted")
+        assert (read_json(status)["status"], read_json(status)["reason"]) == ("interrupted", reason)
         assert [path.suffix for path in (tmp_path / "outputs/cache/model").iterdir()] == [".lock"]
 
 

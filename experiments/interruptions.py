@@ -1,0 +1,68 @@
+"""Signals that end a process in order: Ctrl-C, and what clusters and terminals send before they kill."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+NAMES = {"SIGINT": "interrupted", "SIGTERM": "asked to end (SIGTERM)", "SIGHUP": "its terminal was closed (SIGHUP)"}
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal came; whatever cleans up after Ctrl-C cleans up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def end_in_order() -> None:
+    """From now on each of `SIGNALS` raises `Interruption` in the main thread.
+
+    One that the process was begun without, as `nohup` does with SIGHUP, stays without effect.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the run; until that is done, others of the kind that machines send are ignored.
+
+    Ctrl-C is a person, who may press it again.
+    """
+    for other in SIGNALS:
+        if other is not signal.SIGINT and signal.getsignal(other) is interrupt:
+            signal.signal(other, signal.SIG_IGN)
+    raise Interruption(number)
+
+
+def exit_status_of(interruption: KeyboardInterrupt) -> int:
+    """128 and the signal's number, as shells have it: 130, 143, 129."""
+    return 128 + number_of(interruption)
+
+
+def reason_of(interruption: KeyboardInterrupt) -> str:
+    """What is written down."""
+    return NAMES[signal.Signals(number_of(interruption)).name]
+
+
+def number_of(interruption: KeyboardInterrupt) -> int:
+    """Of the signal; libraries raise a plain KeyboardInterrupt on Ctrl-C."""
+    return interruption.number if isinstance(interruption, Interruption) else signal.SIGINT
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What is short and must be whole; a signal that comes meanwhile is delivered behind it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
