@@ -1,7 +1,8 @@
 """Bases and moments as named tensors, and back: one way for graph files, cached stages and bases from elsewhere.
 
 `mean/<layer>` `[d]`, `gram/<layer>` `[d, d]`, `to_basis/<layer>` `[d, k]`, `from_basis/<layer>` `[k, d]`,
-`importance/<layer>` `[k]` or longer, `edges/<layer>` `[k_next, k]`.
+`importance/<layer>` `[k]` or longer, `edges/<layer>` `[k_next, k]`, `moved/<layer>`, `moved_in_group/<layer>` and
+`group/<layer>` `[k]`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from libcore.basis import Basis
+from libcore.identification import Movement
 from libcore.statistics import LayerStatistics
 
 Tensors = dict[str, Tensor]
 OF_STATISTICS = ("mean", "gram")
 OF_BASES = ("to_basis", "from_basis", "importance")
+OF_MOVEMENTS = {"moved": "alone", "moved_in_group": "in_group", "group": "group"}
 
 
 def tensors_of_statistics(statistics: Mapping[str, LayerStatistics]) -> Tensors:
@@ -66,3 +69,22 @@ def tensors_of_edges(edges: Mapping[str, Tensor]) -> Tensors:
 def edges_from(tensors: Tensors, layers: Iterable[str]) -> Tensors:
     """By the node layer that they leave; those that are there."""
     return {layer: tensors[f"edges/{layer}"] for layer in layers if f"edges/{layer}" in tensors}
+
+
+def tensors_of_movements(movements: Mapping[str, Movement]) -> Tensors:
+    """How far every feature moves if it is fitted again; groups as floating-point numbers, as all else in a file."""
+    return {
+        f"{kind}/{layer}": getattr(moved, name).double()
+        for layer, moved in movements.items()
+        for kind, name in OF_MOVEMENTS.items()
+    }
+
+
+def movements_from(tensors: Tensors, layers: Iterable[str]) -> dict[str, Movement]:
+    """Of those node layers that have them."""
+    found = {
+        layer: tuple(tensors[f"{kind}/{layer}"] for kind in OF_MOVEMENTS)
+        for layer in layers
+        if all(f"{kind}/{layer}" in tensors for kind in OF_MOVEMENTS)
+    }
+    return {layer: Movement(alone, in_group, group.long()) for layer, (alone, in_group, group) in found.items()}

@@ -18,6 +18,7 @@ from libcore.chain import Chain
 from libcore.estimators import Estimator, edges
 from libcore.estimators.stochastic import PROBES, Probes
 from libcore.fit_settings import MEMORY_BUDGET, working_dtype
+from libcore.identification import Movement
 from libcore.messages import one_line
 from libcore.quadrature import GRADIENT, Quadrature
 from libcore.statistics import LayerStatistics
@@ -34,6 +35,7 @@ class InteractionGraph:
         bases: one per node layer.
         edges: `edges[layer]`, `[k_next, k]`, squared strengths from `layer` to the next node layer; none for the last.
         metadata: method, resolved config, versions: strings, kept in the file's header.
+        movements: how far features move if they are fitted again (`libcore.identification`), where that was looked at.
     """
 
     node_layers: tuple[str, ...]
@@ -41,6 +43,7 @@ class InteractionGraph:
     bases: dict[str, Basis]
     edges: dict[str, Float[Tensor, "feature_out feature_in"]]
     metadata: dict[str, str] = field(default_factory=dict)
+    movements: dict[str, Movement] = field(default_factory=dict)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Adjacent node layers `(layer, next layer)`."""
@@ -54,7 +57,7 @@ class InteractionGraph:
     def save(self, path: Path | str) -> None:
         """Write the file; `path` is only ever a whole file if the caller renames it into place."""
         tensors = codec.tensors_of_statistics(self.statistics) | codec.tensors_of_bases(self.bases)
-        tensors |= codec.tensors_of_edges(self.edges)
+        tensors |= codec.tensors_of_edges(self.edges) | codec.tensors_of_movements(self.movements)
         header = {
             "node_layers": json.dumps(self.node_layers),
             "constant": json.dumps([layer for layer in self.node_layers if self.bases[layer].has_constant]),
@@ -88,7 +91,8 @@ class InteractionGraph:
         except KeyError as error:
             kinds = ", ".join((*codec.OF_STATISTICS, *codec.OF_BASES))
             raise ValueError(f"{path}: {error.args[0]} is missing; expected {kinds} of every node layer") from error
-        return cls(node_layers, statistics, bases, codec.edges_from(tensors, node_layers), metadata)
+        edges, movements = codec.edges_from(tensors, node_layers), codec.movements_from(tensors, node_layers)
+        return cls(node_layers, statistics, bases, edges, metadata, movements)
 
 
 def interaction_edges(

@@ -64,6 +64,7 @@ class AnalysisConfig(Strict):
     ablation_dtype: Literal["float32", "float64"]
     tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
     resamples: Annotated[int, Field(ge=0)]
+    identify_by: list[Literal["rounding", "halves"]]
     communities: CommunitiesConfig
 
     @field_validator("memory_budget")

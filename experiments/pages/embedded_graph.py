@@ -12,6 +12,7 @@ from experiments.pages.embedded_images import Embedded
 from experiments.pipeline.feature_table import FeatureTable
 from libcore.estimators.signed import SignedEdges
 from libcore.graph import InteractionGraph
+from libcore.identification import Movement
 
 MAX_EDGES_PER_PAIR = 15_000
 """More are neither legible nor quick to redraw; enough for all edges between two layers of 122 features."""
@@ -28,6 +29,7 @@ def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> 
         )
     importance = basis.importance[: basis.n_features]
     refuse_non_finite(importance, f"importance/{layer}")
+    moved = graph.movements.get(layer)
     return {
         "name": layer,
         "short": short_layer_names(graph.node_layers)[layer].replace("\n", " "),
@@ -35,6 +37,22 @@ def embedded_layer(graph: InteractionGraph, table: FeatureTable, layer: str) -> 
         "labels": labels,
         "communities": communities,
         "importance": rounded(importance),
+    } | ({} if moved is None else embedded_movements(moved))
+
+
+def embedded_movements(moved: Movement) -> Embedded:
+    """How far each feature moves by rounding; and with which others those are identified that move too far."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(moved.group.tolist()):
+        members.setdefault(group, []).append(index)
+    unsure = [index for index, identified in enumerate(moved.identified.tolist()) if not identified]
+    together, groups = moved.identified_in_group.tolist(), moved.group.tolist()
+    return {
+        "moved": rounded(moved.alone, 2),
+        "unsure": {
+            index: [other for other in members[groups[index]] if other != index] if together[index] else []
+            for index in unsure
+        },
     }
 
 

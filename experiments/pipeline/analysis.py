@@ -14,12 +14,14 @@ from experiments.pipeline.ablations import Ablations, ablation_stage
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.console import progress_of
 from experiments.pipeline.feature_table import FeatureTable
+from experiments.pipeline.identification import identification_stage
 from experiments.pipeline.metrics import (
     Metrics,
     ablation_metrics,
     area_metrics,
     community_metrics,
     feature_metrics,
+    identification_metrics,
     interval_metrics,
     resource_metrics,
     sparsity_metrics,
@@ -95,11 +97,13 @@ def analyse(
         return
     fitted, bases = basis_stage(cache, config, summed.identity, chain, inputs, statistics)
     results.finished("basis", fitted, feature_metrics(bases) | error_metrics("basis", fitted))
+    identified, movements = identification_stage(cache, config, fitted.identity, model, inputs, statistics, bases)
+    results.finished("identification", identified, identification_metrics(identified.result.values))
     edges: dict[str, Tensor] = {}
     last = fitted
     if "edges" in wanted:
         last, edges = edges_stage(cache, config, fitted.identity, chain, inputs, bases)
-    graph = results.graph = on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header))
+    graph = results.graph = on_cpu(InteractionGraph(chain.node_layers, statistics, bases, edges, header, movements))
     if "edges" in wanted:
         results.finished("edges", last, sparsity_metrics(graph) | error_metrics("edges", last))
     if "ablation" in wanted:
@@ -146,4 +150,5 @@ def on_cpu(graph: InteractionGraph) -> InteractionGraph:
         {name: basis.to(device=cpu) for name, basis in graph.bases.items()},
         {name: strength.cpu() for name, strength in graph.edges.items()},
         graph.metadata,
+        graph.movements,
     )

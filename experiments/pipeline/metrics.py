@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_area import ablation_area
 from experiments.pipeline.ablations import Ablations, plain
 from experiments.pipeline.metric_keys import TOTAL, tolerance_of
@@ -20,6 +23,31 @@ MEASURES = {"hoyer": hoyer, "gini": gini, "participation": participation_ratio, 
 def feature_metrics(bases: dict[str, Basis]) -> Metrics:
     """Kept features of every node layer, the constant included."""
     return {f"features/kept/{layer}": basis.n_features for layer, basis in bases.items()}
+
+
+IDENTIFICATION = {
+    "condition": None,
+    "identified": "rounding",
+    "identified_in_groups": "rounding",
+    "kept_again": "rounding",
+    "found_in_halves": "halves",
+}
+"""What is told of how sure features are, and which of `analysis.identify_by` tells it."""
+
+
+def identification_names(config: RunConfig) -> list[str]:
+    """Which of them the configuration asks for."""
+    return [name for name, by in IDENTIFICATION.items() if by is None or by in config.analysis.identify_by]
+
+
+def identification_metrics(found: dict[str, dict[str, Any]]) -> Metrics:
+    """How sure features are, as far as that was looked at; counts of them include the constant."""
+    return {
+        f"features/{name}/{layer}": of_layer[name]
+        for layer, of_layer in found.items()
+        for name in IDENTIFICATION
+        if name in of_layer
+    }
 
 
 def ablation_metrics(ablations: Ablations) -> Metrics:

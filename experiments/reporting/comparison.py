@@ -16,6 +16,8 @@ from experiments.reporting.tables import NOTHING, Entry, Table
 METRIC_GROUPS = (
     "score/test",
     "features/kept/",
+    "features/identified/",
+    "features/found_in_halves/",
     "features/needed_",
     "edges/needed_",
     "features/ablation_area/",

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.pipeline.feature_table import FeatureTable
 from experiments.reporting.run_files import DamagedRunError, expect, is_mapping, read_file
+from libcore.codec import OF_MOVEMENTS
 from libcore.graph import InteractionGraph
 
 GRAPH = "graph.safetensors"
@@ -75,6 +76,8 @@ def check_layer(shapes: Shapes, layer: str) -> None:
     d, k = to_basis
     for name, found, wanted in ((names[1], from_basis, [k, d]), (names[3], mean, [d]), (names[4], gram, [d, d])):
         expect(found == wanted, GRAPH, f"the shape {wanted} of {name}")
+    for name in (f"{part}/{layer}" for part in OF_MOVEMENTS):
+        expect(shapes.get(name, [k]) == [k], GRAPH, f"{k} numbers as {name}")
     expect(len(importance) == 1 and importance[0] >= k, GRAPH, f"{k} numbers or more as {names[2]}")
 
 

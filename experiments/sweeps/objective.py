@@ -8,7 +8,7 @@ from typing import Literal
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablations import plain
-from experiments.pipeline.metrics import MEASURES
+from experiments.pipeline.metrics import MEASURES, identification_names
 from experiments.sweeps.record import Job
 from libcore.names import nearest
 from models.errors import UserError
@@ -19,7 +19,12 @@ LARGER_IS_BETTER = ("score/", "edges/hoyer/", "edges/gini/", "graph/modularity")
 """Of a metric's key, its beginning; a cross-entropy is a score that is better smaller. Fewer of all else is better."""
 
 
-FOLLOWING = {"names": {"basis"}, "signs": {"edges", "figures"}, "examples": {"basis", "figures"}}
+FOLLOWING = {
+    "identification": {"basis"},
+    "names": {"basis"},
+    "signs": {"edges", "figures"},
+    "examples": {"basis", "figures"},
+}
 """Stages that nobody asks for by name, and those that they come with."""
 
 
@@ -51,7 +56,7 @@ def metric_keys(config: RunConfig, room: Room) -> list[str]:
     if "score" in stages:
         keys += ["score/train", "score/test"]
     if "basis" in stages:
-        keys += [f"features/kept/{layer}" for layer in layers]
+        keys += [f"features/{name}/{layer}" for name in ("kept", *identification_names(config)) for layer in layers]
     if "edges" in stages:
         keys += [f"edges/{measure}/{layer}" for measure in (*MEASURES, "completeness") for layer in layers[:-1]]
         keys += ["graph/modularity", "graph/communities"]

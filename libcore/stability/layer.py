@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.stability.joint_covariance import JointCovariance
-from libcore.stability.matching import Chance, Matching, chance, matched
+from libcore.stability.matching import Chance, Matching, chance, matched, nearest_of
 from libcore.stability.principal_angles import principal_cosines, within_span
 
 STABLE = 0.9
@@ -99,6 +99,12 @@ def layer_stability(
     groups = tuple(group_of(covariance, matching, members) for members in groups_by_importance(importance, group_width))
     expected = chance(n, n, max(n_directions, n))
     return LayerStability(n_directions, matching, principal_cosines(covariance), groups, expected)
+
+
+def found_again(covariance: JointCovariance, importance: Float[Tensor, " feature"]) -> Float[Tensor, " feature"]:
+    """Correlation of each feature of the first set with the span of the nearest ones of its group's, cheaply."""
+    nearest = nearest_of(covariance.correlations())
+    return torch.cat([group_of(covariance, nearest, members).found for members in groups_by_importance(importance)])
 
 
 def groups_by_importance(importance: Float[Tensor, " feature"], width: float = GROUP_WIDTH) -> list[range]:

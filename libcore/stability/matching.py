@@ -50,6 +50,12 @@ def matched(correlations: Float[Tensor, "k l"]) -> Matching:
     return Matching(partners, found)
 
 
+def nearest_of(correlations: Float[Tensor, "k l"]) -> Matching:
+    """Every feature of the first set with the one it is correlated with the most, which several may share."""
+    found, partners = correlations.abs().nan_to_num(0.0).max(1)
+    return Matching(partners, found.double())
+
+
 @dataclass(frozen=True)
 class Chance:
     """What is expected of bases that have nothing in common.

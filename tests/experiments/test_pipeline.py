@@ -40,7 +40,7 @@ from models.modular_addition.transformer import logits_from_pairs
 
 WIDTH = {PRE: 17, MID: 17, POST: 17, OUTPUT: 8}
 STAGES = {"model", "score", "statistics", "basis", "edges", "ablation", "names"}
-WITH_FIGURES = STAGES | {"signs", "examples", "figures"}
+WITH_FIGURES = STAGES | {"identification", "signs", "examples", "figures"}
 MEASURES = ("hoyer", "gini", "participation", "mass99")
 
 
@@ -75,6 +75,7 @@ class TestFiles:
             shapes[f"gram/{layer}"] = (WIDTH[layer], WIDTH[layer])
             shapes[f"to_basis/{layer}"] = (WIDTH[layer], kept[layer])
             shapes[f"from_basis/{layer}"] = (kept[layer], WIDTH[layer])
+            shapes |= {f"{kind}/{layer}": (kept[layer],) for kind in ("moved", "moved_in_group", "group")}
         for layer, next_layer in pairwise(NODE_LAYERS):
             shapes[f"edges/{layer}"] = (kept[next_layer], kept[layer])
         tensors = tensors_of(full)
@@ -109,7 +110,8 @@ class TestFiles:
         expected = {"score/train", "score/test", "graph/modularity", "graph/communities"}
         expected |= {f"{kind}/ablation_area/{layer}" for kind in ("features", "edges") for layer in (*pairs, "total")}
         expected |= {f"features/needed_{tolerance}/total" for tolerance in TOLERANCES}
-        expected |= {f"features/kept/{layer}" for layer in NODE_LAYERS}
+        of_features = ("kept", "condition", "identified", "identified_in_groups", "kept_again", "found_in_halves")
+        expected |= {f"features/{what}/{layer}" for what in of_features for layer in NODE_LAYERS}
         expected |= {f"features/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in pairs}
         expected |= {f"edges/needed_{tolerance}/{layer}" for tolerance in TOLERANCES for layer in (*pairs, "total")}
         expected |= {f"edges/{measure}/{layer}" for measure in MEASURES for layer in pairs}
@@ -171,7 +173,7 @@ class TestRepetition:
     def test_a_second_run_finds_every_stage_and_has_the_same_result(self, quick, variant):
         second = variant()
         assert_same_tensors(tensors_of(second), tensors_of(quick))
-        assert reused(second) == dict.fromkeys(STAGES, True)
+        assert reused(second) == dict.fromkeys(STAGES | {"identification"}, True)
         for name in ("metrics.json", "ablations.json", "features.json"):
             assert (second / name).read_bytes() == (quick / name).read_bytes()
 

@@ -6,6 +6,15 @@ const LISTED = 7;
 const principalText = (node) => element("span", {title: "Correlation with principal components of this node layer",
   textContent: node.principal.map(([index, correlation]) => `no.\u00a0${index}:\u00a0${digits(correlation, 2)}`).join(", ")});
 
+// Whether another rounding would have given the same feature.
+function identifiedText(node) {
+  if (!node.unsure) return `yes: moves by ${digits(node.moved, 1)}`;
+  const moves = `moves by ${digits(node.moved, 2)} if rounded anew`;
+  if (!node.together.length) return `no: ${moves}`;
+  const first = node.together.slice(0, 5).join(", "), more = node.together.length > 5 ? " …" : "";
+  return `only as a subspace, with ${first}${more}; ${moves}`;
+}
+
 function factList(run, node) {
   const found = node.examples, first = run.layers[node.layer].constant ? 1 : 0;
   const community = node.look.number === undefined ? ["none"] : [swatch(node), String(node.look.number)];
@@ -13,6 +22,7 @@ function factList(run, node) {
     ["importance", [`${digits(node.importance)}`]],
     ...(node.constant ? [] : [["rank", [`${node.index - first + 1} of ${run.layers[node.layer].nodes.length - first}`]]]),
     ["community", community],
+    ...(node.moved === null || node.constant ? [] : [["identified", [identifiedText(node)]]]),
     ...(node.principal.length ? [["PCA", [principalText(node)]]] : []),
     ...(found?.mean === undefined ? [] : [["mean", [digits(found.mean)]], ["deviation", [digits(found.deviation)]]])];
   return element("dl", {className: "facts"}, entries.flatMap(([name, value]) =>

@@ -40,6 +40,7 @@ function showList() {
     const link = element("a", {href: `#at=${encodeURIComponent(JSON.stringify(addressOf(node)))}`}, [
       element("span", {className: "number", textContent: node.index}), swatch(node),
       element("span", {className: "name", textContent: text, title: text}), bar]);
+    if (node.unsure) link.classList.add("unsure");
     link.node = node;
     link.addEventListener("click", (event) => { event.preventDefault(); go(node); showListBox(false); });
     return element("li", {}, [link]);

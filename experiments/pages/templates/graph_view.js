@@ -44,7 +44,7 @@ class GraphView {
     for (const node of layer.nodes) {
       const ring = node.look.hollow;
       const style = `fill:${ring ? "var(--page)" : node.look.colour}` + (ring ? `;stroke:${node.look.colour}` : "");
-      node.group = svg("g", {class: node.constant ? "node constant" : "node", "data-layer": layer.name, "data-feature": node.index,
+      node.group = svg("g", {class: `node${node.constant ? " constant" : ""}${node.unsure ? " unsure" : ""}`, "data-layer": layer.name, "data-feature": node.index,
         role: "button", tabindex: -1, "aria-pressed": false, "aria-label": `${layer.name} ${node.index}: ${node.label}`});
       node.rect = svg("rect", {});
       node.circle = svg("circle", {cx: RADIUS, style});

@@ -11,6 +11,7 @@ function readRun(data) {
       layer: layerIndex, layerName: layer.name, index, label: label || String(index), importance: layer.importance[index],
       community: layer.communities[index], look: looks.get(layer.communities[index]) ?? none, constant: isConstant(index),
       examples: layer.examples[index - layer.first] ?? null, principal: layer.principal[index] ?? [], degree: 0, visible: true,
+      moved: layer.moved?.[index] ?? null, unsure: Boolean(layer.unsure?.[index]), together: layer.unsure?.[index] ?? [],
       size: Math.min(1, Math.max(0, 1 + Math.log10(layer.importance[index] / largest) / 6)) || 0,
     }));
     return {name: layer.name, short: layer.short, index: layerIndex, nodes, constant: layer.constant,
