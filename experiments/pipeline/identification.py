@@ -16,7 +16,8 @@ from torch import Tensor
 
 from experiments.config.schema import RunConfig
 from experiments.config.settings import fit_settings
-from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
+from experiments.pipeline.cache import FinishedStage, StageCache
+from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance, PassesOverData
 from experiments.pipeline.identification_warnings import warn_of
 from libcore import codec
@@ -44,7 +45,7 @@ Statistics = dict[str, LayerStatistics]
 def identification_stage(
     cache: StageCache,
     config: RunConfig,
-    basis_key: str,
+    basis_identity: str,
     model: AnalysedModel,
     inputs: Tensor,
     statistics: Statistics,
@@ -71,7 +72,7 @@ def identification_stage(
                 take_halves(found, statistics, *halves)
         return found
 
-    depends_on = {"basis": basis_key, "by": sorted(wanted)}
+    depends_on = {"basis": basis_identity, "by": sorted(wanted)}
     stage = cache.finish("identification", stage_key(depends_on, ("libcore",)), compute)
     for layer, of_layer in stage.result.values.items():
         warn_of(layer, of_layer, config.dtype)
