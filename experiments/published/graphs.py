@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from libcore.messages import one_line
 from models.errors import UserError
-from models.weights import UNREADABLE
+from models.weights import UNREADABLE, CheckpointError, independent
 
 SUFFIX = "_rib_graph.pt"
 METHODS = {"jacobian": "lib", "svd": "pca", "neuron": "neuron"}
@@ -53,7 +53,10 @@ class PublishedGraph:
         except UNREADABLE as error:
             raise UserError(f"{path}: not readable without running code in it; expected a published graph") from error
         try:
-            return cls.of(content)
+            graph = cls.of(content)
+            return replace(graph, tensors=independent(graph.tensors, path))
+        except CheckpointError as error:
+            raise UserError(str(error)) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: {one_line(error)} is missing, or of another kind; expected a published graph"

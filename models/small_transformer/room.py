@@ -58,8 +58,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
         return settings | {"text": self.text.hash(), "versions": library_versions()}
 
     def load(self, path: Path) -> ModelFile:
-        file = ModelFile.read(path)
-        found = LanguageModel.unpacked(file, path)
+        found = LanguageModel.read(path)
         if found.vocabulary != self.text.vocabulary:
             raise CheckpointError(
                 f"{path}: its vocabulary is another than the text's; expected the data.path and model.vocabulary "
@@ -68,7 +67,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
         for key, value in asdict(self.architecture).items():
             if (other := asdict(found.architecture)[key]) != value:
                 raise CheckpointError(f"{path}: {key} is another; expected {value}, found {other}")
-        return file
+        return found.packed()
 
     def initial(self) -> ModelFile:
         weights = {name: torch.zeros(shape) for name, shape in self.architecture.weight_shapes().items()}

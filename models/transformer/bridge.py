@@ -21,6 +21,7 @@ from models.transformer.bridge_positions import rotary_positions
 from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
 from models.transformer.node_layers import OUTPUT, all_node_layers
+from models.transformer.stored_weights import refuse_other_numbers
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
 from models.weights import CheckpointError
 
@@ -63,6 +64,7 @@ def boot(name: str, dtype: torch.dtype) -> TransformerBridge:
         )
         for missing in sorted(loaded["missing_keys"]):
             raise CheckpointError(f"{name}: weight {missing} is missing; expected all of the model's weights")
+        refuse_other_numbers(Path(name), [parameter for parameter, _ in model.named_parameters()])
         return TransformerBridge.boot_transformers(name, device="cpu", dtype=dtype, hf_model=model)
     except (UnsupportedFeature, CheckpointError):
         raise

@@ -97,6 +97,29 @@ def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
     assert_refused(folder, "weight model.layers.1.mlp.up_proj.weight is missing")
 
 
+@pytest.mark.parametrize("stored", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_the_library_would_convert_are_refused(folder: Path, dtype: torch.dtype, stored: str) -> None:
+    path, name = folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    weights = load_file(path)
+    weights[name] = weights[name].to(dtype)
+    if stored == path.name:
+        save_file(weights, path, metadata={"format": "pt"})
+    else:
+        path.unlink()
+        torch.save(weights, folder / stored)
+    with pytest.raises(CheckpointError, match=f"{stored}: weight {name} has dtype .*; expected float16"):
+        load_pretrained(str(folder))
+
+
+def test_weights_that_are_not_finite_are_refused_as_such(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    assert_refused(folder, "weight blocks.1.mlp.W_in holds numbers that are not finite")
+
+
 def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "no_such_kind"}))
