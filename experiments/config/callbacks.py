@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.explanations import explain_composition
+from experiments.config.repeated_options import refuse_two_options
 from models.errors import UserError
 
 
@@ -25,6 +26,7 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
     @wraps(check)
     def checked(self: CheckBeforeStart, config: DictConfig, **kwargs: Any) -> None:
         try:
+            refuse_two_options(config.hydra.overrides)
             check(self, config, **kwargs)
         except UserError as error:
             refuse(str(error))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
 from experiments.config.method_schema import MethodPart, validated_method
+from experiments.pipeline.metric_keys import plain
 from models import validated_model
 from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
 
@@ -20,6 +21,10 @@ Stage = Literal["score", "basis", "edges", "ablation", "figures"]
 FEWEST_RESAMPLES = 200
 """Of which five lie beyond either end of an interval that holds 95 %."""
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+
+
+Tolerance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+"""Of any score; a share's is at most one (`experiments.config.scores`)."""
 
 
 class DataConfig(Strict):
@@ -62,7 +67,7 @@ class AnalysisConfig(Strict):
     probes: ProbesConfig
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
-    tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
+    tolerances: Annotated[list[Tolerance], Field(min_length=1)] | None
     resamples: Annotated[int, Field(ge=0)]
     communities: CommunitiesConfig
 
@@ -73,6 +78,30 @@ class AnalysisConfig(Strict):
         if bytes_of(budget) < BYTES["MB"]:
             raise ValueError("expected a size of at least 1MB, such as 128MB")
         return budget
+
+    @field_validator("stages")
+    @classmethod
+    def are_named_once(cls, stages: list[Stage]) -> list[Stage]:
+        """Each stage is carried out once."""
+        for stage in stages:
+            if stages.count(stage) > 1:
+                raise ValueError(f"{stage} is there twice; expected each once")
+        return stages
+
+    @field_validator("tolerances")
+    @classmethod
+    def have_a_key_each(cls, tolerances: list[float] | None) -> list[float] | None:
+        """Metrics are told apart by the tolerance as it is written."""
+        written: dict[str, float] = {}
+        for tolerance in tolerances or ():
+            key = plain(tolerance)
+            if key in written:
+                both = f"{written[key]:g} and {tolerance:g}"
+                raise ValueError(f"{both} are both {key} in the metrics' keys; expected each once")
+            if tolerance > 0 and key == "0":
+                raise ValueError(f"{tolerance:g} is 0 in the metrics' keys; expected 0, or at least 1e-12")
+            written[key] = tolerance
+        return tolerances
 
     @model_validator(mode="after")
     def makes_sense(self) -> AnalysisConfig:

@@ -16,6 +16,7 @@ from experiments.config.scores import ACCURACY, Score
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
 from experiments.pipeline.console import Advance
+from experiments.pipeline.metric_keys import plain
 from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
@@ -170,8 +171,3 @@ def ablations_from_json(content: dict[str, Any]) -> Ablations:
         curves(content["node_ablation"], content["nodes_needed"]),
         curves(content["edge_ablation"], content["edges_needed"]),
     )
-
-
-def plain(tolerance: float) -> str:
-    """`0.001`, not `1e-03`: how metric keys and files write a tolerance."""
-    return f"{tolerance:.12f}".rstrip("0").rstrip(".")

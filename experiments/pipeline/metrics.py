@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from experiments.pipeline.ablation_area import ablation_area
-from experiments.pipeline.ablations import Ablations, plain
-from experiments.pipeline.metric_keys import TOTAL, tolerance_of
+from experiments.pipeline.ablations import Ablations
+from experiments.pipeline.metric_keys import TOTAL, plain, tolerance_of
 from experiments.pipeline.resampling import NeededIntervals
 from experiments.pipeline.resources import Resources
 from libcore.basis import Basis

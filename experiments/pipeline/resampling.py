@@ -10,10 +10,10 @@ from torch import Tensor
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_progress import ablation_progress
-from experiments.pipeline.ablations import Ablations, plain
+from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.cache import FinishedStage, StageCache, StageResult
 from experiments.pipeline.console import Advance
-from experiments.pipeline.metric_keys import TOTAL
+from experiments.pipeline.metric_keys import TOTAL, plain
 from libcore.ablation.resampled_needs import plan_resampling, resampling_steps, totals
 from libcore.ablation.sampling_error import NeededByResample, central_interval
 from libcore.ablation.steps import carried_out

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pipeline.ablations import plain
+from experiments.pipeline.metric_keys import plain
 from models.errors import UserError
 
 EDGES, NODES = "edge_ablation_results.json", "rib_ablation_results.json"
