@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from libcore.regular_files import unreadable
 from libcore.tensor_files import read_tensors, write_tensors
 from models.whole_files import written_whole
 
@@ -49,8 +50,8 @@ class ModelFile:
 
         Raises CheckpointError for a missing, damaged or unsafe file, or one that holds anything but named tensors.
         """
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected a state dict (.pt) or a .safetensors file")
+        if (reason := unreadable(path)) is not None:
+            raise CheckpointError(f"{path}: {reason}; expected a state dict (.pt) or a .safetensors file")
         try:
             if path.suffix == ".safetensors":
                 return cls(*read_tensors(path))

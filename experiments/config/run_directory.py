@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.schema import RunConfig
+from libcore.regular_files import regular_text
 from models.errors import UserError
 
 STATUS = "status.json"
@@ -59,7 +60,7 @@ def refuse_foreign_sweep(directory: Path) -> None:
     """Raises UserError for a directory whose `multirun.yaml`, which Hydra writes, is of no sweep of this command."""
     path = directory / SWEEP_CONFIGURATION
     if path.exists() and not {"hydra:", "output_directory:"} <= {
-        line.split(" ")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        line.split(" ")[0] for line in regular_text(path, errors="replace").splitlines()
     }:
         raise UserError(f"hydra.sweep.dir={directory}: holds {path.name} of something else; expected another directory")
 
@@ -72,7 +73,7 @@ def is_a_run(directory: Path) -> bool:
 def read_status(directory: Path) -> dict[str, Any] | None:
     """What `status.json` says; None where there is none of a run's."""
     try:
-        status = json.loads((directory / STATUS).read_text(encoding="utf-8"))
+        status = json.loads(regular_text(directory / STATUS))
     except (OSError, ValueError):
         return None
     return status if isinstance(status, dict) and "status" in status else None

@@ -7,6 +7,7 @@ model's own schema and the method's function know.
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,14 +40,14 @@ class CommunitiesConfig(Strict):
 
     edge_weight: Literal["auto", "log", "sqrt"]
     resolution: Positive
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class ProbesConfig(Strict):
     """Random signs that `estimator=stochastic` draws; without it they mean nothing."""
 
     over: Literal["positions", "positions_and_features"]
-    n: Annotated[int, Field(ge=2)]
+    n: Annotated[int, Field(ge=2, le=10**5)]
     seed: Seed
 
 
@@ -60,7 +61,7 @@ class AnalysisConfig(Strict):
     half: Literal["first", "second"] | None
     node_layers: Annotated[list[str], Field(min_length=1)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
-    n_points: Count | None
+    n_points: Annotated[int, Field(ge=1, le=1000)] | None
     truncation_rule: Literal["relative", "absolute"]
     truncation: NotNegative | None
     estimator: Literal["auto", "closed_form", "exact", "stochastic"]
@@ -68,7 +69,7 @@ class AnalysisConfig(Strict):
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
     tolerances: Annotated[list[Tolerance], Field(min_length=1)] | None
-    resamples: Annotated[int, Field(ge=0)]
+    resamples: Annotated[int, Field(ge=0, le=10**6)]
     communities: CommunitiesConfig
 
     @field_validator("memory_budget")
@@ -170,7 +171,7 @@ class RunConfig(Strict):
     tracking: TrackingConfig
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    threads: Count | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
     dtype: Literal["float64", "float32"]
     output_directory: Annotated[str, Field(min_length=1)]
     objective: Annotated[str, Field(min_length=1)] | None
@@ -207,4 +208,5 @@ class RunConfig(Strict):
 def bytes_of(size: str | int) -> int:
     """`128MB`, `1.5 GB` or a number of bytes; -1 for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B)?\s*", str(size), flags=re.IGNORECASE)
-    return int(float(match[1]) * BYTES[(match[2] or "B").upper()]) if match else -1
+    n_bytes = float(match[1]) * BYTES[(match[2] or "B").upper()] if match else -1.0
+    return int(n_bytes) if isfinite(n_bytes) else -1

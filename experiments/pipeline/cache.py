@@ -24,6 +24,7 @@ from torch import Tensor
 
 from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
+from libcore.regular_files import regular_text
 from libcore.tensor_files import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class StageCache:
         if not folder.is_dir():
             return None
         try:
-            values = json.loads((folder / "values.json").read_text(encoding="utf-8"))
+            values = json.loads(regular_text(folder / "values.json"))
             tensors, header = read_tensors(folder / "tensors.safetensors")
             return StageResult(tensors, values["values"], header), Resources(**values["resources"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from libcore.messages import one_line
+from libcore.regular_files import refuse_irregular
 from models.errors import UserError
 from models.weights import UNREADABLE, CheckpointError, independent
 
@@ -49,6 +50,7 @@ class PublishedGraph:
     def read(cls, path: Path) -> PublishedGraph:
         """Without carrying out code in it. Raises UserError for a file that is none, by what is missing."""
         try:
+            refuse_irregular(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         except UNREADABLE as error:
             raise UserError(f"{path}: not readable without running code in it; expected a published graph") from error

@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from libcore.messages import one_line
+from libcore.regular_files import refuse_irregular
 from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 LAYOUTS = (
@@ -78,6 +79,7 @@ def opened(path: Path, n_rows: int) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
+        refuse_irregular(path)
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             check_columns(path, file.schema_arrow)
             if file.metadata.num_rows != n_rows:

@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from libcore.messages import one_line
+from libcore.regular_files import regular_text
 from models.vision.cifar10_parquet import LAYOUTS, ParquetFiles, find_parquet
 from models.vision.cifar10_torchvision import FOLDER, TorchvisionFolder, download, find_torchvision
 from models.vision.digits import read_digits
@@ -126,7 +127,7 @@ def refuse_other_sums(root: Path, files: Sequence[Path]) -> None:
     if not sums.is_file():
         return
     expected: dict[str, str] = {}
-    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in regular_text(sums, errors="replace").splitlines():
         digest, _, name = line.partition(" ")
         expected[name.lstrip(" *").removeprefix("./")] = digest.lower()
     for path in files:
