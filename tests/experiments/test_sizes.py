@@ -91,7 +91,7 @@ def test_what_is_needed_is_compared_with_what_there_is(monkeypatch: pytest.Monke
     overrides = ("model.modulus=101", "analysis.memory_budget=1MB")
     config_of(*overrides)
     monkeypatch.setattr(memory, "machine_memory", lambda: needed - 1)
-    with pytest.raises(UserError, match="for bases of the node layers|for all pairs of numbers|for weights"):
+    with pytest.raises(UserError, match=r"for bases of the node layers|for all pairs of numbers|for weights"):
         config_of(*overrides)
     monkeypatch.setattr(memory, "machine_memory", lambda: None)
     config_of(*overrides)
