@@ -21,6 +21,7 @@ from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
+from libcore.numerical_errors import NumericalError
 from models.analysed import AnalysedModel
 from models.content_hashes import stage_key
 
@@ -79,8 +80,20 @@ def compute_ablations(
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)
+    refuse_not_finite(ablations)
     warn_of_unreached(ablations)
     return ablations
+
+
+def refuse_not_finite(ablations: Ablations) -> None:
+    """Raises NumericalError for the first score that is no finite number."""
+    if not math.isfinite(ablations.test_score):
+        raise NumericalError(f"the model's {ablations.score.name} on the test split is {ablations.test_score}")
+    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
+        for layer, curve in curves.items():
+            for kept, score in curve.score_by_kept.items():
+                if not math.isfinite(score):
+                    raise NumericalError(f"{layer}: {ablations.score.name} with {kept} {kind} kept is {score}")
 
 
 class Missed(NamedTuple):

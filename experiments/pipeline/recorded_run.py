@@ -9,12 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch.linalg import LinAlgError
+
 from experiments.config.model_checks import resolve_device
 from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
 from experiments.config.schema import RunConfig
 from experiments.pipeline.environment import environment, own_commit
 from experiments.pipeline.json_files import write_json
 from experiments.pipeline.run_pipeline import run_pipeline
+from libcore.messages import first_line
+from libcore.numerical_errors import NumericalError
 from models.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,9 +43,14 @@ def carry_out(
         status["environment"] = environment(resolve_device(config.device))
         log.info("finished: %s", directory)
         status["status"] = outcome = "finished"
-    except UserError as error:
+    except (UserError, NumericalError) as error:
         log.error("%s", error)
         status |= {"status": "failed", "reason": str(error)}
+        outcome = "refused"
+    except LinAlgError as error:
+        reason = f"a matrix that these weights and inputs give could not be factorised: {first_line(error)}"
+        log.error("%s", reason)
+        status |= {"status": "failed", "reason": reason}
         outcome = "refused"
     except KeyboardInterrupt:
         status |= {"status": "interrupted", "reason": "interrupted"}
