@@ -80,20 +80,10 @@ def compute_ablations(
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)
-    refuse_not_finite(ablations)
+    if not math.isfinite(ablations.test_score):
+        raise NumericalError(f"the model's {score.name} on the test split is {ablations.test_score}")
     warn_of_unreached(ablations)
     return ablations
-
-
-def refuse_not_finite(ablations: Ablations) -> None:
-    """Raises NumericalError for the first score that is no finite number."""
-    if not math.isfinite(ablations.test_score):
-        raise NumericalError(f"the model's {ablations.score.name} on the test split is {ablations.test_score}")
-    for kind, curves in (("features", ablations.nodes), ("edges", ablations.edges)):
-        for layer, curve in curves.items():
-            for kept, score in curve.score_by_kept.items():
-                if not math.isfinite(score):
-                    raise NumericalError(f"{layer}: {ablations.score.name} with {kept} {kind} kept is {score}")
 
 
 class Missed(NamedTuple):
