@@ -20,13 +20,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
+from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
-from experiments.start_up import collect_garbage_rarely, process_of
+from experiments.start_up import collect_garbage_rarely, process_of, refuse_deleted_folder
 from experiments.sweeps.ending import FAILED, INTERRUPTED, OK, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
-from libcore.messages import first_line
+from libcore.messages import first_line, one_line
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
@@ -103,11 +104,13 @@ def main() -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
+        refuse_deleted_folder()
+        refuse_unknown_options()
         resume_sweep()
         run()
         sys.exit(end_sweep(SweepRecord(Path(os.environ[SWEEP]))) if SWEEP in os.environ else exit_status(single_runs))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted: finished stages are kept and found again", file=sys.stderr)
@@ -132,8 +135,7 @@ def main() -> None:
 def explain(error: Exception) -> int:
     """Say why a command could not be carried out, or not to its end. The exit status."""
     if SWEEP not in os.environ:
-        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-        print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
+        print(f"error: {one_line(explain_composition(error, overrides_in(sys.argv[1:])))}", file=sys.stderr)
         return USER_ERROR
     # The sweeper's or launcher's own: what has finished until then is reported on.
     print(f"error: {first_line(error)}", file=sys.stderr)

@@ -5,12 +5,13 @@ Nothing heavy is imported, so that checking a configuration takes no time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from models.memory import Need
 
@@ -29,6 +30,26 @@ Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 """Part of a path: `output_directory/<model>/<method>/…`."""
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 """Of Adam."""
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes, on nearly every file system."""
+
+
+def is_possible_path(path: str) -> str:
+    """The path; raises ValueError for one that no file system takes."""
+    if "\0" in path:
+        raise ValueError("expected a path without a null character")
+    n_bytes, longest = len(os.fsencode(path)), max(len(os.fsencode(part)) for part in path.split("/"))
+    if longest > LONGEST_NAME or n_bytes > LONGEST_PATH:
+        raise ValueError(
+            f"a path of {n_bytes} bytes, {longest} of them in one name; expected at most {LONGEST_PATH}, "
+            f"and {LONGEST_NAME} in a name"
+        )
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(is_possible_path)]
 
 
 class Strict(BaseModel):
@@ -52,7 +73,7 @@ class ModelSchema(Strict):
     """
 
     kind: str
-    checkpoint: str | None
+    checkpoint: PathText | None
     randomize: Literal["weights", "shuffled", "labels"] | None = None
     room: ClassVar[str]
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled", "labels")

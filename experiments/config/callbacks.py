@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.explanations import explain_composition
 from experiments.config.repeated_options import refuse_two_options
+from libcore.messages import one_line
 from models.errors import UserError
 
 
@@ -30,6 +31,8 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
             check(self, config, **kwargs)
         except UserError as error:
             refuse(str(error))
+        except OSError as error:
+            refuse(one_line(error))
         # What Hydra's loader runs into where it composes the runs of a sweep.
         except (HydraException, OmegaConfBaseException) as error:
             refuse(explain_composition(error, list(config.hydra.overrides.task), multirun=True))

@@ -84,7 +84,7 @@ def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
     inputs = {"model.checkpoint": config.model.checkpoint, "data.path": config.data.path}
     inputs |= {f"method.{name}": str(path) for name, path in config.method.files.items()}
     for key, value in inputs.items():
-        if value is not None and Path(value).resolve().is_relative_to(directory.resolve()):
+        if value is not None and Path(os.path.realpath(value)).is_relative_to(directory.resolve()):
             raise UserError(
                 f"{key}={value}: lies in the run's own directory, which is cleared; expected another hydra.run.dir"
             )
@@ -163,9 +163,9 @@ def is_held(directory: Path) -> bool:
 def check_writable(directory: Path, option: str) -> None:
     """Raise UserError where the directory of `option` can be neither written nor made; leaves nothing behind."""
     existing = directory.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     try:
+        while not is_there(existing) and existing != existing.parent:
+            existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(20, "not a directory")
         with tempfile.TemporaryFile(dir=existing):
@@ -176,3 +176,12 @@ def check_writable(directory: Path, option: str) -> None:
             f"{option}{'' if option.endswith('=') else ' '}{directory}: cannot be written: {existing}: {reason}; "
             "expected a directory that can"
         ) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name; raises OSError for a name that cannot be looked up."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

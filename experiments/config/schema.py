@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, mod
 from experiments.config.method_schema import MethodPart, validated_method
 from experiments.pipeline.metric_keys import plain
 from models import validated_model
-from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
+from models.schema import Count, ModelSchema, ModelSettings, NotNegative, PathText, Positive, Seed, Strict
 
 Stage = Literal["score", "basis", "edges", "ablation", "figures"]
 FEWEST_RESAMPLES = 200
@@ -31,8 +31,8 @@ Tolerance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 class DataConfig(Strict):
     """Where data sets lie."""
 
-    root: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)] | None
+    root: PathText
+    path: PathText | None
 
 
 class CommunitiesConfig(Strict):
@@ -173,7 +173,7 @@ class RunConfig(Strict):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     dtype: Literal["float64", "float32"]
-    output_directory: Annotated[str, Field(min_length=1)]
+    output_directory: PathText
     objective: Annotated[str, Field(min_length=1)] | None
 
     @model_validator(mode="after")

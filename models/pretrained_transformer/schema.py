@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from models.memory import SINGLE, Need
-from models.schema import Count, ModelSchema, Share, SplitSeed
+from models.schema import Count, ModelSchema, PathText, Share, SplitSeed
 
 
 class Schema(ModelSchema):
@@ -18,7 +18,8 @@ class Schema(ModelSchema):
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled")
     expects_null: ClassVar[Mapping[str, str]] = {}
 
-    name: Annotated[str, Field(min_length=1)]
+    name: PathText
+    trust_remote_code: bool = False
     sequence_length: Annotated[Count, Field(ge=2)]
     beginning_of_sequence: bool
     test_share: Share

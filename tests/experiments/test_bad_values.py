@@ -42,7 +42,9 @@ class TestUnknownNames:
     def test_a_key_that_was_taken_away_is_named(self, refused, argument):
         assert_says(refused(argument), argument.strip("~?="))
 
-    @pytest.mark.parametrize("argument", ["seed", "=1", "seed=[1"])
+    @pytest.mark.parametrize(
+        "argument", ["seed", "=1", "seed=[1", "+", "\\", 'seed="1', "seed=<1>", "--no-such-option"]
+    )
     def test_what_is_no_override_is_repeated(self, refused, argument):
         assert_says(refused(argument), argument)
 

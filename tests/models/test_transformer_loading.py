@@ -120,6 +120,40 @@ def test_weights_that_are_not_finite_are_refused_as_such(folder: Path) -> None:
     assert_refused(folder, "weight blocks.1.mlp.W_in holds numbers that are not finite")
 
 
+def bring_code_along(folder: Path, kind: str) -> Path:
+    """A configuration that names classes in a Python file beside it, which leaves a trace where it is run."""
+    path, trace = folder / "config.json", folder / "trace"
+    own = {"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}, "model_type": kind}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise RuntimeError('own code')\n")
+    return trace
+
+
+def test_code_that_a_model_brings_along_is_neither_run_nor_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    trace = bring_code_along(folder, "no_such_kind")
+    assert_refused(folder, "brings code of its own along", "expected model.trust_remote_code=true")
+    assert not trace.exists()
+    with pytest.raises(CheckpointError, match="own code"):
+        load_pretrained(str(folder), trust_remote_code=True)
+    assert trace.exists()
+
+
+def test_code_beside_a_known_kind_of_model_is_not_run(folder: Path) -> None:
+    trace = bring_code_along(folder, "llama")
+    load_pretrained(str(folder))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("n_layers", [0, -1, 10**9])
+def test_a_number_of_layers_that_makes_no_model_is_refused(folder: Path, n_layers: int) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": n_layers}))
+    assert_refused(folder, f"num_hidden_layers is {n_layers}; expected from 1 to 1000")
+
+
 def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "no_such_kind"}))
