@@ -70,7 +70,7 @@ def descending_eigh(
     with one_thread() if len(symmetric) < WORTH_SHARING else nullcontext():
         try:
             eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             raise without_decomposition(symmetric, first_line(error)) from error
     if not all_finite(eigenvalues):  # of small matrices LAPACK says nothing
         raise without_decomposition(symmetric, "its eigenvalues are not finite")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch.linalg import LinAlgError
+import torch
 
 from experiments.config.model_checks import resolve_device
 from experiments.config.run_directory import LOG, METRICS, STATUS, clear, results_in
@@ -47,7 +47,7 @@ def carry_out(
         log.error("%s", error)
         status |= {"status": "failed", "reason": str(error)}
         outcome = "refused"
-    except LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         reason = f"a matrix that these weights and inputs give could not be factorised: {first_line(error)}"
         log.error("%s", reason)
         status |= {"status": "failed", "reason": reason}
