@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
-from libcore.messages import one_line
+from libcore.messages import first_line, one_line
+from libcore.numerical_errors import NumericalError
 
 DISK = {
     errno.ENOSPC: "no space left on the disk",
@@ -39,7 +40,7 @@ TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 def user_cause(error: BaseException) -> str | None:
     """One line that says what and where; None for what is a defect, as far as anybody can tell."""
     for one in chained(error):
-        if (line := of_disk(one) or of_memory(one)) is not None:
+        if (line := of_disk(one) or of_memory(one) or of_numbers(one)) is not None:
             return line
     return None
 
@@ -76,3 +77,12 @@ def of_memory(error: BaseException) -> str | None:
         f"not enough of {device}{wanted}; expected fewer examples (analysis.n_examples), fewer node layers "
         "(analysis.node_layers), or a smaller analysis.memory_budget"
     )
+
+
+def of_numbers(error: BaseException) -> str | None:
+    """Numbers that no analysis can go on with."""
+    if isinstance(error, NumericalError):
+        return str(error)
+    if isinstance(error, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
+        return f"a matrix that these weights and inputs give could not be factorised: {first_line(error)}"
+    return None

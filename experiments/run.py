@@ -20,14 +20,15 @@ from omegaconf import DictConfig
 
 from experiments.command_end import nobody_reads
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
+from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.interruptions import end_in_order, exit_status_of, reason_of
-from experiments.start_up import collect_garbage_rarely, process_of
+from experiments.start_up import collect_garbage_rarely, process_of, refuse_deleted_folder
 from experiments.sweeps.ending import FAILED, USER_ERROR, end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
-from libcore.messages import first_line
+from libcore.messages import first_line, one_line
 from models.errors import UserError
 
 log = logging.getLogger("experiments.run")  # under `python -m` this module is called __main__
@@ -110,15 +111,17 @@ def main() -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
+        refuse_deleted_folder()
         if any(argument.partition("=")[0] == "--rerun" for argument in sys.argv[1:]):
             from experiments.reruns.command import rerun
 
             sys.exit(rerun(sys.argv[1:]))
+        refuse_unknown_options()
         resume_sweep()
         run()
         sys.exit(end_sweep(SweepRecord(Path(os.environ[SWEEP]))) if SWEEP in os.environ else exit_status(single_runs))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as interruption:
         print(f"{reason_of(interruption)}: finished stages are kept and found again", file=sys.stderr)
@@ -148,8 +151,7 @@ def explain(error: Exception) -> int:
         print(f"error: {cause}", file=sys.stderr)
         return USER_ERROR
     if SWEEP not in os.environ:
-        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-        print(f"error: {explain_composition(error, overrides)}", file=sys.stderr)
+        print(f"error: {one_line(explain_composition(error, overrides_in(sys.argv[1:])))}", file=sys.stderr)
         return USER_ERROR
     # The sweeper's or launcher's own: what has finished until then is reported on.
     print(f"error: {cause or first_line(error)}", file=sys.stderr)

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from models.errors import UserError
+
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
@@ -43,3 +45,11 @@ def process_of(main: Callable[[], None]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def refuse_deleted_folder() -> None:
+    """Raises UserError where the folder that the command is called in is gone: relative paths mean nothing there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the current folder is not there any more; expected the command in one that is") from error

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from libcore.from_module import read_module
+from libcore.numerical_errors import NumericalError, all_finite
 from libcore.parallel import in_threads
 from libcore.sections import Section, compose
 from libcore.streams import ActivationStream, rows_per_chunk, stream_of_held, unwatched
@@ -144,8 +145,8 @@ class Chain:
                     return self.activation(inputs[start:stop], index)
                 return compose(self.sections[before:index])(held[before][start:stop])
 
-        values, on_chunk = self.values_to_produce(inputs, index), partial(self.on_chunk, self.node_layers[index])
-        return ActivationStream(produce, len(inputs), memory_budget, values, on_chunk)
+        values, layer = self.values_to_produce(inputs, index), self.node_layers[index]
+        return ActivationStream(produce, len(inputs), memory_budget, values, partial(self.on_chunk, layer), layer)
 
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
         """Activations on `inputs` of every node layer that a section starts from: all but the last.
@@ -159,7 +160,7 @@ class Chain:
         held = self._held(inputs, examples[: len(self.sections)], memory_budget)
         left = memory_budget - sum(activations.nbytes for activations in held.values())
         return [
-            stream_of_held(held[index], left, partial(self.on_chunk, layer))
+            stream_of_held(held[index], left, partial(self.on_chunk, layer), layer)
             if index in held
             else self.stream(inputs, index, left, held)
             for index, layer in enumerate(self.node_layers[:-1])
@@ -194,13 +195,16 @@ class Chain:
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same activations, first node layer to last, each looked at before the next is computed from it.
 
-        Raises ValueError for one without the shape or the constant coordinate that the chain claims.
+        Raises ValueError for one without the shape or the constant coordinate that the chain claims, NumericalError for
+        one that is not finite.
         """
         for layer, activation in zip(self.node_layers, activations, strict=True):
             has_constant, shape = self.has_constant(layer), tuple(activation.shape)
             expected = f"[batch, position, {'d + 1' if has_constant else 'd'}]"
             if activation.ndim != 3:
                 raise ValueError(f"{layer}: an activation of shape {shape}; expected {expected}")
+            if not all_finite(activation):
+                raise NumericalError(f"{layer}: the activation is not finite on the first example")
             if has_constant and not (activation[..., -1] - 1).abs().max().item() <= CONSTANT_TOLERANCE:
                 found = activation[..., -1].flatten()[0].item()
                 or_none = ", or last_has_constant=False" if layer == self.node_layers[-1] else ""

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore.messages import first_line
 from libcore.names import refuse_other
+from libcore.numerical_errors import NumericalError, all_finite
 from libcore.parallel import one_thread
 
 TruncationRule = Literal["relative", "absolute"]
@@ -60,13 +62,26 @@ def descending_eigh(
 
     The input is positive semi-definite up to round-off: eigenvalues below zero are round-off and become zero, they are
     not made positive. Each eigenvector's entry of largest magnitude is positive, so that equal inputs give equal files.
-    An isolated coordinate is an eigenvector of its own, as if nothing were correlated with it.
+    An isolated coordinate is an eigenvector of its own, as if nothing were correlated with it. Raises NumericalError
+    where there is no decomposition.
     """
     if isolated:
         return isolated_eigh(symmetric, isolated)
     with one_thread() if len(symmetric) < WORTH_SHARING else nullcontext():
-        eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
+        try:
+            eigenvalues, eigenvectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            raise without_decomposition(symmetric, first_line(error)) from error
+    if not all_finite(eigenvalues):  # of small matrices LAPACK says nothing
+        raise without_decomposition(symmetric, "its eigenvalues are not finite")
     return eigenvalues.flip(0).clamp(min=0.0), fix_signs(eigenvectors.flip(1))
+
+
+def without_decomposition(symmetric: Float[Tensor, "d d"], reason: str) -> NumericalError:
+    """What is wrong with a matrix that has no eigendecomposition."""
+    if not all_finite(symmetric):
+        reason = "it holds numbers that are not finite"
+    return NumericalError(f"a symmetric matrix of {len(symmetric)} rows has no eigendecomposition: {reason}")
 
 
 def isolated_eigh(

@@ -14,8 +14,9 @@ from torch.nn.functional import pad
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
+from libcore.numerical_errors import NumericalError, all_finite, numbered
 from libcore.parallel import in_threads, one_thread, shares_for, threads_for
-from libcore.streams import rows_per_chunk
+from libcore.streams import ActivationStream, rows_per_chunk, unwatched
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
     """Statistics of every node layer on `inputs`, by name, from one pass through the model.
 
     Threads take shares of the chunks, unless Grams are so wide that a product is worth sharing among them. Raises
-    ValueError as `Chain.checked` does.
+    ValueError as `Chain.checked` does, NumericalError where activations or their products are not finite.
     """
     with torch.no_grad():
         examples = list(chain.checked(chain.activations(inputs[:1])))
@@ -186,9 +187,27 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
     for moments in others:
         for layer in chain.node_layers:
             first[layer].merge(moments[layer])
-    return {
+    statistics = {
         layer: replace(first[layer].statistics(), isolated=chain.isolated.get(layer, ())) for layer in chain.node_layers
     }
+    for index, layer in enumerate(chain.node_layers):
+        if not all_finite(statistics[layer].mean, statistics[layer].gram):
+            raise not_finite(replace(chain, on_chunk=unwatched).stream(inputs, index, memory_budget))
+    return statistics
+
+
+def not_finite(stream: ActivationStream) -> NumericalError:
+    """What is wrong with a node layer whose moments are not finite: the first example, or how large activations are."""
+    done, largest = 0, 0.0
+    for activation in stream.chunks(2 * stream.example().numel()):
+        is_finite = activation.isfinite().flatten(1).all(1)
+        if not is_finite.all():
+            example = done + int(is_finite.int().argmin())
+            return NumericalError(
+                f"{stream.name}: the activation is not finite on {numbered(example, stream.n_examples)}"
+            )
+        done, largest = done + len(activation), max(largest, activation.abs().max().item())
+    return NumericalError(f"{stream.name}: activations reach {largest:.2g}, whose products are not finite")
 
 
 def empty_moments(chain: Chain, inputs: Tensor, centres: Sequence[Tensor]) -> dict[str, Moments]:

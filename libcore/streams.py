@@ -23,7 +23,7 @@ class ActivationStream:
     `produce(start, stop)` returns the activations `[stop - start, position, d]` of those examples.
     `memory_budget` is in bytes and bounds the working set that one chunk may bring with it. `values_to_produce` counts
     the numbers alive per example while `produce` runs: an early, wide layer costs memory for a late, narrow one too.
-    `on_chunk` is told how far each pass has come.
+    `on_chunk` is told how far each pass has come; `name` is the node layer's, for errors.
     """
 
     produce: Callable[[int, int], Tensor]
@@ -31,6 +31,7 @@ class ActivationStream:
     memory_budget: int
     values_to_produce: int = 0
     on_chunk: OnChunk = unwatched
+    name: str = ""
 
     def chunks(self, values_per_example: int, first: int = 0, every: int = 1) -> Iterator[Tensor]:
         """Activations in order; `values_per_example` counts the numbers alive per example while a chunk is used.
@@ -51,15 +52,25 @@ class ActivationStream:
         """The activations of the first examples."""
         return replace(self, n_examples=n_examples)
 
+    def part(self, start: int, stop: int) -> ActivationStream:
+        """The activations of examples `start` to `stop`, which nobody watches."""
+
+        def produce(first: int, last: int) -> Tensor:
+            return self.produce(start + first, start + last)
+
+        return replace(self, produce=produce, n_examples=stop - start, on_chunk=unwatched)
+
     def example(self) -> Tensor:
         """The first example's activation `[1, position, d]`: shapes and dtype to plan with."""
         return self.produce(0, 1)
 
 
-def stream_of_held(activations: Tensor, memory_budget: int, on_chunk: OnChunk = unwatched) -> ActivationStream:
+def stream_of_held(
+    activations: Tensor, memory_budget: int, on_chunk: OnChunk = unwatched, name: str = ""
+) -> ActivationStream:
     """Activations `[example, position, d]` that are in memory already."""
     return ActivationStream(
-        lambda start, stop: activations[start:stop], len(activations), memory_budget, on_chunk=on_chunk
+        lambda start, stop: activations[start:stop], len(activations), memory_budget, on_chunk=on_chunk, name=name
     )
 
 

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from libcore.regular_files import refuse_irregular
+
 BYTES_OF_LENGTH = 8
 """At a file's beginning: how long its header is, in little endian."""
 METADATA = "__metadata__"
@@ -23,6 +25,7 @@ NUMBER_IN_TEXT = re.compile(r"\(os error (\d+)\)")
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors, and the header; raises SafetensorError or OSError for a file that cannot be read."""
+    refuse_irregular(path)
     with safe_open(path, "pt") as file:
         header = dict(file.metadata() or {})
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - safe_open is no mapping

@@ -5,22 +5,51 @@ Nothing heavy is imported, so that checking a configuration takes no time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from models.memory import Need
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**31 - 1
+"""Of anything that is counted; what memory has room for is far less, and is looked at by itself (`memory_needs`)."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SplitSeed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of torch's generator."""
+Layers = Annotated[int, Field(ge=1, le=1000)]
+"""Weight matrices, or blocks: each takes work of its own, whatever its size."""
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 """Part of a path: `output_directory/<model>/<method>/…`."""
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 """Of Adam."""
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes, on nearly every file system."""
+
+
+def is_possible_path(path: str) -> str:
+    """The path; raises ValueError for one that no file system takes."""
+    if "\0" in path:
+        raise ValueError("expected a path without a null character")
+    n_bytes, longest = len(os.fsencode(path)), max(len(os.fsencode(part)) for part in path.split("/"))
+    if longest > LONGEST_NAME or n_bytes > LONGEST_PATH:
+        raise ValueError(
+            f"a path of {n_bytes} bytes, {longest} of them in one name; expected at most {LONGEST_PATH}, "
+            f"and {LONGEST_NAME} in a name"
+        )
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(is_possible_path)]
 
 
 class Strict(BaseModel):
@@ -44,7 +73,7 @@ class ModelSchema(Strict):
     """
 
     kind: str
-    checkpoint: str | None
+    checkpoint: PathText | None
     randomize: Literal["weights", "shuffled", "labels"] | None = None
     room: ClassVar[str]
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled", "labels")
@@ -59,6 +88,10 @@ class ModelSchema(Strict):
         if self.randomize == "labels" and self.checkpoint is not None:
             raise ValueError("randomize=labels: nothing is trained with a checkpoint; expected weights or shuffled")
         return self
+
+    def memory_needs(self) -> Iterator[Need]:
+        """What has to be in memory as a whole, by sizes alone; nothing where they are not known from them."""
+        return iter(())
 
     def trained_as(self, *left_out: str) -> dict[str, Any]:
         """What of it training depends on, as JSON: all but where weights come from and what is done to them later."""

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from libcore.regular_files import unreadable
 from libcore.tensor_files import read_tensors, tensors_hash, write_tensors
 from models.whole_files import written_whole
 
@@ -29,6 +30,10 @@ UNREADABLE = (
     OSError,
 )
 """What torch and safetensors raise on files that are not what they claim to be."""
+
+EXACT_IN_FLOAT32 = (torch.float16, torch.bfloat16)
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""Float8 is not among them: its numbers mean something only with scales that lie beside them."""
 
 
 class CheckpointError(ValueError):
@@ -48,8 +53,8 @@ class ModelFile:
 
         Raises CheckpointError for a missing, damaged or unsafe file, or one that holds anything but named tensors.
         """
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected a state dict (.pt) or a .safetensors file")
+        if (reason := unreadable(path)) is not None:
+            raise CheckpointError(f"{path}: {reason}; expected a state dict (.pt) or a .safetensors file")
         try:
             if path.suffix == ".safetensors":
                 return cls(*read_tensors(path))
@@ -64,7 +69,7 @@ class ModelFile:
         for name, value in loaded.items():
             if not isinstance(name, str) or not isinstance(value, Tensor):
                 raise CheckpointError(f"{path}: {name!r} is {type(value).__name__}; expected named tensors")
-        return cls(loaded)
+        return cls(independent(loaded, path))
 
     @cached_property
     def hash(self) -> str:
@@ -83,12 +88,46 @@ class ModelFile:
             write_tensors(temporary, self.tensors, self.header)
 
 
-def check_shapes(
-    weights: dict[str, Tensor], expected: dict[str, tuple[int, ...]], ignored_suffixes: tuple[str, ...], source: Path
-) -> dict[str, Tensor]:
-    """The expected weights, in float32 or as they are; buffers with an ignored suffix are left out.
+def unusual_kind(tensor: Tensor) -> str | None:
+    """What a tensor is in place of numbers one after another in memory; None for an ordinary one."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_meta:
+        return "meta"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    return "quantized" if tensor.is_quantized else None
 
-    Raises CheckpointError with the first mismatch: a missing name, another shape, or a name that does not belong.
+
+def independent(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """The same numbers, a copy where a tensor lies in the memory of another: a file takes each name's own.
+
+    Raises CheckpointError for a tensor that is not simply numbers in memory.
+    """
+    owners: dict[int, str] = {}
+    alone: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if (kind := unusual_kind(tensor)) is not None:
+            raise CheckpointError(f"{source}: {name} is a {kind} tensor; expected one that holds all of its numbers")
+        plain = tensor.detach().resolve_neg()
+        is_first = owners.setdefault(plain.untyped_storage().data_ptr(), name) == name
+        alone[name] = plain if is_first else plain.clone()
+    return alone
+
+
+def check_shapes(
+    weights: dict[str, Tensor],
+    expected: dict[str, tuple[int, ...]],
+    ignored_suffixes: tuple[str, ...],
+    source: Path,
+    not_negative_suffixes: tuple[str, ...] = (),
+) -> dict[str, Tensor]:
+    """The expected weights in float32 or float64; buffers with an ignored suffix are left out.
+
+    Half precision becomes float32, which is exact.
+
+    Raises CheckpointError with the first mismatch: a missing name, another shape, no finite real floating-point
+    numbers, a number below zero where there are none, or a name that does not belong.
     """
     found = {name: tensor for name, tensor in weights.items() if not name.endswith(ignored_suffixes)}
     for name, shape in expected.items():
@@ -100,11 +139,27 @@ def check_shapes(
             raise CheckpointError(
                 f"{source}: weight {name} has another shape; expected {shape}, found {tuple(found[name].shape)}"
             )
-        if found[name].is_floating_point() and not found[name].isfinite().all():
-            raise CheckpointError(f"{source}: weight {name} holds numbers that are not finite")
+        if (reason := no_weight(found[name])) is not None:
+            raise CheckpointError(f"{source}: weight {name} {reason}")
+        if name.endswith(not_negative_suffixes) and bool((found[name] < 0).any()):
+            raise CheckpointError(f"{source}: weight {name} holds numbers below zero; expected variances")
     for name in found:
         if name not in expected:
             raise CheckpointError(
                 f"{source}: weight {name} does not belong to this model; expected {list(expected)[:3]} …"
             )
-    return {name: found[name] for name in expected}
+    return {name: found[name].float() if found[name].dtype in EXACT_IN_FLOAT32 else found[name] for name in expected}
+
+
+def no_weight(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be a weight, to follow its name; None where it can."""
+    if (kind := unusual_kind(tensor)) is not None:
+        return f"is a {kind} tensor; expected one that holds all of its numbers"
+    if (reason := no_weight_dtype(str(tensor.dtype).removeprefix("torch."))) is not None:
+        return reason
+    return None if bool(tensor.isfinite().all()) else "holds numbers that are not finite"
+
+
+def no_weight_dtype(dtype: str) -> str | None:
+    """Why numbers of that dtype, by torch's name, are no weights, to follow their name; None where they are."""
+    return None if dtype in WEIGHT_DTYPES else f"has dtype {dtype}; expected {', '.join(WEIGHT_DTYPES)}"

@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.explanations import explain_composition
+from experiments.config.repeated_options import refuse_two_options
+from libcore.messages import one_line
 from models.errors import UserError
 
 
@@ -25,9 +27,12 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
     @wraps(check)
     def checked(self: CheckBeforeStart, config: DictConfig, **kwargs: Any) -> None:
         try:
+            refuse_two_options(config.hydra.overrides)
             check(self, config, **kwargs)
         except UserError as error:
             refuse(str(error))
+        except OSError as error:
+            refuse(one_line(error))
         # What Hydra's loader runs into where it composes the runs of a sweep.
         except (HydraException, OmegaConfBaseException) as error:
             refuse(explain_composition(error, list(config.hydra.overrides.task), multirun=True))

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from experiments.config.explanations import explain_composition, explain_validation
 from experiments.config.folder import CONFIG_DIRECTORY
+from experiments.config.memory import refuse_too_large
 from experiments.config.schema import RunConfig
 from models.errors import UserError
 
@@ -28,9 +29,11 @@ def parse_config(composed: DictConfig) -> RunConfig:
 def validated(plain: Any) -> RunConfig:
     """The typed configuration of a plain one; raises UserError."""
     try:
-        return RunConfig.model_validate(plain)
+        config = RunConfig.model_validate(plain)
     except ValidationError as error:
         raise UserError(explain_validation(error)) from error
+    refuse_too_large(config)
+    return config
 
 
 def config_of(overrides: Sequence[str]) -> RunConfig:

@@ -144,7 +144,8 @@ def explain_validation(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS.get(key, message)
-    message = TOO_SHORT.get(problem["type"], message)
+    if problem.get("ctx", {}).get("min_length") == 1:
+        message = TOO_SHORT.get(problem["type"], message)
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return f"{key}: {message}" if key else message
     suggestion = ""

@@ -19,7 +19,7 @@ from libcore.methods import METHODS, Method, UnknownMethod, method_at
 from libcore.names import nearest
 from models.errors import UserError
 from models.imported_sources import look_in_current_folder
-from models.schema import Name, Strict
+from models.schema import Name, PathText, Strict
 
 Text = Annotated[str, Field(min_length=1)]
 OWN_KEYS = ("name", "function", "label")
@@ -105,6 +105,6 @@ def schema_of(method: Method, own_keys: tuple[str, ...]) -> type[MethodPart]:
     fields: dict[str, Any] = {key: (Optional[Text], ...) for key in own_keys}  # noqa: UP045
     hints = get_type_hints(method.fit, include_extras=True)
     for name, parameter in method.options.items():
-        hint = Text if hints.get(name) is Path else hints.get(name, Any)
+        hint = PathText if hints.get(name) is Path else hints.get(name, Any)
         fields[name] = (hint, ... if parameter.default is parameter.empty else parameter.default)
     return create_model(f"{method.name}Part", __base__=MethodPart, **fields)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.schema import RunConfig
+from libcore.regular_files import regular_text
 from models.errors import UserError
 from models.whole_files import is_own_file, is_own_folder
 
@@ -83,7 +84,7 @@ def refuse_foreign_sweep(directory: Path) -> None:
     """Raises UserError for a directory whose `multirun.yaml`, which Hydra writes, is of no sweep of this command."""
     path = directory / SWEEP_CONFIGURATION
     if path.exists() and not {"hydra:", "output_directory:"} <= {
-        line.split(" ")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        line.split(" ")[0] for line in regular_text(path, errors="replace").splitlines()
     }:
         raise UserError(f"hydra.sweep.dir={directory}: holds {path.name} of something else; expected another directory")
 
@@ -96,7 +97,7 @@ def is_a_run(directory: Path) -> bool:
 def read_status(directory: Path) -> dict[str, Any] | None:
     """What `status.json` says; None where there is none of a run's."""
     try:
-        status = json.loads((directory / STATUS).read_text(encoding="utf-8"))
+        status = json.loads(regular_text(directory / STATUS))
     except (OSError, ValueError):
         return None
     return status if isinstance(status, dict) and "status" in status else None
@@ -107,7 +108,7 @@ def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
     inputs = {"model.checkpoint": config.model.checkpoint, "data.path": config.data.path}
     inputs |= {f"method.{name}": str(path) for name, path in config.method.files.items()}
     for key, value in inputs.items():
-        if value is not None and Path(value).resolve().is_relative_to(directory.resolve()):
+        if value is not None and Path(os.path.realpath(value)).is_relative_to(directory.resolve()):
             raise UserError(
                 f"{key}={value}: lies in the run's own directory, which is cleared; expected another hydra.run.dir"
             )
@@ -204,9 +205,9 @@ def is_held(directory: Path) -> bool:
 def check_writable(directory: Path, option: str) -> None:
     """Raise UserError where the directory of `option` can be neither written nor made; leaves nothing behind."""
     existing = directory.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     try:
+        while not is_there(existing) and existing != existing.parent:
+            existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(20, "not a directory")
         with tempfile.TemporaryFile(dir=existing):
@@ -217,3 +218,12 @@ def check_writable(directory: Path, option: str) -> None:
             f"{option}{'' if option.endswith('=') else ' '}{directory}: cannot be written: {existing}: {reason}; "
             "expected a directory that can"
         ) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name; raises OSError for a name that cannot be looked up."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

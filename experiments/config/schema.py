@@ -7,14 +7,16 @@ model's own schema and the method's function know.
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
 from experiments.config.method_schema import MethodPart, validated_method
+from experiments.pipeline.metric_keys import plain
 from models import validated_model
-from models.schema import Count, ModelSchema, ModelSettings, NotNegative, Positive, Seed, Strict
+from models.schema import Count, ModelSchema, ModelSettings, NotNegative, PathText, Positive, Seed, Strict
 
 Stage = Literal["score", "basis", "edges", "ablation", "figures"]
 FEWEST_RESAMPLES = 200
@@ -22,11 +24,15 @@ FEWEST_RESAMPLES = 200
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
 
+Tolerance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+"""Of any score; a share's is at most one (`experiments.config.scores`)."""
+
+
 class DataConfig(Strict):
     """Where data sets lie."""
 
-    root: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(min_length=1)] | None
+    root: PathText
+    path: PathText | None
 
 
 class CommunitiesConfig(Strict):
@@ -34,14 +40,14 @@ class CommunitiesConfig(Strict):
 
     edge_weight: Literal["auto", "log", "sqrt"]
     resolution: Positive
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class ProbesConfig(Strict):
     """Random signs that `estimator=stochastic` draws; without it they mean nothing."""
 
     over: Literal["positions", "positions_and_features"]
-    n: Annotated[int, Field(ge=2)]
+    n: Annotated[int, Field(ge=2, le=10**5)]
     seed: Seed
 
 
@@ -55,15 +61,15 @@ class AnalysisConfig(Strict):
     half: Literal["first", "second"] | None
     node_layers: Annotated[list[str], Field(min_length=1)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
-    n_points: Count | None
+    n_points: Annotated[int, Field(ge=1, le=1000)] | None
     truncation_rule: Literal["relative", "absolute"]
     truncation: NotNegative | None
     estimator: Literal["auto", "closed_form", "exact", "stochastic"]
     probes: ProbesConfig
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
-    tolerances: Annotated[list[NotNegative], Field(min_length=1)] | None
-    resamples: Annotated[int, Field(ge=0)]
+    tolerances: Annotated[list[Tolerance], Field(min_length=1)] | None
+    resamples: Annotated[int, Field(ge=0, le=10**6)]
     identify_by: list[Literal["rounding", "halves"]]
     communities: CommunitiesConfig
 
@@ -74,6 +80,30 @@ class AnalysisConfig(Strict):
         if bytes_of(budget) < BYTES["MB"]:
             raise ValueError("expected a size of at least 1MB, such as 128MB")
         return budget
+
+    @field_validator("stages")
+    @classmethod
+    def are_named_once(cls, stages: list[Stage]) -> list[Stage]:
+        """Each stage is carried out once."""
+        for stage in stages:
+            if stages.count(stage) > 1:
+                raise ValueError(f"{stage} is there twice; expected each once")
+        return stages
+
+    @field_validator("tolerances")
+    @classmethod
+    def have_a_key_each(cls, tolerances: list[float] | None) -> list[float] | None:
+        """Metrics are told apart by the tolerance as it is written."""
+        written: dict[str, float] = {}
+        for tolerance in tolerances or ():
+            key = plain(tolerance)
+            if key in written:
+                both = f"{written[key]:g} and {tolerance:g}"
+                raise ValueError(f"{both} are both {key} in the metrics' keys; expected each once")
+            if tolerance > 0 and key == "0":
+                raise ValueError(f"{tolerance:g} is 0 in the metrics' keys; expected 0, or at least 1e-12")
+            written[key] = tolerance
+        return tolerances
 
     @model_validator(mode="after")
     def makes_sense(self) -> AnalysisConfig:
@@ -142,9 +172,9 @@ class RunConfig(Strict):
     tracking: TrackingConfig
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    threads: Count | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
     dtype: Literal["float64", "float32"]
-    output_directory: Annotated[str, Field(min_length=1)]
+    output_directory: PathText
     objective: Annotated[str, Field(min_length=1)] | None
 
     @model_validator(mode="after")
@@ -179,4 +209,5 @@ class RunConfig(Strict):
 def bytes_of(size: str | int) -> int:
     """`128MB`, `1.5 GB` or a number of bytes; -1 for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B)?\s*", str(size), flags=re.IGNORECASE)
-    return int(float(match[1]) * BYTES[(match[2] or "B").upper()]) if match else -1
+    n_bytes = float(match[1]) * BYTES[(match[2] or "B").upper()] if match else -1.0
+    return int(n_bytes) if isfinite(n_bytes) else -1

@@ -47,9 +47,13 @@ ACCURACY = Score("accuracy", lower_is_better=False)
 def with_tolerances(config: RunConfig, score_name: str) -> RunConfig:
     """The configuration with the tolerances of the model's score in place of null.
 
-    Raises UserError for a score that has none of its own.
+    Raises UserError for a score that has none of its own, and for a tolerance that every accuracy is within.
     """
-    if config.analysis.tolerances is not None:
+    if (given := config.analysis.tolerances) is not None:
+        if score_name == "accuracy" and max(given) > 1:
+            raise UserError(
+                f"analysis.tolerances={given}: every accuracy is within {max(given):g}; expected shares, up to 1"
+            )
         return config
     if score_name not in TOLERANCES:
         raise UserError(

@@ -150,7 +150,7 @@ def plot_group(curves: Sequence[Curve], style: GroupStyle, axes: Axes) -> None:
 def mark_needed(curves: Sequence[Curve], tolerance: float | None, style: GroupStyle, row: int, axes: Axes) -> None:
     """Each run's needed count as a mark above the Axes, a row per group: on the curves they would hide each other."""
     # Where nothing is needed the mark stands at the axis's left end: zero has no place on a logarithmic axis.
-    lowest = min(curve.points()[0][0] for curve in curves)
+    lowest = min((numbers[0] for curve in curves if len(numbers := curve.points()[0])), default=1)
     needed = [max(lowest, curve.needed[tolerance]) for curve in curves if tolerance in curve.needed]
     at_top = axes.get_xaxis_transform()
     axes.plot(
@@ -171,7 +171,8 @@ def count_axis(curves: Sequence[Curve], axes: Axes) -> None:
     """A logarithmic axis, thousands written as `k`; ticks between the powers of ten where few of those are in range."""
     kept = np.concatenate([curve.points()[0] for curve in curves])
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if kept.max() / kept.min() > 50 else (1.0, 2.0, 5.0)))
+    spans_decades = np.max(kept, initial=1.0) / np.min(kept, initial=np.inf) > 50
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if spans_decades else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: five digits run into each other
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -188,6 +189,9 @@ def excess_axis(curves: Sequence[Curve], tolerance: float | None, axes: Axes) ->
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     """Mean score over runs at every number that any of them kept, where all of them were measured."""
+    curves = [curve for curve in curves if len(curve.points()[0])]
+    if not curves:
+        return np.empty(0), np.empty(0)
     numbers = [curve.points()[0] for curve in curves]
     lowest, highest = max(n[0] for n in numbers), min(n[-1] for n in numbers)
     kept = np.unique(np.concatenate(numbers))

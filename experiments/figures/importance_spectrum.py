@@ -115,6 +115,8 @@ def plot_importance(spectra: Sequence[Spectrum], styles: dict[str, GroupStyle], 
             rank = members[0].rank()[: len(mean)]
             axes.plot(rank, mean, color=style.colour, linewidth=style.width, label=f"{group} mean", zorder=3)
         handles.append(Line2D([], [], color=style.colour, linewidth=style.width, label=kept_text(members)))
+    if not any(len(spectrum.importance) for spectrum in spectra):
+        axes.set_xlim(0.5, 1.5 + max(spectrum.n_directions for spectrum in spectra))  # ranks count from one
     axes.legend(handles=handles, loc="best")
     return axes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,13 @@ def page_heading(config: RunConfig, metrics: Metrics, score_name: str) -> tuple[
     if config.analysis.half is not None:
         summary["fitted on"] = f"the {config.analysis.half} half"
     shown = {f"test {score_name}": "score/test", "modularity": "graph/modularity"}
-    summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if key in metrics}
+    summary |= {name: f"{metrics[key]:.4f}" for name, key in shown.items() if is_known(metrics.get(key))}
     return f"{model_label(model)}: {config.method.title}", summary
+
+
+def is_known(value: float | None) -> bool:
+    """Whether there is a number to show: a graph without edges has no modularity."""
+    return value is not None and math.isfinite(value)
 
 
 def model_label(model: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from experiments.pipeline.json_files import write_text
+from libcore.regular_files import regular_text
 
 EMBEDDED = re.compile(r'<script type="application/json" id="page-data">(.*?)</script>', re.DOTALL)
 
@@ -32,7 +33,7 @@ def write_html_page(path: Path, template: str, data: object, **values: object) -
 
 def read_page_data(path: Path) -> dict[str, Any]:
     """What `write_html_page` embedded. Raises ValueError for a file that is no such page, OSError for none."""
-    found = EMBEDDED.search(path.read_text(encoding="utf-8", errors="replace"))
+    found = EMBEDDED.search(regular_text(path, errors="replace"))
     try:
         data = json.loads(found[1]) if found else None
     except ValueError:

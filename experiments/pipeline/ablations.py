@@ -17,10 +17,12 @@ from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
+from experiments.pipeline.metric_keys import plain
 from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
 from libcore.basis import Basis
+from libcore.numerical_errors import NumericalError
 from models.analysed import AnalysedModel
 from models.content_hashes import stage_key
 
@@ -79,6 +81,8 @@ def compute_ablations(
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)
+    if not math.isfinite(ablations.test_score):
+        raise NumericalError(f"the model's {score.name} on the test split is {ablations.test_score}")
     warn_of_unreached(ablations)
     return ablations
 
@@ -171,8 +175,3 @@ def ablations_from_json(content: dict[str, Any]) -> Ablations:
         curves(content["node_ablation"], content["nodes_needed"]),
         curves(content["edge_ablation"], content["edges_needed"]),
     )
-
-
-def plain(tolerance: float) -> str:
-    """`0.001`, not `1e-03`: how metric keys and files write a tolerance."""
-    return f"{tolerance:.12f}".rstrip("0").rstrip(".")

@@ -42,6 +42,11 @@ def parse_metric(name: str) -> MetricKey:
     return MetricKey(f"{section}/{parts[0]}", None, parts[1])
 
 
+def plain(tolerance: float) -> str:
+    """`0.001`, not `1e-03`: how metric keys and files write a tolerance."""
+    return f"{tolerance:.12f}".rstrip("0").rstrip(".")
+
+
 def tolerance_of(name: str, kind: str) -> float | None:
     """The tolerance in a metric's key, where it is of a needed count of this kind, `features` or `edges`."""
     parsed = parse_metric(name)

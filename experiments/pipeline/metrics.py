@@ -6,8 +6,8 @@ from typing import Any
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_area import ablation_area
-from experiments.pipeline.ablations import Ablations, plain
-from experiments.pipeline.metric_keys import TOTAL, tolerance_of
+from experiments.pipeline.ablations import Ablations
+from experiments.pipeline.metric_keys import TOTAL, plain, tolerance_of
 from experiments.pipeline.resampling import NeededIntervals
 from experiments.pipeline.resources import Resources
 from libcore.basis import Basis

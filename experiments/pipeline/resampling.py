@@ -10,11 +10,11 @@ from torch import Tensor
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_progress import ablation_progress
-from experiments.pipeline.ablations import Ablations, plain
+from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
-from experiments.pipeline.metric_keys import TOTAL
+from experiments.pipeline.metric_keys import TOTAL, plain
 from libcore.ablation.resampled_needs import plan_resampling, resampling_steps, totals
 from libcore.ablation.sampling_error import NeededByResample, central_interval
 from libcore.ablation.steps import carried_out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from libcore.messages import one_line
+from libcore.regular_files import refuse_irregular
 from models.errors import UserError
-from models.weights import UNREADABLE
+from models.weights import UNREADABLE, CheckpointError, independent
 
 SUFFIX = "_rib_graph.pt"
 METHODS = {"jacobian": "lib", "svd": "pca", "neuron": "neuron"}
@@ -49,11 +50,15 @@ class PublishedGraph:
     def read(cls, path: Path) -> PublishedGraph:
         """Without carrying out code in it. Raises UserError for a file that is none, by what is missing."""
         try:
+            refuse_irregular(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         except UNREADABLE as error:
             raise UserError(f"{path}: not readable without running code in it; expected a published graph") from error
         try:
-            return cls.of(content)
+            graph = cls.of(content)
+            return replace(graph, tensors=independent(graph.tensors, path))
+        except CheckpointError as error:
+            raise UserError(str(error)) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: {one_line(error)} is missing, or of another kind; expected a published graph"

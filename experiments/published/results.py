@@ -6,10 +6,13 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from experiments.pipeline.ablations import plain
+from experiments.pipeline.metric_keys import plain
+from libcore.messages import one_line
+from libcore.regular_files import regular_text
 from models.errors import UserError
 
 EDGES, NODES = "edge_ablation_results.json", "rib_ablation_results.json"
@@ -26,7 +29,7 @@ def ablations_of(folder: Path, name: str, layers: Mapping[str, str]) -> dict[str
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(regular_text(path))
             found["test_score"] = content["no_ablation_result"]
             found[f"{kind}_ablation"] = {layers[layer]: scores for layer, scores in content["results"].items()}
             if kind == "edge":
@@ -34,8 +37,8 @@ def ablations_of(folder: Path, name: str, layers: Mapping[str, str]) -> dict[str
                 found["edges_needed"] = {
                     layers[layer]: {tolerance: needed} for layer, needed in content["n_edges_required"].items()
                 }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: {error}; expected a published ablation") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}: {one_line(error)}; expected a published ablation") from error
     return found or None
 
 
@@ -48,8 +51,10 @@ def labels_of(path: Path, node_layers: Sequence[str]) -> dict[str, list[list[dic
     """Of every node layer's features, terms with their shares, the largest first; None where there is no such file."""
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    try:
+        rows = list(csv.reader(StringIO(regular_text(path), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: {one_line(error)}; expected published labels") from error
     if len(rows) > len(node_layers):
         raise UserError(f"{path}: {len(rows)} rows; expected one for each of {', '.join(node_layers)}")
     return {layer: [terms(cell) for cell in row if cell] for layer, row in zip(node_layers, rows, strict=False)}

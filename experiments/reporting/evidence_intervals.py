@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from experiments.figures.groups import group_label
-from experiments.pipeline.ablations import plain
-from experiments.pipeline.metric_keys import TOTAL, is_interval_end, parse_metric
+from experiments.pipeline.metric_keys import TOTAL, is_interval_end, parse_metric, plain
 from experiments.reporting.evidence_tables import NotedTable
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.tables import MISSING, NOTHING, Entry, Table

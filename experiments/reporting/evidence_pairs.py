@@ -9,8 +9,8 @@ from statistics import fmean
 from experiments.evidence.comparison import Scale
 from experiments.evidence.noise_floor import NoiseFloor, noise_floor
 from experiments.evidence.pairs import Pairs, finite, paired
-from experiments.pipeline.ablations import Ablations, missed_tolerances, plain
-from experiments.pipeline.metric_keys import TOTAL
+from experiments.pipeline.ablations import Ablations, missed_tolerances
+from experiments.pipeline.metric_keys import TOTAL, plain
 from experiments.reporting.finished_runs import FinishedRun
 
 RunsByModel = dict[tuple[Hashable, str], FinishedRun]

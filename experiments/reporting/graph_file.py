@@ -13,6 +13,7 @@ from experiments.pipeline.feature_table import FeatureTable
 from experiments.reporting.run_files import DamagedRunError, expect, is_mapping, read_file
 from libcore.codec import OF_MOVEMENTS
 from libcore.graph import InteractionGraph
+from libcore.regular_files import refuse_irregular
 
 GRAPH = "graph.safetensors"
 Shapes = dict[str, list[int]]
@@ -39,6 +40,7 @@ def read_graph(directory: Path) -> InteractionGraph | None:
 def check_header(path: Path) -> None:
     """Names, kinds and shapes of all tensors. Raises DamagedRunError."""
     try:
+        refuse_irregular(path)
         with safe_open(path, "pt") as file:
             header = dict(file.metadata() or {})
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping

@@ -10,9 +10,11 @@ import json
 import math
 import os
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -20,11 +22,14 @@ from yaml import YAMLError
 from experiments.pipeline.ablations import Ablations, ablations_from_json
 from experiments.pipeline.feature_table import FeatureTable
 from libcore.messages import first_line, one_line
+from libcore.regular_files import regular_text
 
 Content = TypeVar("Content")
 LARGEST = 2**53
 """Counts up to here are exact as floating-point numbers; no run counts further."""
 MISSING = "is missing"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The faster one, where PyYAML has it."""
 
 
 class DamagedRunError(Exception):
@@ -55,7 +60,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. `NaN` and `Infinity` are refused: Python reads them, a run does not write them."""
 
     def parsed(path: Path) -> Any:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        content = json.loads(regular_text(path), parse_constant=refuse_constant)
         return writable(content)
 
     return read_file(path, parsed)
@@ -70,6 +75,14 @@ def writable(content: Any) -> Any:
     """The content; raises ValueError for halves of surrogate pairs, which no report could be written with."""
     json.dumps(content, ensure_ascii=False, default=str).encode()
     return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises ValueError for aliases, of which a few lines stand for millions of entries."""
+    text = regular_text(path)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
+        raise ValueError("holds aliases, which no run writes")
+    return OmegaConf.to_container(OmegaConf.load(StringIO(text)))
 
 
 def expect(holds: bool, file: str, expectation: str) -> None:
@@ -105,7 +118,7 @@ def read_status(directory: Path) -> dict[str, Any]:
 def read_config(directory: Path) -> dict[str, Any]:
     """`config.yaml`: model, method and seed are there, and every key that a report asks for has its type."""
     file = "config.yaml"
-    config: Any = read_file(directory / file, lambda path: writable(OmegaConf.to_container(OmegaConf.load(path))))
+    config: Any = read_file(directory / file, lambda path: writable(read_yaml(path)))
     expect(is_mapping(config), file, "keys and values")
     for key in ("model", "method", "seed"):
         expect(key in config, file, f"the key {key}")

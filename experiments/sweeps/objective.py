@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Literal
 
 from experiments.config.schema import RunConfig
-from experiments.pipeline.ablations import plain
+from experiments.pipeline.metric_keys import plain
 from experiments.pipeline.metrics import MEASURES, identification_names
 from experiments.sweeps.record import Job
 from libcore.names import nearest

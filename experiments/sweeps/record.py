@@ -16,6 +16,8 @@ from typing import Any
 
 from experiments.pipeline.json_files import write_json
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slots_are_taken
+from libcore.messages import first_line
+from libcore.regular_files import regular_text
 from models.errors import UserError
 
 SWEEP = "LIB_SWEEP_DIRECTORY"
@@ -60,10 +62,10 @@ class SweepRecord:
     def content(self) -> dict[str, Any]:
         """What was noted when the sweep began. Raises UserError where there is no sweep's record."""
         try:
-            record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            record = json.loads(regular_text(self.folder / RECORD))
             if isinstance(record, dict) and isinstance(record.get("arguments"), list):
                 return record
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         raise UserError(f"--resume {self.folder}: holds no sweep; expected the folder of a sweep's report")
 
@@ -78,13 +80,21 @@ class SweepRecord:
             os.close(descriptor)
 
     def notes(self) -> list[Job]:
-        """Every word on every job, in order."""
+        """Every word on every job, in order. Raises UserError for a line that is none."""
         try:
-            lines = (self.folder / JOBS).read_text(encoding="utf-8").splitlines()
+            lines = regular_text(self.folder / JOBS).splitlines()
         except FileNotFoundError:
             return []
-        entries = (json.loads(line) for line in lines)
-        return [Job(**(entry | {"overrides": tuple(entry["overrides"])})) for entry in entries]
+        found: list[Job] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                found.append(Job(**(entry | {"overrides": tuple(entry["overrides"])})))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise UserError(
+                    f"{self.folder / JOBS}: line {number} is damaged ({first_line(error)}); expected what a sweep wrote"
+                ) from error
+        return found
 
     def jobs(self) -> list[Job]:
         """The last word on every job that has begun, by number."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from libcore.ablation.examples import Examples
 from libcore.chain import Chain
+from libcore.numerical_errors import NumericalError, numbered
 
 ScoreSum = Callable[[Tensor, int, int], float]
 """`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
@@ -120,12 +121,27 @@ def number_of_largest(logits: Float[Tensor, "example class"]) -> Int[Tensor, " e
 
 
 def unablated_score(chain: Chain, data: EvaluationData, memory_budget: int) -> float:
-    """Score of the model itself."""
+    """Score of the model itself; raises NumericalError for outputs that are not finite."""
     examples = Examples.of(chain, data.inputs, 0, memory_budget)
 
     def score_of(start: int, stop: int) -> float:
         output = chain.output_from(chain.activation(data.inputs[start:stop], 0), 0)
+        if not output.sum().isfinite():
+            refuse_not_finite(chain, data.inputs, output, start)
         chain.on_chunk(chain.node_layers[0], stop, len(data.inputs))
         return data.score_sum(output, start, stop)
 
     return sum(examples.mapped(score_of)) / examples.count
+
+
+def refuse_not_finite(chain: Chain, inputs: Tensor, output: Float[Tensor, "batch position d"], start: int) -> None:
+    """Raises NumericalError for an output that is not finite; `start` is the number of its first example.
+
+    Named are the first such example, and the first node layer whose activation is not finite on it.
+    """
+    is_finite = output.isfinite().flatten(1).all(1)
+    if not is_finite.all():
+        example = start + int(is_finite.int().argmin())
+        passed = zip(chain.node_layers, chain.activations(inputs[example : example + 1]), strict=True)
+        layer = next((layer for layer, activation in passed if not activation.isfinite().all()), "the model's output")
+        raise NumericalError(f"{layer}: the activation is not finite on {numbered(example, len(inputs))}")

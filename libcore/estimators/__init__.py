@@ -15,9 +15,10 @@ from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
-from libcore.estimators.stochastic import PROBES, Probes, stochastic_edges, stochastic_jacobian_gram
+from libcore.estimators.stochastic import PROBES, Estimate, Probes, stochastic_edges, stochastic_jacobian_gram
 from libcore.jacobian_factor import JacobianFactor
 from libcore.names import refuse_other
+from libcore.numerical_errors import finite_over
 from libcore.quadrature import Quadrature
 from libcore.sections import ClosedForm, FactoredJacobian, Section
 from libcore.streams import ActivationStream
@@ -41,15 +42,23 @@ def jacobian_gram(
     probes: Probes = PROBES,
     on_error: OnError = ignore_error,
 ) -> Float[Tensor, "d_in d_in"]:
-    """`M'` of METHOD.md eq. 4 in float64. Raises ValueError where a closed form is asked for and there is none."""
+    """`M'` of METHOD.md eq. 4 in float64.
+
+    Raises ValueError where a closed form is asked for and there is none, NumericalError where it is not finite.
+    """
+
+    def of(part: ActivationStream) -> Estimate:
+        if estimator == "stochastic":
+            return stochastic_jacobian_gram(section, part, next_basis, quadrature, probes)
+        if use_closed_form(section, estimator):
+            assert isinstance(section, ClosedForm)
+            return Estimate(section.closed_form_jacobian_gram(part, next_basis, quadrature), 0.0)
+        return Estimate(exact_jacobian_gram(section, part, next_basis, quadrature), 0.0)
+
+    estimate = finite_over(stream, of, value_of, "the Jacobian to the next node layer")
     if estimator == "stochastic":
-        estimate = stochastic_jacobian_gram(section, stream, next_basis, quadrature, probes)
         on_error(estimate.relative_error)
-        return estimate.value
-    if use_closed_form(section, estimator):
-        assert isinstance(section, ClosedForm)
-        return section.closed_form_jacobian_gram(stream, next_basis, quadrature)
-    return exact_jacobian_gram(section, stream, next_basis, quadrature)
+    return estimate.value
 
 
 def jacobian_factor(
@@ -59,10 +68,20 @@ def jacobian_factor(
     quadrature: Quadrature,
     estimator: Estimator = "auto",
 ) -> JacobianFactor | None:
-    """`M'` of METHOD.md eq. 4 by its factors, where the section's closed form has few columns; None elsewhere."""
-    if use_closed_form(section, estimator) and isinstance(section, FactoredJacobian):
-        return section.jacobian_factor(stream, next_basis, quadrature)
-    return None
+    """`M'` of METHOD.md eq. 4 by its factors, where the section's closed form has few columns; None elsewhere.
+
+    Raises NumericalError where they are not finite.
+    """
+    if not (use_closed_form(section, estimator) and isinstance(section, FactoredJacobian)):
+        return None
+
+    def of(part: ActivationStream) -> JacobianFactor | None:
+        return section.jacobian_factor(part, next_basis, quadrature)
+
+    def tensors_of(factor: JacobianFactor | None) -> tuple[Tensor, ...]:
+        return () if factor is None else (factor.reads, factor.middle)
+
+    return finite_over(stream, of, tensors_of, "the Jacobian to the next node layer")
 
 
 def edges(
@@ -76,14 +95,24 @@ def edges(
     on_error: OnError = ignore_error,
 ) -> Float[Tensor, "feature_out feature_in"]:
     """Squared interaction strengths `E` of METHOD.md eq. 8 in float64; raises as `jacobian_gram`."""
+
+    def of(part: ActivationStream) -> Estimate:
+        if estimator == "stochastic":
+            return stochastic_edges(section, part, basis, next_basis, quadrature, probes)
+        if use_closed_form(section, estimator):
+            assert isinstance(section, ClosedForm)
+            return Estimate(section.closed_form_edges(part, basis, next_basis, quadrature), 0.0)
+        return Estimate(exact_edges(section, part, basis, next_basis, quadrature), 0.0)
+
+    estimate = finite_over(stream, of, value_of, "what the next features are attributed to")
     if estimator == "stochastic":
-        estimate = stochastic_edges(section, stream, basis, next_basis, quadrature, probes)
         on_error(estimate.relative_error)
-        return estimate.value
-    if use_closed_form(section, estimator):
-        assert isinstance(section, ClosedForm)
-        return section.closed_form_edges(stream, basis, next_basis, quadrature)
-    return exact_edges(section, stream, basis, next_basis, quadrature)
+    return estimate.value
+
+
+def value_of(estimate: Estimate) -> tuple[Tensor, ...]:
+    """What must be finite of it."""
+    return (estimate.value,)
 
 
 def use_closed_form(section: Section, estimator: Estimator) -> bool:

@@ -34,6 +34,7 @@ from libcore.messages import one_line
 from libcore.methods import method, never
 from libcore.names import nearest
 from libcore.principal_components import centred_maps, variable_moments
+from libcore.regular_files import unreadable
 from libcore.statistics import LayerStatistics
 from libcore.tensor_files import read_tensors
 
@@ -77,9 +78,9 @@ def read_basis_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     A saved graph lists its own, which may be more than a chain of some of them has; other files list none. Raises
     ValueError.
     """
-    if not path.is_file():
+    if (reason := unreadable(path)) is not None:
         raise ValueError(
-            f"method.path={path}: no such file; expected safetensors with to_basis/<layer>, from_basis/<layer>"
+            f"method.path={path}: {reason}; expected safetensors with to_basis/<layer>, from_basis/<layer>"
         )
     try:
         tensors, header = read_tensors(path)

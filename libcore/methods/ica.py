@@ -18,13 +18,16 @@ from libcore.rotated_components import fit_rotated_components, refuse_share
 from libcore.statistics import LayerStatistics
 from libcore.streams import ActivationStream
 
+MOST = 2**31 - 1
+"""Steps, or activations that are looked at."""
+
 
 def refuse_samples(settings: FitSettings, *, share: float, n_samples: int, max_iter: object) -> None:
     """FastICA needs several samples and steps."""
     refuse_share(settings, share=share)
     for name, value in (("n_samples", n_samples), ("max_iter", max_iter)):
-        if not (isinstance(value, int) and value >= 2):
-            raise ValueError(f"{name}={value}; expected a whole number of at least 2")
+        if not (isinstance(value, int) and 2 <= value <= MOST):
+            raise ValueError(f"{name}={value}; expected a whole number from 2 to {MOST}")
 
 
 @method("ica", label="ICA", sorts_by="variance", place=8, seeded=True, check=refuse_samples, integrates=never)

@@ -34,6 +34,10 @@ from libcore.methods.lib import lib_towards
 from libcore.statistics import LayerStatistics, chain_statistics
 from libcore.streams import unwatched
 
+MOST = {"random_starts": 1000}
+MOST_STEPS = 2**31 - 1
+"""Of options; every start is a rotation that is held, and begun from."""
+
 
 def refuse_odd(
     settings: FitSettings,
@@ -56,8 +60,9 @@ def refuse_odd(
     least = {"n_inputs": 1, "n_positions": 1, "max_features": 1, "steps": 1, "random_starts": 0}
     given = {"n_inputs": n_inputs, "n_positions": n_positions, "max_features": max_features}
     for name, value in (given | {"steps": steps, "random_starts": random_starts}).items():
-        if not isinstance(value, int) or value < least[name]:
-            raise ValueError(f"{name}={value}; expected a whole number of at least {least[name]}")
+        if not isinstance(value, int) or not least[name] <= value <= MOST.get(name, MOST_STEPS):
+            most = MOST.get(name, MOST_STEPS)
+            raise ValueError(f"{name}={value}; expected a whole number from {least[name]} to {most}")
     if weights is not None and not (weights and all(weight >= 0 for weight in weights) and sum(weights) > 0):
         raise ValueError(f"weights={weights}; expected numbers of at least 0, one for each layer pair, not all 0")
 

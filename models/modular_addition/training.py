@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.divergence import refuse_diverged_weights, refuse_divergence
 from models.modular_addition.data import Examples
 from models.modular_addition.transformer import Architecture, Weights, initial_weights, logits_from_pairs
 from models.modular_addition.workers import Workers
@@ -85,6 +86,9 @@ def train(
             schedule.step()
             if step % settings.evaluate_every == 0 or step == settings.max_steps:
                 loss, score = torch.stack(losses).mean().item(), accuracy(weights, test_split, workers)
+                is_finite = torch.stack(losses).isfinite()
+                first = step - len(losses) + 1 + int(is_finite.int().argmin())
+                refuse_divergence(loss, first, settings.learning_rate)
                 losses.clear()
                 history.append(TrainingEvaluation(step, loss, score, learning_rate))
                 on_evaluation(history[-1])
@@ -92,6 +96,7 @@ def train(
                 if running == settings.patience:
                     break
     trained = {name: weight.detach() for name, weight in weights.items()}
+    refuse_diverged_weights(trained.values(), settings.learning_rate)
     return TrainingResult(trained, history, running >= settings.patience)
 
 

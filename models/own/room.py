@@ -25,7 +25,7 @@ from models.own.own_model import OwnModel
 from models.own.tensors import named_tensors
 from models.room import Progress, Room, Trained
 from models.schema import ModelSettings
-from models.weights import ModelFile
+from models.weights import ModelFile, no_weight
 
 CPU = torch.device("cpu")
 N_COMPARED = 32
@@ -56,6 +56,10 @@ class OwnRoom(Room[FactorySchema]):
             raise UserError(f"{self.option}: train and test of its OwnModel: expected libcore.ablation.EvaluationData")
         if not (len(own.train.inputs) and len(own.test.inputs)):
             raise UserError(f"{self.option}: a split without inputs; expected examples in train and in test")
+        if isinstance(own.model, nn.Module):
+            for name, parameter in own.model.named_parameters():
+                if (reason := no_weight(parameter)) is not None:
+                    raise UserError(f"{self.option}: weight {name} {reason}")
         return own
 
     @property

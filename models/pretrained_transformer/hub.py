@@ -26,12 +26,13 @@ class ModelNotFound(ValueError):
     """There is no model of that name, or it cannot be downloaded."""
 
 
-def model_folder(name: str) -> Path:
+def model_folder(name: str, with_code: bool = False) -> Path:
     """The folder of a pretrained model: configuration, weights, tokenizer.
 
     Args:
         name: a local folder, or a name on the Hugging Face hub; downloaded if it was not before. Short names that
             TransformerLens knows are accepted too.
+        with_code: whether Python files that a model on the hub brings along are downloaded.
 
     Raises:
         ModelNotFound: neither, or there is no network; soon, without trying again and again.
@@ -41,7 +42,7 @@ def model_folder(name: str) -> Path:
     if folder.exists() or name.count("/") > 1 or name.startswith(("/", ".", "~")):
         found = "a file" if folder.is_file() else "none" if folder.exists() else "no such folder"
         raise ModelNotFound(f"{name}: expected a folder with a config.json, found {found}")
-    return from_hub(name)
+    return from_hub(name, with_code)
 
 
 def is_model(folder: Path) -> bool:
@@ -53,6 +54,15 @@ def is_complete(folder: Path) -> bool:
     """Whether a model was downloaded to its end: configuration, tokenizer and all parts of its weights."""
     has_tokenizer = any(file.is_file() for pattern in TOKENIZERS for file in folder.glob(pattern))
     return is_model(folder) and has_tokenizer and any(has_weights(folder, *parts) for parts in WEIGHTS)
+
+
+def has_code(folder: Path) -> bool:
+    """Whether the Python files that a configuration speaks of are there, where it does."""
+    try:
+        speaks_of_code = "auto_map" in read_configuration(folder / "config.json")
+    except ConfigurationError:
+        return False
+    return not speaks_of_code or any(folder.glob("*.py"))
 
 
 def has_weights(folder: Path, name: str, suffix: str) -> bool:
@@ -67,14 +77,15 @@ def has_weights(folder: Path, name: str, suffix: str) -> bool:
     return bool(parts) and all((folder / part).is_file() for part in parts)
 
 
-def from_hub(name: str) -> Path:
+def from_hub(name: str, with_code: bool = False) -> Path:
     """The folder that the hub's client keeps a model in, which it downloads first where it has to."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     official, found = official_name(name), "not there as a folder"
     try:
-        if is_complete(downloaded := Path(snapshot_download(official, local_files_only=True))):
+        downloaded = Path(snapshot_download(official, local_files_only=True))
+        if is_complete(downloaded) and (not with_code or has_code(downloaded)):
             return downloaded
         found = "downloaded before in part only"
     except LocalEntryNotFoundError:
@@ -86,7 +97,7 @@ def from_hub(name: str) -> Path:
         files = HfApi().list_repo_files(official)
         has_safetensors = any(file.endswith(".safetensors") for file in files)
         patterns = DOWNLOADED if has_safetensors else DOWNLOADED_WITHOUT_SAFETENSORS
-        return Path(snapshot_download(official, allow_patterns=list(patterns)))
+        return Path(snapshot_download(official, allow_patterns=[*patterns, *(("*.py",) if with_code else ())]))
     # The client has dozens of errors of its own beside those of the network below it.
     except Exception as error:
         raise ModelNotFound(

@@ -17,7 +17,7 @@ from models.randomized import gaussian
 from models.room import Progress, Trained
 from models.transformer.architecture import Architecture
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
-from models.transformer.configuration import context_length
+from models.transformer.configuration import ConfigurationError, context_length
 from models.transformer.model import LanguageModel
 from models.transformer.room import CODE, LanguageModelRoom, library_versions
 from models.transformer.text import Cut, TextData
@@ -35,7 +35,7 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
     def folder(self) -> Path:
         """The model's, downloaded if it has to be; raises UserError."""
         try:
-            return model_folder(self.model.name)
+            return model_folder(self.model.name, self.model.trust_remote_code)
         except ModelNotFound as error:
             raise UserError(f"model.name={error}") from error
 
@@ -58,7 +58,10 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
             model.beginning_of_sequence,
         )
         text = text_data(self.settings.data_path, ("pretrained", self.folder), cut)
-        self.check_length(context_length(self.folder))
+        try:
+            self.check_length(context_length(self.folder))
+        except ConfigurationError as error:
+            raise UserError(f"model.name={error}") from error
         return text
 
     def check_length(self, n_context: int | None) -> None:
@@ -73,7 +76,7 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
         # First of all, as a conversion takes long, and is not to be waited for to hear that there is no such text.
         vocabulary = self.text_by_tokenizer.vocabulary
         if self.model.checkpoint is None:
-            decoder = converted(self.converted_file, self.folder, self.model.name)
+            decoder = converted(self.converted_file, self.folder, self.model.name, self.model.trust_remote_code)
         else:
             decoder = self.decoder_of_checkpoint(Path(self.model.checkpoint), vocabulary)
         self.check_length(decoder.architecture.n_context)
@@ -107,7 +110,7 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
     @cached_property
     def depends_on(self) -> dict[str, Any]:
-        settings = self.model.trained_as("name")
+        settings = self.model.trained_as("name", "trust_remote_code")
         return settings | {"converted": self.converted_file.stem, "text": self.text.hash()}
 
     @property
@@ -141,7 +144,7 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
 
 @lru_cache(maxsize=2)
-def converted(file: Path, folder: Path, name: str) -> LanguageModel:
+def converted(file: Path, folder: Path, name: str, trust_remote_code: bool) -> LanguageModel:
     """As an earlier run has converted it, or else through TransformerLens, which takes long, and kept in `file`.
 
     Once per process, as the file's name says what is in it. Raises UserError.
@@ -150,7 +153,7 @@ def converted(file: Path, folder: Path, name: str) -> LanguageModel:
         return LanguageModel.unpacked(ModelFile(kept.tensors, kept.header), file)
     try:
         vocabulary = token_texts(read_tokenizer(folder))
-        architecture, weights = load_pretrained(str(folder))
+        architecture, weights = load_pretrained(str(folder), trust_remote_code=trust_remote_code)
     except (CheckpointError, UnsupportedFeature, TextError) as error:
         # By the name that was typed, not by its folder in the hub's cache.
         raise UserError(f"model.name={str(error).replace(str(folder), name)}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from models.schema import Count, ModelSchema, Share
+from models.memory import SINGLE, Need
+from models.schema import Count, ModelSchema, PathText, Share, SplitSeed
 
 
 class Schema(ModelSchema):
@@ -17,10 +18,15 @@ class Schema(ModelSchema):
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled")
     expects_null: ClassVar[Mapping[str, str]] = {}
 
-    name: Annotated[str, Field(min_length=1)]
-    sequence_length: Annotated[int, Field(ge=2)]
+    name: PathText
+    trust_remote_code: bool = False
+    sequence_length: Annotated[Count, Field(ge=2)]
     beginning_of_sequence: bool
     test_share: Share
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: SplitSeed
     n_train_sequences: Count | None
     n_test_sequences: Count | None
+
+    def memory_needs(self) -> Iterator[Need]:
+        """Of one head: how many there are is known from the model's folder."""
+        yield Need("attention scores of a sequence", SINGLE * self.sequence_length**2, ("sequence_length",))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.errors import UserError
+from models.divergence import refuse_diverged_weights
 from models.room import Progress, Trained
 from models.small_transformer.network import Sizes, initial_model
 from models.small_transformer.schema import Schema
@@ -58,8 +58,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
         return settings | {"text": self.text.hash(), "versions": library_versions()}
 
     def load(self, path: Path) -> ModelFile:
-        file = ModelFile.read(path)
-        found = LanguageModel.unpacked(file, path)
+        found = LanguageModel.read(path)
         if found.vocabulary != self.text.vocabulary:
             raise CheckpointError(
                 f"{path}: its vocabulary is another than the text's; expected the data.path and model.vocabulary "
@@ -68,7 +67,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
         for key, value in asdict(self.architecture).items():
             if (other := asdict(found.architecture)[key]) != value:
                 raise CheckpointError(f"{path}: {key} is another; expected {value}, found {other}")
-        return file
+        return found.packed()
 
     def initial(self) -> ModelFile:
         weights = {name: torch.zeros(shape) for name, shape in self.architecture.weight_shapes().items()}
@@ -89,11 +88,7 @@ class SmallTransformer(LanguageModelRoom[Schema]):
 
         history = train(network, settings, text.train, text.test, self.settings.seed, state, show)
         last = history[-1]
-        if not all(weight.isfinite().all() for weight in network.parameters()):
-            state.unlink(missing_ok=True)
-            raise UserError(
-                f"model.training.learning_rate={settings.learning_rate}: training diverged; expected a smaller one"
-            )
+        refuse_diverged_weights(network.parameters(), settings.learning_rate, state)
         record = {
             "history": [asdict(evaluation) for evaluation in history],
             "reached_target": last.score <= settings.target_cross_entropy,

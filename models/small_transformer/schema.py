@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.schema import Betas, Count, ModelSchema, NotNegative, Positive, Share, Strict
+from models.memory import SINGLE, Need, grams
+from models.schema import Betas, Count, Layers, ModelSchema, NotNegative, Positive, Share, SplitSeed, Strict
 
 
 class Training(Strict):
@@ -30,17 +31,29 @@ class Schema(ModelSchema):
     randomizations: ClassVar[tuple[str, ...]] = ("weights", "shuffled")
     expects_null: ClassVar[Mapping[str, str]] = {}
 
-    n_layers: Count
+    n_layers: Layers
     d_model: Count
     n_heads: Count
-    d_head: Annotated[int, Field(ge=2)]
+    d_head: Annotated[Count, Field(ge=2)]
     d_mlp: Count
     vocabulary: Literal["character", "bpe"]
-    vocabulary_size: Count | None
-    sequence_length: Annotated[int, Field(ge=2)]
+    vocabulary_size: Annotated[int, Field(ge=1, le=2**20)] | None
+    sequence_length: Annotated[Count, Field(ge=2)]
     test_share: Share
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: SplitSeed
     training: Training
+
+    def memory_needs(self) -> Iterator[Need]:
+        """The vocabulary is known from the text alone, and is not counted."""
+        d, inner, length = self.d_model, self.n_heads * self.d_head, self.sequence_length
+        yield Need(
+            "weights",
+            SINGLE * (self.n_layers * (4 * d * inner + 2 * d * self.d_mlp) + length * d),
+            ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "sequence_length"),
+        )
+        scores = SINGLE * self.n_heads * length**2
+        yield Need("attention scores of a sequence", scores, ("n_heads", "sequence_length"))
+        yield Need("bases of the node layers", grams([d] * (2 * self.n_layers + 1)), ("n_layers", "d_model"))
 
     @model_validator(mode="after")
     def only_byte_pairs_have_a_size(self) -> Schema:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from models.divergence import refuse_divergence
 from models.training_state import OnStep, TrainingEvaluation, read_training_state, write_training_state
 
 EVALUATION_BATCH = 64
@@ -68,7 +69,7 @@ def train(
     optimiser = adamw(model, settings)
     history = read_state(state_file, model, optimiser)
     done = history[-1].step if history else 0
-    total = torch.zeros((), device=device)
+    total, n_finite = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for step, batch in enumerate(batches(len(train_split), settings.batch_size, seed, done), start=done + 1):
         if step > settings.steps:
             break
@@ -80,13 +81,17 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         optimiser.step()
         total += loss.detach()
+        n_finite += total.isfinite()
         on_step(step, history[-1] if history else None)
         if step % settings.evaluate_every == 0 or step == settings.steps:
-            mean_loss = total.item() / (step - (history[-1].step if history else 0))
+            before = history[-1].step if history else 0
+            mean_loss = total.item() / (step - before)
+            refuse_divergence(mean_loss, before + int(n_finite) + 1, settings.learning_rate)
             learning_rate = optimiser.param_groups[0]["lr"]
             history.append(TrainingEvaluation(step, mean_loss, cross_entropy(model, test_split), learning_rate))
             write_state(state_file, model, optimiser, history)
             total.zero_()
+            n_finite.zero_()
     model.eval()
     return history
 

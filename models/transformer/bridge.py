@@ -21,6 +21,7 @@ from models.transformer.bridge_positions import rotary_positions
 from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
 from models.transformer.node_layers import OUTPUT, all_node_layers
+from models.transformer.stored_weights import refuse_other_numbers
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
 from models.weights import CheckpointError
 
@@ -29,22 +30,28 @@ if TYPE_CHECKING:
 
 __all__ = ["UnsupportedFeature", "convert", "load_pretrained"]
 
+MOST_LAYERS = 1000
+"""Each is built before a weight is looked at."""
 TOLERANCE = 1e-3
 """Largest deviation of a logit that passes for round-off in float32, as a share of the logits' spread."""
 
 
-def load_pretrained(name: str, dtype: torch.dtype = torch.float32) -> tuple[Architecture, Weights]:
+def load_pretrained(
+    name: str, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+) -> tuple[Architecture, Weights]:
     """A decoder by its name on the Hugging Face hub, or from a local folder in the hub's format.
+
+    Code that comes with a model is run only with `trust_remote_code`; nobody is asked.
 
     Raises:
         CheckpointError: there is no such model, it is damaged, or TransformerLens does not know its kind.
         UnsupportedFeature: a chain of sections cannot represent it.
     """
     with quiet_libraries():
-        return convert(boot(name, dtype))
+        return convert(boot(name, dtype, trust_remote_code))
 
 
-def boot(name: str, dtype: torch.dtype) -> TransformerBridge:
+def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> TransformerBridge:
     """The bridge of a pretrained decoder on the CPU.
 
     The model is loaded beforehand, as only that tells whether the checkpoint has all weights: others would be random.
@@ -55,19 +62,33 @@ def boot(name: str, dtype: torch.dtype) -> TransformerBridge:
     if name.startswith((".", "/")) and not Path(name).is_dir():
         raise CheckpointError(f"{name}: no such folder; expected a Hugging Face model in it")
     try:
-        if AutoConfig.from_pretrained(name).is_encoder_decoder:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        if config.is_encoder_decoder:
             raise UnsupportedFeature(name, "encoder-decoder")
+        n_layers = getattr(config, "num_hidden_layers", None)
+        if isinstance(n_layers, int) and not 1 <= n_layers <= MOST_LAYERS:
+            raise CheckpointError(f"{name}: num_hidden_layers is {n_layers}; expected from 1 to {MOST_LAYERS}")
         model, loaded = cast(
             tuple[Any, dict[str, Any]],
-            AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True),
+            AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, output_loading_info=True, trust_remote_code=trust_remote_code
+            ),
         )
         for missing in sorted(loaded["missing_keys"]):
             raise CheckpointError(f"{name}: weight {missing} is missing; expected all of the model's weights")
-        return TransformerBridge.boot_transformers(name, device="cpu", dtype=dtype, hf_model=model)
+        refuse_other_numbers(Path(name), [parameter for parameter, _ in model.named_parameters()])
+        return TransformerBridge.boot_transformers(
+            name, device="cpu", dtype=dtype, hf_model=model, trust_remote_code=trust_remote_code
+        )
     except (UnsupportedFeature, CheckpointError):
         raise
     # Depending on what is missing or damaged: OSError, ValueError, KeyError, or an error of safetensors or the hub.
     except Exception as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"{name}: brings code of its own along, which is not run; expected model.trust_remote_code=true from "
+                "whoever trusts it"
+            ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(
             f"{name}: cannot be loaded; expected a Hugging Face folder, or a name on the hub ({reason[:160]})"

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.bridge_positions import RotaryPositions
 from models.transformer.unsupported import UnsupportedFeature, model_name
+from models.weights import CheckpointError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -26,7 +27,7 @@ def weights_of(
         rotary: by which query and key columns are reordered.
         scales: what each layer divides its attention scores by; deviations from the first are moved into its queries.
 
-    Raises UnsupportedFeature for a weight of a shape that does not belong.
+    Raises UnsupportedFeature for a weight of a shape that does not belong, CheckpointError for one that is not finite.
     """
     found = {"embed.W_E": embedded_tokens(bridge), **normalisation_weights("ln_final", bridge.ln_final)}
     found |= {"unembed.W_U": bridge.unembed.W_U, "unembed.b_U": bridge.unembed.b_U}
@@ -54,7 +55,10 @@ def weights_of(
 
 
 def in_layout(found: dict[str, Tensor | None], architecture: Architecture, name: str) -> Weights:
-    """Copies of the architecture's weights; gains that are missing are ones, biases are zeros."""
+    """Copies of the architecture's weights; gains that are missing are ones, biases are zeros.
+
+    Raises CheckpointError for numbers that are not finite.
+    """
     like = found["embed.W_E"]
     assert like is not None
     weights = {}
@@ -66,6 +70,8 @@ def in_layout(found: dict[str, Tensor | None], architecture: Architecture, name:
             weight = torch.full(shape, 1.0 if key.endswith(".w") else 0.0)
         if tuple(weight.shape) != shape:
             raise UnsupportedFeature(name, f"weight {key} of shape {tuple(weight.shape)} where others have {shape}")
+        if not weight.isfinite().all():
+            raise CheckpointError(f"{name}: weight {key} holds numbers that are not finite")
         weights[key] = weight.detach().to(device="cpu", dtype=like.dtype).clone(memory_format=torch.contiguous_format)
     return weights
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from libcore.messages import one_line
+from libcore.regular_files import regular_text
 
 CONTEXT_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 """Keys under which different kinds of models keep how many tokens they read."""
@@ -19,11 +20,11 @@ class ConfigurationError(ValueError):
 
 def read_configuration(file: Path) -> dict[str, Any]:
     """One of the folder's files, empty if there is none; raises ConfigurationError."""
-    if not file.is_file():
+    if not file.exists():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(regular_text(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: cannot be read ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file}: cannot be read (no JSON object)")

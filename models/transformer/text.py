@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from libcore.regular_files import reason_of, regular_text
+from models.memory import machine_memory
 from models.transformer.vocabulary import Encoding, TextError
 
 
@@ -95,12 +97,16 @@ def read_text(path: Path | None) -> str:
 def read_file(path: Path) -> str:
     """One UTF-8 file; raises TextError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return regular_text(path, "utf-8-sig", largest=largest_text())
     except UnicodeDecodeError as error:
         raise TextError(f"{path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x})") from error
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise TextError(f"{path}: {reason}; expected a UTF-8 text file, or a folder of .txt files") from error
+        raise TextError(f"{path}: {reason_of(error)}; expected a UTF-8 text file, or a folder of .txt files") from error
+
+
+def largest_text() -> int:
+    """Bytes of a text whose tokens, eight bytes each, have room in memory, some four characters to a token."""
+    return (machine_memory() or 2**40) // 4
 
 
 def split_text(encoding: Encoding, cut: Cut) -> TextData:

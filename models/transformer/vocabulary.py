@@ -103,7 +103,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         # Of older models; takes seconds to import.
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
     # `tokenizers` raises plain Exceptions, `transformers` whatever it trips over.
     except Exception as error:
         raise TextError(f"{folder}: no tokenizer that can be read ({one_line(error)})") from error

@@ -5,6 +5,7 @@ One row per example: `img`, a struct whose field `bytes` is an encoded image (PN
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from libcore.messages import one_line
+from libcore.regular_files import refuse_irregular
 from models.vision.image_set import DatasetError, ImageFormat, LabelledImages, Splits
 
 LAYOUTS = (
@@ -77,7 +79,8 @@ def opened(path: Path, n_rows: int) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        refuse_irregular(path)
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             check_columns(path, file.schema_arrow)
             if file.metadata.num_rows != n_rows:
                 raise DatasetError(f"{path}: expected {n_rows} rows, found {file.metadata.num_rows}")
@@ -114,10 +117,17 @@ def read_split(path: Path, n_rows: int, image_format: ImageFormat) -> LabelledIm
 
 
 def checked_labels(path: Path, labels: list[int | None], n_classes: int) -> Int64[Tensor, " example"]:
-    """The labels as a tensor; raises DatasetError with the first that is no class."""
+    """The labels as a tensor; raises DatasetError with the first that is no class.
+
+    CIFAR-10 has equally many images of each, so that a label that was altered is noticed.
+    """
     for row, label in enumerate(labels):
         if label is None or not 0 <= label < n_classes:
             raise DatasetError(f"{path}: expected labels from 0 to {n_classes - 1}, found {label} in row {row}")
+    counts = Counter(labels)
+    if len(labels) % n_classes == 0 and len(set(counts.values())) > 1:
+        label, n = counts.most_common(1)[0]
+        raise DatasetError(f"{path}: expected each label {len(labels) // n_classes} times, found {label} {n} times")
     return torch.tensor(labels, dtype=torch.int64)
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache as cached_per_process
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from libcore.messages import one_line
+from libcore.regular_files import regular_text
 from models.vision.cifar10_parquet import LAYOUTS, ParquetFiles, find_parquet
 from models.vision.cifar10_torchvision import FOLDER, TorchvisionFolder, download, find_torchvision
 from models.vision.digits import read_digits
@@ -38,6 +39,8 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "digits": tuple(f"digit {number}" for number in range(10)),
 }
+SUMS = "SHA256SUMS"
+"""Beside the files, as `sha256sum` writes it."""
 HOW_TO_GET_CIFAR10 = (
     "set data.root= to a folder with train.parquet and test.parquet from Hugging Face's uoft-cs/cifar10, or to one "
     f"that torchvision may download {FOLDER} into on a machine with a network, or take model.dataset=digits, which "
@@ -111,6 +114,7 @@ def cifar10_source(root: Path) -> ParquetFiles | TorchvisionFolder:
     if root.exists() and not root.is_dir():
         raise DatasetError(f"{root}: expected a folder, found a file")
     if (source := find_parquet(root) or find_torchvision(root)) is not None:
+        refuse_other_sums(root, source.files)
         return source
     try:
         return download(root)
@@ -118,6 +122,27 @@ def cifar10_source(root: Path) -> ParquetFiles | TorchvisionFolder:
         parquet = " or ".join(" and ".join(names) for names in LAYOUTS)
         found = "none of them" if root.exists() else "no such folder"
         raise DatasetError(f"{root}: expected {parquet} or {FOLDER}, found {found}, and {error}") from error
+
+
+def refuse_other_sums(root: Path, files: Sequence[Path]) -> None:
+    """Each file against its line in `SHA256SUMS`, where somebody has written that; raises DatasetError.
+
+    Nothing in a JPEG image tells an altered pixel, and few Parquet files have checksums of their pages.
+    """
+    sums = root / SUMS
+    if not sums.is_file():
+        return
+    expected: dict[str, str] = {}
+    for line in regular_text(sums, errors="replace").splitlines():
+        digest, _, name = line.partition(" ")
+        expected[name.lstrip(" *").removeprefix("./")] = digest.lower()
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        if name not in expected or not path.is_file():
+            continue
+        stat = path.stat()
+        if (found := hash_of_file(path, stat.st_size, stat.st_mtime_ns)) != expected[name]:
+            raise DatasetError(f"{path}: damaged: expected SHA-256 {expected[name]} of {SUMS}, found {found}")
 
 
 @contextmanager

@@ -19,6 +19,8 @@ Weights = dict[str, Tensor]
 
 STEP_COUNTS = (".num_batches_tracked",)
 """Entries of PyTorch checkpoints that no output depends on."""
+VARIANCES = (".running_var",)
+"""Entries whose square root is taken."""
 
 
 def weights_of(model: nn.Module) -> Weights:
@@ -31,7 +33,7 @@ def weights_of(model: nn.Module) -> Weights:
 def load_weights(path: Path, model: nn.Module) -> Weights:
     """Weights from a checkpoint of this model; raises CheckpointError with the first mismatch."""
     expected = {name: tuple(tensor.shape) for name, tensor in weights_of(model).items()}
-    return check_shapes(ModelFile.read(path).tensors, expected, STEP_COUNTS, path)
+    return check_shapes(ModelFile.read(path).tensors, expected, STEP_COUNTS, path, VARIANCES)
 
 
 def analysed(

@@ -15,6 +15,7 @@ from torch import nn
 
 from models.analysed import AnalysedModel
 from models.content_hashes import stage_key
+from models.divergence import refuse_diverged_weights
 from models.errors import UserError
 from models.randomized import shuffled_labels
 from models.room import Progress, Room, Trained
@@ -123,11 +124,7 @@ class ImageClassifierRoom(Room[ImageSchemaT]):
 
         history = train(network, settings, train_split, test_split, self.settings.seed, device, state, show)
         last, weights = history[-1], weights_of(network)
-        if not all(weight.isfinite().all() for weight in weights.values()):
-            state.unlink(missing_ok=True)
-            raise UserError(
-                f"model.training.learning_rate={settings.learning_rate}: training diverged; expected a smaller one"
-            )
+        refuse_diverged_weights(weights.values(), settings.learning_rate, state)
         record = {
             "history": [asdict(evaluation) for evaluation in history],
             "reached_target": True,

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from models.divergence import refuse_divergence
 from models.training_state import OnStep, TrainingEvaluation, read_training_state, write_training_state
 from models.vision.images import LabelledImages
 
@@ -94,6 +95,7 @@ def train_epoch(
     batch_size = min(settings.batch_size, len(split))
     n_steps = len(split) // batch_size
     total = torch.zeros((), device=split.labels.device)
+    n_finite = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     model.train()
     for step in range(n_steps):
         batch = order[step * batch_size : (step + 1) * batch_size]
@@ -105,7 +107,9 @@ def train_epoch(
         loss.backward()
         optimiser.step()
         total += loss.detach()
+        n_finite += total.isfinite()
         on_step(epoch * n_steps + step + 1, history[-1] if history else None)
+    refuse_divergence(total.item(), epoch * n_steps + int(n_finite) + 1, settings.learning_rate)
     return (epoch + 1) * n_steps, total.item() / n_steps
 
 

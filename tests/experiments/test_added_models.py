@@ -113,6 +113,30 @@ def module():
         assert_same_tensors(load_file(run / "model.safetensors"), dict(net.state_dict()))
         assert read_json(run / "metrics.json")["score/test"] == 1.0
 
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ("* torch.nan", "weight 0.weight holds numbers that are not finite"),
+            (".to(torch.complex64)", "weight 0.weight has dtype complex64; expected float16"),
+            (".to('meta')", "weight 0.weight is a meta tensor"),
+        ],
+    )
+    def test_a_module_s_weights_are_looked_at_first(self, own_folder, change, expected):
+        write_module(
+            own_folder,
+            f"""{MODULE}
+from torch import nn
+
+def module():
+    net, inputs, labels = nn.Sequential(nn.Linear(3, 2)), torch.randn(30, 3), torch.ones(30, dtype=torch.int64)
+    net[0].weight = nn.Parameter(net[0].weight.detach(){change})
+    return OwnModel(net, accuracy(inputs, labels), accuracy(inputs, labels))
+""",
+        )
+        with pytest.raises(UserError) as error:
+            check_model(own_config(own_folder, {"kind": "mine", "factory": "my_models:module"}))
+        assert_says(str(error.value), "model.factory=my_models:module", expected)
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import TOY, assert_says, refusal
+from running import TOY, assert_says, command, refusal
 from safetensors.torch import save_file
 
 from models.modular_addition.transformer import Architecture
@@ -43,6 +43,27 @@ class TestPlaces:
     def test_a_directory_without_permission(self, refused, tmp_path):
         (tmp_path / "closed").mkdir(mode=0o500)
         assert_says(refused("output_directory=closed/below"), "closed", "permission denied")
+
+    def test_a_loop_of_links(self, refused, tmp_path):
+        (tmp_path / "a").symlink_to(tmp_path / "b")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        for key in ("output_directory", "hydra.run.dir"):
+            assert_says(refused(f"{key}={tmp_path}/a/run"), f"{key}=", "too many levels of symbolic links")
+        assert_says(refused(f"model.checkpoint={tmp_path}/a"), "model.checkpoint=", "too many levels of symbolic links")
+
+    def test_a_path_that_no_file_system_takes(self, refused):
+        assert_says(refused(f"hydra.run.dir={'x' * 300}"), "hydra.run.dir=", "file name too long")
+        assert_says(refused(f"output_directory={'x' * 300}"), "output_directory=", "300 bytes", "255 in a name")
+
+    def test_a_folder_that_is_gone(self, tmp_path):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        script = (
+            f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from experiments.run import main; main()"
+        )
+        ended = command(tmp_path, program=("-c", script))
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == "error: the current folder is not there any more; expected the command in one that is\n"
 
 
 class TestDevicesAndAccounts:

@@ -42,7 +42,9 @@ class TestUnknownNames:
     def test_a_key_that_was_taken_away_is_named(self, refused, argument):
         assert_says(refused(argument), argument.strip("~?="))
 
-    @pytest.mark.parametrize("argument", ["seed", "=1", "seed=[1"])
+    @pytest.mark.parametrize(
+        "argument", ["seed", "=1", "seed=[1", "+", "\\", 'seed="1', "seed=<1>", "--no-such-option"]
+    )
     def test_what_is_no_override_is_repeated(self, refused, argument):
         assert_says(refused(argument), argument)
 
@@ -112,6 +114,18 @@ class TestCombinations:
             (["method=pca", "method.jacobian=path"], ("method.jacobian",)),
             (["method.name=pca"], ("method.jacobian",)),
             (["analysis.truncation=2"], ("truncation=2", "under 1")),
+            (
+                ["analysis.tolerances=[0.1,0.10]"],
+                ("analysis.tolerances=", "0.1 and 0.1 are both 0.1", "expected each once"),
+            ),
+            (["analysis.tolerances=[0,1e-14]"], ("0 and 1e-14 are both 0 in the metrics' keys",)),
+            (["analysis.tolerances=[1e-14]"], ("1e-14 is 0 in the metrics' keys; expected 0, or at least 1e-12",)),
+            (["analysis.tolerances=[0.01,5]"], ("analysis.tolerances=[0.01, 5.0]", "expected shares, up to 1")),
+            (["analysis.tolerances=[1e300]"], ("analysis.tolerances[0]=1e+300", "less than or equal to 1000")),
+            (["analysis.stages=[basis,basis]"], ("analysis.stages=", "basis is there twice")),
+            (["method=lib", "method=pca"], ("method=lib method=pca: two options of one group; expected one",)),
+            (["-m", "model=cifar10_mlp", "model=modular_addition"], ("two options of one group",)),
+            (["hydra/launcher=basic", "hydra/launcher=joblib"], ("hydra/launcher=basic hydra/launcher=joblib: two",)),
             (["analysis.resamples=20"], ("resamples=20", "200 or more")),
             (["analysis.resamples=500", "analysis.stages=[basis,edges]"], ("resamples=500", "expected ablation")),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,27 @@ def made_a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def made_a_pipe(path: Path) -> None:
+    """Whoever opens it waits for somebody to write."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def made_a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def grown(path: Path) -> None:
+    """By a hole of a terabyte."""
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+
+
+LAUGHS = "\n".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+"""Of aliases: a few lines of text, 9 to the power of 11 entries."""
+
+
 def without(key: str) -> Damage:
     return changed(lambda content: content.pop(key))
 
@@ -92,6 +114,9 @@ ANY_FILE: dict[str, Damage] = {
     "zeros": data(bytes(64)),
     "no UTF-8": data(b'{"a": "\xff\xfe"}'),
     "deep": text("[" * 200_000),
+    "a pipe": made_a_pipe,
+    "a device": made_a_device,
+    "larger than memory": grown,
     "half a sign": text('{"\\ud800": 1}'),
 }
 OF_JSON: dict[str, dict[str, Damage]] = {
@@ -116,6 +141,7 @@ OF_JSON: dict[str, dict[str, Damage]] = {
         "half is a number": text("model: {kind: a}\nmethod: {name: lib}\nseed: 0\nanalysis: {half: 2}\n"),
         "a python object": text("model: !!python/object:os.system {}\nmethod: {name: lib}\nseed: 0\n"),
         "two documents": text("model: {kind: a}\n---\nmethod: {name: lib}\n"),
+        "aliases of aliases": text(f"a0: &a0 [lol]\n{LAUGHS}\nmodel: {{kind: a}}\nmethod: {{name: lib}}\nseed: 0\n"),
         "a tab": text("model:\n\tkind: a\n"),
     },
     "metrics.json": {

@@ -342,6 +342,16 @@ class TestAblationCurves:
         assert mark.get_xdata().tolist() == [2]
         save_figure(figure, tmp_path, "drawn")
 
+    @pytest.mark.parametrize("scores", [{}, {0: 1.0}])
+    def test_a_layer_of_which_nothing_varies_has_its_axes(self, scores, tmp_path):
+        """Only the constant, and no edges: an axis without points, the needed count at its left end."""
+        curves = [curve("lib", run, scores, {0.001: 0}) for run in ("0", "1")]
+        for some in (curves[:1], curves, [*curves, curve("pca", "0", {1: 0.5, 8: 0.9}, {0.001: 8})]):
+            figure = ablation_figure(some, "edge")
+            (axes,) = figure.axes
+            assert all(x > 0 for line in lines(axes, "lib needed") for x in line.get_xdata())
+            save_figure(figure, tmp_path, "ablation")
+
     def excess_figure(self, scores: dict[int, float], needed: dict[float, int]) -> Figure:
         return ablation_figure([curve("lib", "seed 0", scores, needed)], "node", Score("cross-entropy", True))
 
@@ -447,6 +457,11 @@ class TestImportanceSpectrum:
         for n_kept, bottom in ((4, 0.0625), (3, 2.5e-6)):
             (axes,) = importance_figure([Spectrum("lib", "0", PRE, importance, n_kept, 4)]).axes
             assert axes.get_ylim() == pytest.approx((bottom, 3.0))
+
+    def test_a_layer_of_which_nothing_varies_has_its_axes(self, tmp_path):
+        (axes,) = (figure := importance_figure([Spectrum("lib", "0", PRE, np.empty(0), 0, 4)])).axes
+        assert axes.get_xlim()[0] > 0
+        save_figure(figure, tmp_path, "spectrum")
 
     def test_the_mean_over_runs_is_geometric_and_covers_what_all_kept(self):
         spectra = [

@@ -10,7 +10,8 @@ from running import MID, OUTPUT, PRE
 
 from experiments.config.scores import Score
 from experiments.pipeline.ablation_area import ablation_area
-from experiments.pipeline.ablations import Ablations, ablations_from_json, ablations_to_json, plain
+from experiments.pipeline.ablations import Ablations, ablations_from_json, ablations_to_json
+from experiments.pipeline.metric_keys import plain
 from experiments.pipeline.metrics import (
     ablation_metrics,
     aliases,

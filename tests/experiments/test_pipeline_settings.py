@@ -257,3 +257,17 @@ class TestModelChecks:
         # Without the sections that have none, there is nothing to complain of.
         check_model(config_of(*settings, "analysis.node_layers=[blocks.3,readout,output]"))
         check_model(config_of(*settings, "analysis.estimator=auto"))
+
+
+class TestConstantActivations:
+    """One example: nothing varies, and the constant is the only feature of LIB."""
+
+    def test_a_run_with_every_figure_and_page(self, tmp_path):
+        model = ("model=block_diagonal_mlp", *TOY_MODELS["block_diagonal_mlp"], "tracking.mode=disabled")
+        run = run_here(tmp_path, "one", *model, "analysis.n_examples=1")
+        metrics = read_json(run / "metrics.json")
+        assert metrics["features/kept/layers.0"] == metrics["features/kept/layers.2"] == 1
+        assert metrics["edges/needed_0.001/total"] == 0
+        names = ("node_ablation", "edge_ablation", "importance_spectrum", "interaction_graph", "communities")
+        assert {f"figures/{name}.png" for name in names} | {"figures/graph.html"} <= files_below(run)
+        assert "nan" not in (run / "figures" / "graph.html").read_text().partition("</header>")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from collections.abc import Callable
@@ -29,6 +30,9 @@ from cifar10_files import (
 )
 from pyarrow import parquet
 from torchvision.datasets import CIFAR10
+
+from models.vision.cifar10_parquet import checked_labels
+from models.vision.images import DatasetError, check_available
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +74,16 @@ def cut_image(kind: str) -> Callable[[Rows], None]:
         rows[3] = (whole[: len(whole) // 2], 1)
 
     return cut
+
+
+def alter_page(path: Path) -> None:
+    """A file whose pages have checksums, one bit changed within an image."""
+    table = parquet.read_table(path)
+    parquet.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    places = [found.start() for found in re.finditer(b"IDAT", content)]
+    content[places[len(places) // 2] + 40] ^= 1  # the first and the last are in statistics
+    path.write_bytes(content)
 
 
 def replace_row(row: int, content: bytes | None = b"", label: int | None = 0) -> Callable[[Rows], None]:
@@ -133,6 +147,7 @@ class TestDamagedParquet:
             (damage(replace_row(1, content=b"not one")), "found 7 bytes that do not decode .* in row 1"),
             (damage(cut_image("PNG")), r"found \d+ bytes that do not decode .* in row 3"),
             (damage(cut_image("JPEG")), r"found \d+ bytes that do not decode .* in row 3"),
+            (alter_page, r"expected a Parquet file, found \d+ bytes that cannot be read as one .*CRC"),
             (damage(cut_image("BMP")), r"found \d+ bytes that do not decode .* in row 3"),
         ],
     )
@@ -140,6 +155,22 @@ class TestDamagedParquet:
         path = write_parquet(tmp_path) / "train.parquet"
         write(path)
         assert re.search(f"{re.escape(str(path))}: .*{expected}", refusal(tmp_path))
+
+    def test_a_label_too_many_of_one_class(self) -> None:
+        balanced = [0, 1, 2, 0, 1, 2]
+        assert checked_labels(Path("train.parquet"), balanced, 3).tolist() == balanced
+        with pytest.raises(DatasetError, match="expected each label 2 times, found 0 3 times"):
+            checked_labels(Path("train.parquet"), [0, 1, 2, 0, 1, 0], 3)
+
+    @pytest.mark.parametrize("names", [FLAT_NAMES, HUB_NAMES])
+    def test_what_a_file_of_sums_says_counts(self, tmp_path: Path, names: dict[str, str]) -> None:
+        write_parquet(tmp_path, names)
+        lines = [f"{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n" for name in names.values()]
+        (tmp_path / "SHA256SUMS").write_text("".join(lines))
+        check_available("cifar10", tmp_path)
+        write_rows(tmp_path / names["train"], rows_of("train")[::-1])
+        line = refusal_before_the_run(tmp_path)
+        assert f"{tmp_path / names['train']}: damaged: expected SHA-256 {lines[0].split()[0]} of SHA256SUMS" in line
 
 
 class TestDamagedFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,10 @@ class TestReading:
         ("write", "expected"),
         [
             (lambda path: None, "no such file"),
+            (os.mkfifo, "no regular file"),
+            (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+            (lambda path: path.symlink_to(path), "too many levels of symbolic links"),
+            (lambda path: path.touch() or os.truncate(path, 2**40), "1099511627776 bytes; expected at most"),
             (Path.touch, "empty"),
             (lambda path: path.write_text(" \n "), "empty"),
             (lambda path: path.write_bytes(b"caf\xe9"), "not UTF-8 (byte 3 is 0xe9)"),

@@ -123,3 +123,16 @@ def test_what_the_hub_says_is_one_line(asked, monkeypatch):
     with pytest.raises(ModelNotFound) as error:
         model_folder("nobody/nothing")
     assert str(error.value).endswith("(no such repository)")
+
+
+def test_code_of_a_repository_is_downloaded_where_it_is_trusted_alone(asked, tmp_path):
+    files = ("config.json", "tokenizer.json", "model.safetensors", "own.py")
+    patterns = asked(*files)
+    assert model_folder("some/model") == tmp_path
+    assert "*.py" not in patterns[0]
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "own.Own"}}))
+    (tmp_path / "own.py").unlink()
+    model_folder("some/model", with_code=True)
+    assert "*.py" in patterns[1]
+    model_folder("some/model", with_code=True)
+    assert len(patterns) == 2

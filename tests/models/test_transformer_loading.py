@@ -97,6 +97,63 @@ def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
     assert_refused(folder, "weight model.layers.1.mlp.up_proj.weight is missing")
 
 
+@pytest.mark.parametrize("stored", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_the_library_would_convert_are_refused(folder: Path, dtype: torch.dtype, stored: str) -> None:
+    path, name = folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    weights = load_file(path)
+    weights[name] = weights[name].to(dtype)
+    if stored == path.name:
+        save_file(weights, path, metadata={"format": "pt"})
+    else:
+        path.unlink()
+        torch.save(weights, folder / stored)
+    with pytest.raises(CheckpointError, match=f"{stored}: weight {name} has dtype .*; expected float16"):
+        load_pretrained(str(folder))
+
+
+def test_weights_that_are_not_finite_are_refused_as_such(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    assert_refused(folder, "weight blocks.1.mlp.W_in holds numbers that are not finite")
+
+
+def bring_code_along(folder: Path, kind: str) -> Path:
+    """A configuration that names classes in a Python file beside it, which leaves a trace where it is run."""
+    path, trace = folder / "config.json", folder / "trace"
+    own = {"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}, "model_type": kind}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').close()\nraise RuntimeError('own code')\n")
+    return trace
+
+
+def test_code_that_a_model_brings_along_is_neither_run_nor_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    trace = bring_code_along(folder, "no_such_kind")
+    assert_refused(folder, "brings code of its own along", "expected model.trust_remote_code=true")
+    assert not trace.exists()
+    with pytest.raises(CheckpointError, match="own code"):
+        load_pretrained(str(folder), trust_remote_code=True)
+    assert trace.exists()
+
+
+def test_code_beside_a_known_kind_of_model_is_not_run(folder: Path) -> None:
+    trace = bring_code_along(folder, "llama")
+    load_pretrained(str(folder))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("n_layers", [0, -1, 10**9])
+def test_a_number_of_layers_that_makes_no_model_is_refused(folder: Path, n_layers: int) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": n_layers}))
+    assert_refused(folder, f"num_hidden_layers is {n_layers}; expected from 1 to 1000")
+
+
 def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "no_such_kind"}))

@@ -105,3 +105,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         CheckpointError, match=r"blocks\.0\.conv\.weight .*expected \(6, 1, 3, 3\), found \(4, 1, 3, 3\)"
     ):
         load_weights(tmp_path / "weights.pt", cnn.Cnn(FORMATS["digits"], (6, 5), "average"))
+
+
+def test_a_running_variance_below_zero_is_refused(tmp_path):
+    weights = random_cnn("digits", (4, 5), "average").state_dict()
+    weights["blocks.1.norm2.running_var"][2] = -0.1
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.norm2\.running_var holds numbers below zero"):
+        load_weights(tmp_path / "weights.pt", cnn.Cnn(FORMATS["digits"], (4, 5), "average"))
