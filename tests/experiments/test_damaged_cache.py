@@ -26,7 +26,7 @@ from experiments.pipeline.cache_entry import (
 )
 from models.in_use import unused
 
-STAGES = ("model", "score", "statistics", "basis", "edges", "ablation", "names")
+STAGES = ("model", "score", "statistics", "basis", "identification", "edges", "ablation", "names")
 LENGTH_OF_KEY = 20
 TIMES = ("time/", "memory/")
 

@@ -236,7 +236,7 @@ def finished_stages(base: Path) -> Path:
 class TestStagesOfARun:
     """What a change of the configuration makes anew: the stages that depend on it, and no others."""
 
-    STAGES = ("model", "statistics", "basis", "edges", "ablation", "names")
+    STAGES = ("model", "statistics", "basis", "identification", "edges", "ablation", "names")
 
     @pytest.mark.parametrize(
         ("overrides", "first_new"),

@@ -98,6 +98,7 @@ class TestSweep:
             "score": 2,
             "statistics": 2,
             "basis": 4,
+            "identification": 4,
             "edges": 4,
             "ablation": 4,
             "names": 4,
