@@ -19,7 +19,7 @@ from experiments.pipeline.cache_contents import contents
 from models.checked_tensors import write_checked
 from models.in_use import used
 
-STAGES = ("ablation", "basis", "edges", "model", "names", "score", "statistics")
+STAGES = ("ablation", "basis", "edges", "identification", "model", "names", "score", "statistics")
 
 
 @once

@@ -87,6 +87,7 @@ class TestQuick:
             "benchmark.md",
             "scaling.pdf",
             "scaling.png",
+            "written.json",
         }
 
     def test_float32(self, results):
