@@ -36,9 +36,8 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mappi
 
     Equal tensors and texts give equal files. Raises OSError, with the path, for one that cannot be written.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, path, metadata=dict(header) or None)
+        save_file(apart(tensors), path, metadata=dict(header) or None)
     except SafetensorError as error:
         if (told := NUMBER_IN_TEXT.search(str(error))) is None:
             raise
@@ -46,6 +45,19 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mappi
         raise OSError(number, os.strerror(number), str(path)) from error
     if len(header) > 1:
         sort_texts(Path(path))
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In the processor's memory, each its own: two names for one tensor, or a part of one, are two in a file."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        alone = tensor.detach().cpu().contiguous()
+        if alone.untyped_storage().data_ptr() in seen:
+            alone = alone.clone()
+        seen.add(alone.untyped_storage().data_ptr())
+        found[name] = alone
+    return found
 
 
 def sort_texts(path: Path) -> None:
