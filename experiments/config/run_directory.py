@@ -103,6 +103,12 @@ def read_status(directory: Path) -> dict[str, Any] | None:
     return status if isinstance(status, dict) and "status" in status else None
 
 
+def sweep_of(directory: Path) -> Path | None:
+    """The folder of the sweep's record whose run left its results there; None for a single run's."""
+    sweep = (read_status(directory) or {}).get("sweep")
+    return None if sweep is None else (directory / str(sweep)).resolve()
+
+
 def refuse_inputs_within(config: RunConfig, directory: Path) -> None:
     """Raises UserError for an input of the run that lies in its own directory, which is cleared before it is read."""
     inputs = {"model.checkpoint": config.model.checkpoint, "data.path": config.data.path}
@@ -162,8 +168,7 @@ def results_in(directory: Path) -> set[str]:
 
 def refuse_second_run(directory: Path, sweep: str, number: int) -> None:
     """Raises UserError where another job of the same sweep has the same directory."""
-    status = read_status(directory) or {}
-    if status.get("sweep") == sweep and status.get("job") != number:
+    if sweep_of(directory) == Path(sweep).resolve() and (read_status(directory) or {}).get("job") != number:
         raise UserError(f"hydra.sweep.subdir: two runs of the sweep have the directory {directory}; expected one each")
 
 

@@ -29,6 +29,7 @@ from experiments.interruptions import reason_of, uninterrupted
 from experiments.pipeline.environment import environment, own_commit
 from experiments.pipeline.run_pipeline import run_pipeline
 from experiments.pipeline.status_file import begin_status, end_status
+from experiments.reporting.run_files import shown_path
 from libcore.messages import first_line
 from models.content_hashes import file_hash
 from models.errors import UserError
@@ -47,7 +48,7 @@ def carry_out(
     earlier, earlier_results = read_status(directory), own_results(directory)
     foreign = results_in(directory) - earlier_results
     status: dict[str, Any] = {"status": "running", "started": now()} | (
-        {"sweep": sweep[0], "job": sweep[1]} if sweep else {}
+        {"sweep": os.path.relpath(sweep[0], directory), "job": sweep[1]} if sweep else {}
     )
     status |= {"from": folder_of(directory)}
     has_begun = earlier is None or earlier["status"] != "finished"
@@ -65,7 +66,7 @@ def carry_out(
         own_commit()  # as the code is before the run, which may take hours
         status |= run_pipeline(config, directory, Path(sweep[0]).name if sweep else None, notes, begin) or {}
         status["environment"] = environment(resolve_device(config.device))
-        log.info("finished: %s", directory)
+        log.info("finished: %s", shown_path(directory))
         status["status"] = outcome = "finished"
     except KeyboardInterrupt as interruption:
         status |= {"status": "interrupted", "reason": reason_of(interruption)}

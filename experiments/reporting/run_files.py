@@ -203,5 +203,10 @@ def read_table(directory: Path) -> FeatureTable | None:
 
 
 def shown_path(path: Path) -> str:
-    """A path as text that can be written: bytes that are no UTF-8 become a replacement character."""
-    return os.fsencode(path).decode("utf-8", errors="replace")
+    """A path as text that can be passed on: relative where it lies below the current folder, without a home's name.
+
+    Bytes that are no UTF-8 become a replacement character.
+    """
+    here = Path.cwd()
+    short = path.relative_to(here) if path.is_absolute() and path != here and path.is_relative_to(here) else path
+    return os.fsencode(short).decode("utf-8", errors="replace")

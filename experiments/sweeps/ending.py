@@ -19,10 +19,10 @@ def exit_status(jobs: Sequence[Job]) -> int:
 
 def is_another_s(directory: Path, record: SweepRecord) -> bool:
     """Whether a run of another sweep, or a single one, left its results there: a job that failed early touches none."""
-    from experiments.config.run_directory import read_status
+    from experiments.config.run_directory import read_status, sweep_of
 
     status = read_status(directory)
-    return status is not None and status["status"] == FINISHED and status.get("sweep") != str(record.folder)
+    return status is not None and status["status"] == FINISHED and sweep_of(directory) != Path(record.folder).resolve()
 
 
 def end_sweep(record: SweepRecord) -> int:

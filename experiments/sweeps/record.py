@@ -116,14 +116,14 @@ class SweepRecord:
 
     def finished(self, overrides: Sequence[str]) -> Job | None:
         """The job with these overrides, if it has finished and its run's directory still says so."""
-        from experiments.config.run_directory import read_status
+        from experiments.config.run_directory import read_status, sweep_of
 
         for job in (*self.jobs(), *self.drawn_before()):
             if job.status != FINISHED or job.overrides != tuple(overrides):
                 continue
             status = read_status(Path(job.directory)) or {}
             # A later sweep may have the directory now.
-            is_own = Path(status.get("sweep", self.folder)).resolve() == self.folder.resolve()
+            is_own = sweep_of(Path(job.directory)) in (None, self.folder.resolve())
             if status.get("status") == FINISHED and is_own:
                 return job
         return None
