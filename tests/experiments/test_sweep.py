@@ -190,7 +190,7 @@ class TestARunThatFails:
         (report,) = folder.rglob("report.md")
         text = report.read_text(encoding="utf-8")
         assert "PCA (n = 2)" in text
-        named = "run1: failed: RuntimeError: no luck with this seed"
+        named = "sweep/run1: failed: RuntimeError: no luck with this seed"
         assert named in text
         assert named in done.stdout.replace("\n", "")
 
