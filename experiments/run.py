@@ -185,7 +185,8 @@ def resume_sweep() -> None:
             os.chdir(begun_in)
         except OSError as error:
             raise UserError(f"--resume {record.folder}: begun in {begun_in}, which is not there any more") from error
-    sys.argv[1:] = [*content["arguments"], *others]
+    anew = {argument.partition("=")[0] for argument in others if "=" in argument}
+    sys.argv[1:] = [*(one for one in content["arguments"] if one.partition("=")[0] not in anew), *others]
     os.environ[SWEEP] = str(record.folder)
 
 

@@ -31,11 +31,11 @@ def ends_the_command(check: Callable[..., None]) -> Callable[..., None]:
             check(self, config, **kwargs)
         except UserError as error:
             refuse(str(error))
-        except OSError as error:
-            refuse(one_line(error))
-        # What Hydra's loader runs into where it composes the runs of a sweep.
+        # What Hydra's loader runs into where it composes the runs of a sweep; some of it is an OSError, too.
         except (HydraException, OmegaConfBaseException) as error:
             refuse(explain_composition(error, list(config.hydra.overrides.task), multirun=True))
+        except OSError as error:
+            refuse(one_line(error))
 
     return checked
 

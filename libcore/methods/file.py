@@ -94,7 +94,11 @@ def read_basis_file(path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 def refuse_unknown(tensors: Mapping[str, Tensor], layers: Iterable[str], path: Path) -> None:
     """For an entry that nothing would read, with the nearest that something would; raises ValueError."""
-    known = [f"{kind}/{layer}" for kind in (*codec.OF_BASES, *codec.OF_STATISTICS, "edges") for layer in layers]
+    known = [
+        f"{kind}/{layer}"
+        for kind in (*codec.OF_BASES, *codec.OF_STATISTICS, *codec.OF_MOVEMENTS, "edges")
+        for layer in layers
+    ]
     for name in tensors:
         if name not in known:
             raise ValueError(

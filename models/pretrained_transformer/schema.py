@@ -19,7 +19,7 @@ class Schema(ModelSchema):
     expects_null: ClassVar[Mapping[str, str]] = {}
 
     name: PathText
-    trust_remote_code: bool = False
+    trust_remote_code: bool
     sequence_length: Annotated[Count, Field(ge=2)]
     beginning_of_sequence: bool
     test_share: Share

@@ -107,7 +107,9 @@ class TestBasisOfAnotherTool:
     def test_a_run_s_own_graph_gives_its_results_bit_for_bit(self, quick: Path) -> None:
         run = self.file_run(quick, "own_graph", quick / "graph.safetensors")
         found, expected = tensors_of(run), tensors_of(quick)
-        kept = {name: tensor for name, tensor in expected.items() if not name.startswith("importance/")}
+        # A basis from a file is the same however often it is read: nothing moves.
+        others = ("importance/", "moved", "group/")
+        kept = {name: tensor for name, tensor in expected.items() if not name.startswith(others)}
         assert_same_tensors({name: found[name] for name in kept}, kept)
         assert {name.partition("/")[0] for name in found} == {name.partition("/")[0] for name in expected}
         assert read_json(run / "ablations.json") == read_json(quick / "ablations.json")

@@ -26,7 +26,7 @@ from models.room import room_of
 __all__ = ["own_folder"]
 
 MINE = {"kind": "mine", "factory": "my_models:make", "width": 4}
-STAGES = ("model", "score", "statistics", "basis", "edges", "ablation", "names")
+STAGES = ("model", "score", "statistics", "basis", "identification", "edges", "ablation", "names")
 
 
 def run_of(folder: Path, name: str, config: RunConfig) -> Path:

@@ -299,7 +299,9 @@ class TestPretrainedTransformer:
     def test_what_it_was_converted_to_is_kept_and_mended(self, tmp_path, monkeypatch):
         convert, loaded = pretrained_transformer.load_pretrained, []
         monkeypatch.setattr(
-            pretrained_transformer, "load_pretrained", lambda name: loaded.append(name) or convert(name)
+            pretrained_transformer,
+            "load_pretrained",
+            lambda name, **options: loaded.append(name) or convert(name, **options),
         )
         converted.cache_clear()
         config = config_of(*PRETRAINED, f"output_directory={tmp_path}")
@@ -316,7 +318,7 @@ class TestPretrainedTransformer:
 
     @pytest.mark.parametrize("argument", ["data.path=nowhere.txt", "model.sequence_length=513", "model.name=folder"])
     def test_what_can_be_told_before_the_conversion_is(self, refused, tmp_path, monkeypatch, argument):
-        monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_: pytest.fail("it was loaded"))
+        monkeypatch.setattr(pretrained_transformer, "load_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
         folder = tmp_path / "folder"
         shutil.copytree(STORIES, folder)
         (folder / "tokenizer.json").unlink()

@@ -163,7 +163,7 @@ class TestOutcomes:
         while not trained_rows(run) and time.monotonic() < deadline:
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 143
         assert read_json(run / "status.json")["status"] == "interrupted"
         logged = read_only_run(run)
         assert logged.exit_code == 130
