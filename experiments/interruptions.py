@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 NAMES = {"SIGINT": "interrupted", "SIGTERM": "asked to end (SIGTERM)", "SIGHUP": "its terminal was closed (SIGHUP)"}
+
+
+SECONDS_TO_LEAVE = 0.05
+"""That a destructor has to end, before its signal comes again."""
+
+
+heeded: set[int] = set()
+"""Signals that this process ends at."""
 
 
 class Interruption(KeyboardInterrupt):
@@ -27,6 +38,8 @@ def end_in_order() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
+            heeded.add(number)
+    sys.unraisablehook = deliver_again
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -38,6 +51,19 @@ def interrupt(number: int, frame: FrameType | None) -> None:
         if other is not signal.SIGINT and signal.getsignal(other) is interrupt:
             signal.signal(other, signal.SIG_IGN)
     raise Interruption(number)
+
+
+def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """A signal that came while a destructor or a callback ran: Python drops what is raised there."""
+    if not isinstance(unraisable.exc_value, Interruption):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = unraisable.exc_value.number
+    for one in heeded:
+        signal.signal(one, interrupt)
+    later = threading.Timer(SECONDS_TO_LEAVE, _thread.interrupt_main, (number,))
+    later.daemon = True
+    later.start()
 
 
 def exit_status_of(interruption: KeyboardInterrupt) -> int:

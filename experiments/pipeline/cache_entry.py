@@ -70,8 +70,8 @@ def write_entry(folder: Path, result: StageResult, notes: dict[str, Any]) -> Man
     """
     temporary = temporary_folder(folder)
     remove_files(temporary)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         write_tensors(temporary / TENSORS, result.tensors, result.header)
         (temporary / VALUES).write_text(json.dumps(result.values), encoding="utf-8")
         hashes = {name: file_hash(temporary / name) for name in FILES}

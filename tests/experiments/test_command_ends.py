@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import sys
+import time
 
 import pytest
 import torch
@@ -32,8 +34,9 @@ from models.errors import UserError
 @pytest.fixture(autouse=True)
 def handlers():
     """As they were before each test."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -140,6 +143,24 @@ class TestSignals:
         signal.raise_signal(signal.SIGHUP)
         with pytest.raises(Interruption):  # a person may press Ctrl-C again
             signal.raise_signal(signal.SIGINT)
+
+    def test_one_that_comes_within_a_destructor_comes_again(self):
+        class Slow:
+            def __del__(self) -> None:
+                signal.raise_signal(signal.SIGTERM)
+
+        end_in_order()
+
+        def run() -> None:
+            one = Slow()
+            del one
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        with pytest.raises(Interruption) as raised:
+            run()
+        assert raised.value.number == signal.SIGTERM
 
     def test_one_that_is_ignored_stays_so(self):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
