@@ -51,6 +51,10 @@ class ProbesConfig(Strict):
     seed: Seed
 
 
+Identification = Literal["rounding", "halves"]
+"""What tells which features are identified: fits that are made again."""
+
+
 class AnalysisConfig(Strict):
     """What to compute, and how exactly."""
 
@@ -70,7 +74,7 @@ class AnalysisConfig(Strict):
     ablation_dtype: Literal["float32", "float64"]
     tolerances: Annotated[list[Tolerance], Field(min_length=1)] | None
     resamples: Annotated[int, Field(ge=0, le=10**6)]
-    identify_by: list[Literal["rounding", "halves"]]
+    identify_by: list[Identification] | None
     communities: CommunitiesConfig
 
     @field_validator("memory_budget")
@@ -185,6 +189,13 @@ class RunConfig(Strict):
             if (value := getattr(getattr(self, group), name)) is not None:
                 raise ValueError(f"{key}={value}: model={self.model.kind} {reason}; expected null")
         return self
+
+    @property
+    def identify_by(self) -> list[Identification]:
+        """What was asked for; both where nothing was, but for a method that searches."""
+        if self.analysis.identify_by is None:
+            return [] if self.method.method.searches else ["rounding", "halves"]
+        return self.analysis.identify_by
 
     @property
     def cache_directory(self) -> Path:

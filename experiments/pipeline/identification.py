@@ -57,7 +57,7 @@ def identification_stage(
     can't be trusted is said in the log, each time.
     """
     chain, precise = model.chain(getattr(torch, config.dtype)), model.chain(torch.float64)
-    wanted = config.analysis.identify_by
+    wanted = config.identify_by
 
     def compute(advance: Advance) -> StageResult:
         found = StageResult(values={layer: of_fit(statistics[layer], basis) for layer, basis in bases.items()})

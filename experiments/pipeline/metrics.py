@@ -37,7 +37,7 @@ IDENTIFICATION = {
 
 def identification_names(config: RunConfig) -> list[str]:
     """Which of them the configuration asks for."""
-    return [name for name, by in IDENTIFICATION.items() if by is None or by in config.analysis.identify_by]
+    return [name for name, by in IDENTIFICATION.items() if by is None or by in config.identify_by]
 
 
 def identification_metrics(found: dict[str, dict[str, Any]]) -> Metrics:

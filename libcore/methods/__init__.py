@@ -69,6 +69,7 @@ class Method:
         seeded: whether it draws random numbers, by `settings.seed`.
         place: among the methods of a table or figure; those without one come last, by name.
         check: told settings and all options, chosen or not, before anything is computed.
+        searches: whether a fit takes a search of minutes, which nobody wants to wait for again unasked.
         integrates: by its options, whether its bases depend on `settings.quadrature`.
     """
 
@@ -80,6 +81,7 @@ class Method:
     place: int | None = None
     check: Check = no_check
     integrates: Callable[..., bool] = always
+    searches: bool = False
 
     def __call__(
         self,
@@ -132,9 +134,10 @@ def method(
     place: int | None = None,
     check: Check = no_check,
     integrates: Callable[..., bool] = always,
+    searches: bool = False,
 ) -> Callable[[Fit], Method]:
     """Makes a method of a function (`Fit`); see `Method` for the arguments."""
-    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check, integrates)
+    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check, integrates, searches)
 
 
 class Methods(Mapping[str, Method]):

@@ -67,7 +67,15 @@ def refuse_odd(
         raise ValueError(f"weights={weights}; expected numbers of at least 0, one for each layer pair, not all 0")
 
 
-@method("lib_sparse", label="sparse LIB", sorts_by="importance", seeded=True, place=14, check=refuse_odd)
+@method(
+    "lib_sparse",
+    label="sparse LIB",
+    sorts_by="importance",
+    seeded=True,
+    place=14,
+    check=refuse_odd,
+    searches=True,
+)
 def fit_lib_sparse(
     chain: Chain,
     inputs: Tensor,

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from running import MID, NODE_LAYERS, POST, PRE, QUICK, quick_run, read_json, reused, run_here, tensors_of
+from running import MID, NODE_LAYERS, POST, PRE, QUICK, config_of, quick_run, read_json, reused, run_here, tensors_of
 from safetensors.torch import load_file, save_file
 
 from experiments.pages.embedded_graph import embedded_movements
@@ -105,6 +105,19 @@ class TestHardModels:
     def test_fewer_examples_than_dimensions(self, outputs, weights, caplog):
         run_of(outputs, weights, "few", "analysis.n_examples=5")
         assert any(line.startswith(f"{MID}: 5 activations for 16 dimensions") for line in said(caplog))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["method=lib"], ["rounding", "halves"]),
+        (["method=lib_sparse"], []),
+        (["method=lib_sparse", "analysis.identify_by=[halves]"], ["halves"]),
+        (["method=pca", "analysis.identify_by=[]"], []),
+    ],
+)
+def test_a_method_that_searches_is_fitted_again_only_if_asked(overrides, expected):
+    assert config_of(*overrides).identify_by == expected
 
 
 class TestStage:
