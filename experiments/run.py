@@ -171,6 +171,8 @@ def resume_sweep() -> None:
     at = arguments.index("--resume")
     if not arguments[at + 1 :]:
         raise UserError("--resume: expected the folder of a sweep's report behind it")
+    from experiments.config.run_directory import remove_temporaries
+
     record, others = resumed(Path(arguments[at + 1])), [*arguments[:at], *arguments[at + 2 :]]
     if strange := [argument for argument in others if not argument.startswith("hydra")]:
         raise UserError(
@@ -179,6 +181,7 @@ def resume_sweep() -> None:
     content = record.content()
     if record.goes_on():
         raise UserError(f"--resume {record.folder}: the sweep still runs; expected one that has ended")
+    remove_temporaries(record.folder, lambda name: True)  # the folder is the sweep's own
     # Relative paths mean the folder that the sweep was begun in.
     if (begun_in := content.get("from")) is not None:
         try:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -146,12 +146,16 @@ def remove(directory: Path, names: Iterable[str]) -> None:
 
 def sweep_temporaries(directory: Path) -> None:
     """Remove what a process left that was killed while it wrote a result here; the caller holds the directory."""
+    remove_temporaries(directory, lambda name: is_result(name) or name == STATUS)
+
+
+def remove_temporaries(directory: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove half-written files below a directory that nobody writes to, by the relative names they would have had."""
     for path in directory.rglob(".*.tmp"):
         found = TEMPORARY.fullmatch(path.name)
         if found is None or not is_own_file(path):
             continue
-        written = path.with_name(found["name"]).relative_to(directory).as_posix()
-        if is_result(written) or written == STATUS:
+        if is_ours(path.with_name(found["name"]).relative_to(directory).as_posix()):
             path.unlink()
 
 

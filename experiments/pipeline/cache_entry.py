@@ -179,9 +179,15 @@ def temporary_folder(folder: Path) -> Path:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote this entry, whose lock the caller holds."""
+    """Remove what processes left that were killed while they wrote this entry, or the state of its training.
+
+    The caller holds the entry's lock.
+    """
     for path in folder.parent.glob(f".{folder.name}.*.tmp"):
-        remove_files(path)
+        if path.is_dir():
+            remove_files(path)
+        elif is_own_file(path):
+            path.unlink()
 
 
 def now() -> str:

@@ -26,6 +26,7 @@ from experiments.interruptions import (
     uninterrupted,
 )
 from experiments.pipeline import recorded_run, status_file
+from experiments.pipeline.cache_entry import sweep_temporaries as sweep_entry
 from experiments.pipeline.status_file import ROOM, begin_status, end_status
 from libcore.tensor_files import write_tensors
 from models.errors import UserError
@@ -233,6 +234,21 @@ class TestStatus:
         with pytest.raises(Interruption):
             recorded_run.carry_out(config_of(*QUICK), tmp_path)
         assert read_json(tmp_path / STATUS)["status"] == "interrupted"
+
+
+def test_what_a_killed_stage_left_goes_and_what_another_writes_stays(tmp_path):
+    entry = tmp_path / "model" / "abc"
+    for name in (".abc.1.tmp", ".abd.1.tmp"):
+        (tmp_path / "model" / name).mkdir(parents=True)
+        (tmp_path / "model" / name / "values.json").write_text("{}")
+    for name in (".abc.training.safetensors.2.tmp", ".abd.training.safetensors.2.tmp", "abc.training.safetensors"):
+        (tmp_path / "model" / name).write_text("")
+    sweep_entry(entry)
+    assert {path.name for path in entry.parent.iterdir()} == {
+        ".abd.1.tmp",
+        ".abd.training.safetensors.2.tmp",
+        "abc.training.safetensors",
+    }
 
 
 def test_what_a_killed_run_left_half_written_is_swept_and_nothing_else(tmp_path):
