@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from libcore.regular_files import refuse_irregular
@@ -19,8 +17,6 @@ from libcore.regular_files import refuse_irregular
 BYTES_OF_LENGTH = 8
 """At a file's beginning: how long its header is, in little endian."""
 METADATA = "__metadata__"
-NUMBER_IN_TEXT = re.compile(r"\(os error (\d+)\)")
-"""How safetensors tells what the operating system said."""
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -34,17 +30,20 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Tensors wherever they are and however they lie in memory; a header without texts is none.
 
-    Equal tensors and texts give equal files. Raises OSError, with the path, for one that cannot be written.
+    Equal tensors and texts give equal files. Raises OSError, with the path, for one that cannot be written. The library
+    would write to a name of its own beside it first, which a killed process leaves behind; here it has the bytes made
+    alone, at the cost of a second copy in memory.
     """
+    content = memoryview(save(apart(tensors), metadata=dict(header) or None))
+    data = BYTES_OF_LENGTH + int.from_bytes(content[:BYTES_OF_LENGTH], "little")
     try:
-        save_file(apart(tensors), path, metadata=dict(header) or None)
-    except SafetensorError as error:
-        if (told := NUMBER_IN_TEXT.search(str(error))) is None:
-            raise
-        number = int(told[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
-    if len(header) > 1:
-        sort_texts(Path(path))
+        with Path(path).open("wb") as file:
+            file.write(content[:BYTES_OF_LENGTH])
+            texts = bytes(content[BYTES_OF_LENGTH:data])
+            file.write(sorted_texts(texts) if len(header) > 1 else texts)
+            file.write(content[data:])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,17 +59,14 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def sort_texts(path: Path) -> None:
-    """Have the header's texts in the order of their names: safetensors writes them in any."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(BYTES_OF_LENGTH), "little")
-        header = json.loads(file.read(length))
-        ordered = {METADATA: dict(sorted(header.pop(METADATA).items()))} | header
-        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise ValueError(f"{path}: a header of {len(text)} bytes; expected at most {length}")
-        file.seek(BYTES_OF_LENGTH)
-        file.write(text.ljust(length))
+def sorted_texts(header: bytes) -> bytes:
+    """A file's header with its texts in the order of their names, as long as before: safetensors has them in any."""
+    content = json.loads(header)
+    ordered = {METADATA: dict(sorted(content.pop(METADATA).items()))} | content
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > len(header):
+        raise ValueError(f"a header of {len(text)} bytes; expected at most {len(header)}")
+    return text.ljust(len(header))
 
 
 def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
