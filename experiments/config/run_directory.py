@@ -59,12 +59,18 @@ def refuse_foreign(directory: Path, option: str, output_subdir: str | None = Non
     found = sorted(
         path.name
         for path in directory.iterdir()
-        if path.name != output_subdir and (path.name != LOG or path.stat().st_size)
+        if path.name != output_subdir and (path.name != LOG or path.stat().st_size) and not is_begun_status(path)
     )
     if found:
         raise UserError(
             f"{option}{directory}: holds {found[0]} and is no run's directory; expected an empty or a new one"
         )
+
+
+def is_begun_status(path: Path) -> bool:
+    """Whether a run was killed while it wrote its first status there."""
+    found = TEMPORARY.fullmatch(path.name)
+    return found is not None and found["name"] == STATUS and is_own_file(path)
 
 
 def refuse_output_subdir(name: str | None) -> None:

@@ -15,7 +15,7 @@ from running import QUICK, config_of, read_json
 
 from experiments.causes import DISK, user_cause
 from experiments.command_end import told_in_one_line
-from experiments.config.run_directory import STATUS, sweep_temporaries
+from experiments.config.run_directory import STATUS, refuse_foreign, sweep_temporaries
 from experiments.interruptions import (
     SIGNALS,
     Interruption,
@@ -234,6 +234,17 @@ class TestStatus:
         with pytest.raises(Interruption):
             recorded_run.carry_out(config_of(*QUICK), tmp_path)
         assert read_json(tmp_path / STATUS)["status"] == "interrupted"
+
+
+def test_a_run_that_was_killed_with_its_first_status_half_written_can_be_repeated(tmp_path):
+    (tmp_path / ".status.json.123.tmp").write_text('{"sta')
+    (tmp_path / "run.log").touch()
+    refuse_foreign(tmp_path, "hydra.run.dir=")
+    sweep_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.log"]
+    (tmp_path / ".notes.txt.123.tmp").touch()
+    with pytest.raises(UserError, match=r"holds \.notes\.txt\.123\.tmp"):
+        refuse_foreign(tmp_path, "hydra.run.dir=")
 
 
 def test_what_a_killed_stage_left_goes_and_what_another_writes_stays(tmp_path):
