@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
     RuntimeError,
+    struct.error,
     EOFError,
     LookupError,
     ValueError,

@@ -234,6 +234,7 @@ FILES: list[tuple[str, Callable[[Path], object], Write, str]] = [
     ("checkpoint", weights_of, state(), "is missing"),
     ("checkpoint", weights_of, state(w={"v": W}), "expected named tensors"),
     ("checkpoint", weights_of, write("{}"), "not readable"),
+    ("checkpoint", weights_of, write("M"), "not readable"),
     ("checkpoint", weights_of, Path.mkdir, "is a directory"),
     ("checkpoint", weights_of, lambda path: None, "no such file"),
     ("basis file", read_basis_file, write("{}"), "not readable"),
