@@ -47,6 +47,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
     Ctrl-C is a person, who may press it again.
     """
+    if shields:
+        shields[-1] = shields[-1] or number
+        return
     for other in SIGNALS:
         if other is not signal.SIGINT and signal.getsignal(other) is interrupt:
             signal.signal(other, signal.SIG_IGN)
@@ -83,12 +86,18 @@ def number_of(interruption: KeyboardInterrupt) -> int:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """What is short and must be whole; a signal that comes meanwhile is delivered behind it."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """What is short and must be whole; a signal that comes meanwhile is heeded behind it.
+
+    A mask would not do: it is one thread's, and a signal comes to any thread, for the main one to handle.
+    """
+    shields.append(0)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        came = shields.pop()
+        if came:
+            interrupt(came, None)
+
+
+shields: list[int] = []
+"""Of blocks that are not to be interrupted: the signal that came meanwhile, 0 where none did."""

@@ -78,6 +78,7 @@ MODULAR, SMALL, BLOCKS, CNN, MLP = (
 PRETRAINED = "pretrained_transformer"
 VALUES: list[tuple[str, str, object, str]] = [
     (MODULAR, "seed", -1, "greater than or equal to 0"),
+    (MODULAR, "model.kind", "\n", "expected one of"),
     (MODULAR, "seed", HUGE, "less than 4294967296"),
     (MODULAR, "seed", 1.5, "integer"),
     (MODULAR, "seed", True, "integer"),
