@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.command_end import told_in_one_line
+from experiments.command_end import OK, told_in_one_line
 from models.errors import UserError
 
-OK, DAMAGED, USER_ERROR = 0, 1, 2
+DAMAGED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

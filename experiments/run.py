@@ -18,14 +18,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.command_end import nobody_reads
+from experiments.command_end import FAILED, USER_ERROR, nobody_reads
 from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
 from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.interruptions import end_in_order, exit_status_of, reason_of
 from experiments.start_up import collect_garbage_rarely, process_of, refuse_deleted_folder
-from experiments.sweeps.ending import FAILED, USER_ERROR, end_sweep, exit_status
+from experiments.sweeps.ending import end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
 from experiments.sweeps.record import STARTED, SWEEP, Job, SweepRecord, forget_skipped, resumed
 from libcore.messages import first_line, one_line

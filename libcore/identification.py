@@ -94,53 +94,30 @@ def movement(statistics: LayerStatistics, basis: Basis, other: Basis) -> Movemen
     their scale. A feature is compared with the one of `other` that it is made of the most.
     """
     _, gram = variable_moments(statistics, basis.has_constant)
-    columns, others = normalised(gram, basis), normalised(gram, other)
+    (columns, _), (others, deviations) = normalised(gram, basis), normalised(gram, other)
     n, m = columns.shape[1], others.shape[1]
     if not n or not m:
         return Movement(columns.new_ones(n), columns.new_ones(n), torch.arange(n, device=columns.device))
-    made_of = coefficients(gram, other, columns)
-    match = made_of.abs().argmax(0)
-    alone = distance(gram, columns, others, one_hot(match, m) * made_of)
-    group = groups(made_of, match, alone >= IDENTIFIED)
-    same = group[:, None] == group
-    taken = one_hot(match, m) @ same.to(made_of)  # [m, n]: matches of the features in each one's group
-    in_group = distance(gram, columns, others, torch.where(taken > 0, made_of, 0.0))
-    alone_too = torch.where(group < 0, alone, torch.minimum(alone, in_group))
-    return Movement(alone, alone_too, group)
-
-
-def normalised(gram: Float[Tensor, "d d"], basis: Basis) -> Float[Tensor, "d k"]:
-    """Columns of all features but the constant, each of unit deviation; zero for one that does not vary."""
-    columns, deviation = basis.to_basis[: len(gram), basis.variable].double(), deviations(gram, basis)
-    return torch.where(deviation > 0, columns / torch.where(deviation > 0, deviation, 1.0), 0.0)
-
-
-def deviations(gram: Float[Tensor, "d d"], basis: Basis) -> Float[Tensor, " k"]:
-    """Of all features but the constant."""
-    columns = basis.to_basis[: len(gram), basis.variable].double()
-    return (columns * (gram @ columns)).sum(0).clamp(min=0).sqrt()
-
-
-def coefficients(gram: Float[Tensor, "d d"], other: Basis, columns: Float[Tensor, "d k"]) -> Float[Tensor, "m k"]:
-    """What each column is made of: `C'^+ c`, in units of the other features' deviations."""
     back = other.from_basis[other.variable, : len(gram)].double()
-    return deviations(gram, other)[:, None] * (back @ columns)
+    made_of = deviations[:, None] * (back @ columns)  # `C'^+ c`, in units of the other features' deviations
+    match = made_of.abs().argmax(0)
+    alone = size(gram, columns - others[:, match] * made_of.gather(0, match[None]))
+    group = groups(made_of, match, alone >= IDENTIFIED)
+    members = torch.zeros_like(made_of).index_add_(0, match, (group[:, None] == group).to(made_of))
+    in_group = size(gram, columns - others @ torch.where(members > 0, made_of, 0.0))
+    return Movement(alone, torch.where(group < 0, alone, torch.minimum(alone, in_group)), group)
 
 
-def distance(
-    gram: Float[Tensor, "d d"],
-    columns: Float[Tensor, "d k"],
-    others: Float[Tensor, "d m"],
-    mixture: Float[Tensor, "m k"],
-) -> Float[Tensor, " k"]:
-    """Deviation of what each column has beside its mixture of others, at most 1."""
-    beside = columns - others @ mixture
-    return (beside * (gram @ beside)).sum(0).clamp(min=0).sqrt().clamp(max=1.0)
+def normalised(gram: Float[Tensor, "d d"], basis: Basis) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
+    """Columns of all features but the constant, each of unit deviation (zero for one that does not vary), and these."""
+    columns = basis.to_basis[: len(gram), basis.variable].double()
+    deviation = (columns * (gram @ columns)).sum(0).clamp(min=0).sqrt()
+    return torch.where(deviation > 0, columns / torch.where(deviation > 0, deviation, 1.0), 0.0), deviation
 
 
-def one_hot(index: Int[Tensor, " n"], m: int) -> Float[Tensor, "m n"]:
-    """Ones at `[index[i], i]`."""
-    return torch.nn.functional.one_hot(index, m).T.double()
+def size(gram: Float[Tensor, "d d"], columns: Float[Tensor, "d k"]) -> Float[Tensor, " k"]:
+    """Deviation of each column as a feature, at most 1."""
+    return (columns * (gram @ columns)).sum(0).clamp(min=0).sqrt().clamp(max=1.0)
 
 
 def groups(made_of: Float[Tensor, "m n"], match: Int[Tensor, " n"], moved: Bool[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -178,6 +155,6 @@ def condition(statistics: LayerStatistics, basis: Basis) -> float:
     features.
     """
     mean, gram = variable_moments(statistics, basis.has_constant)
-    columns = normalised(gram, basis)
+    columns, _ = normalised(gram, basis)
     second_moment = gram.diagonal() + mean.square()
     return (columns.square() * second_moment[:, None]).sum(0).sqrt().max().item() if columns.shape[1] else 0.0

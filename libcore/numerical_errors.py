@@ -58,6 +58,17 @@ def first_not_finite(is_finite: Callable[[int, int], bool], n_examples: int) -> 
     return None if is_finite(start, stop) else start
 
 
+def first_not_finite_in(activation: Tensor) -> int | None:
+    """The first example `[example, ...]` that holds NaN or infinity; None where there is none."""
+    is_finite = activation.isfinite().flatten(1).all(1)
+    return None if is_finite.all() else int(is_finite.int().argmin())
+
+
+def not_finite_on(layer: str, example: int, n_examples: int) -> NumericalError:
+    """What is said of a node layer's activation."""
+    return NumericalError(f"{layer}: the activation is not finite on {numbered(example, n_examples)}")
+
+
 def numbered(example: int, n_examples: int) -> str:
     """Which example, in words."""
     return f"example {example} of {n_examples}, counted from 0"

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
-from libcore.numerical_errors import NumericalError, all_finite, numbered
+from libcore.numerical_errors import NumericalError, all_finite, first_not_finite_in, not_finite_on
 from libcore.parallel import in_threads, one_thread, shares_for, threads_for
 from libcore.streams import ActivationStream, rows_per_chunk, unwatched
 
@@ -200,12 +200,8 @@ def not_finite(stream: ActivationStream) -> NumericalError:
     """What is wrong with a node layer whose moments are not finite: the first example, or how large activations are."""
     done, largest = 0, 0.0
     for activation in stream.chunks(2 * stream.example().numel()):
-        is_finite = activation.isfinite().flatten(1).all(1)
-        if not is_finite.all():
-            example = done + int(is_finite.int().argmin())
-            return NumericalError(
-                f"{stream.name}: the activation is not finite on {numbered(example, stream.n_examples)}"
-            )
+        if (example := first_not_finite_in(activation)) is not None:
+            return not_finite_on(stream.name, done + example, stream.n_examples)
         done, largest = done + len(activation), max(largest, activation.abs().max().item())
     return NumericalError(f"{stream.name}: activations reach {largest:.2g}, whose products are not finite")
 

@@ -51,7 +51,7 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        alone = tensor.detach().cpu().contiguous()
+        alone = tensor.detach().cpu().resolve_neg().contiguous()
         if alone.untyped_storage().data_ptr() in seen:
             alone = alone.clone()
         seen.add(alone.untyped_storage().data_ptr())

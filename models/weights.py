@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from libcore.regular_files import unreadable
-from libcore.tensor_files import read_tensors, tensors_hash, write_tensors
+from libcore.tensor_files import apart, read_tensors, tensors_hash, write_tensors
 from models.whole_files import written_whole
 
 UNREADABLE = (
@@ -106,15 +106,10 @@ def independent(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a tensor that is not simply numbers in memory.
     """
-    owners: dict[int, str] = {}
-    alone: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if (kind := unusual_kind(tensor)) is not None:
             raise CheckpointError(f"{source}: {name} is a {kind} tensor; expected one that holds all of its numbers")
-        plain = tensor.detach().resolve_neg()
-        is_first = owners.setdefault(plain.untyped_storage().data_ptr(), name) == name
-        alone[name] = plain if is_first else plain.clone()
-    return alone
+    return apart(tensors)
 
 
 def check_shapes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,15 @@ foreign_files: ContextVar[frozenset[Path]] = ContextVar("foreign_files", default
 """Absolute paths of somebody else's files where this process writes: they are not replaced."""
 
 
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+"""What is not whole yet, as `temporary_path` names it."""
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what is to be at `path` once it is whole, in the same folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; renamed to `path` if the block succeeds, removed if it fails.
@@ -25,7 +35,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.absolute() in foreign_files.get():
         raise UserError(f"{path}: somebody else's file, which would be written over; expected another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     temporary.unlink(missing_ok=True)  # a link of that name would be written through
     try:
         yield temporary

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from typing import Any
 from experiments.config.schema import RunConfig
 from libcore.regular_files import regular_text
 from models.errors import UserError
-from models.whole_files import is_own_file, is_own_folder
+from models.in_use import unused
+from models.whole_files import TEMPORARY, is_own_file, is_own_folder
 
 STATUS = "status.json"
 METRICS = "metrics.json"
@@ -28,8 +28,6 @@ LOG = "run.log"
 TRACKED = "wandb"
 WRITTEN_THROUGH = (LOG, "figures", TRACKED)
 """Names below which files are written as they stand; others are replaced, be they links or not."""
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
-"""A file that is not whole yet, as `written_whole` names it."""
 SWEEP_CONFIGURATION = "multirun.yaml"
 RESULTS = (
     "config.yaml",
@@ -188,33 +186,19 @@ def held(directory: Path, option: str) -> Iterator[None]:
 
     The lock leaves no file, and goes with the process, however that ends.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    with unused(directory) as is_free:
+        if not is_free:
+            raise UserError(f"{option}{directory}: another run is writing there; expected one of its own")
         yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{option}{directory}: another run is writing there; expected one of its own") from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def is_held(directory: Path) -> bool:
     """Whether a run is writing there now."""
     try:
-        with held(directory, ""):
-            return False
+        with unused(directory) as is_free:
+            return not is_free
     except OSError:  # there is no such directory
         return False
-    except UserError:
-        return True
 
 
 def check_writable(directory: Path, option: str) -> None:

@@ -19,12 +19,12 @@ from filelock import FileLock, Timeout
 from experiments.pipeline.cache_entry import (
     DistrustedEntryError,
     StageResult,
-    now,
     read_entry,
     remove_entry,
     sweep_temporaries,
     write_entry,
 )
+from experiments.pipeline.clock import now
 from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
 from models.in_use import used

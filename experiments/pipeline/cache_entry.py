@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from libcore.tensor_files import read_tensors, write_tensors
 from models.content_hashes import file_hash
-from models.whole_files import is_own_file, is_own_folder, set_aside
+from models.whole_files import is_own_file, is_own_folder, set_aside, temporary_path
 
 FORMAT = 1
 """Of entries; one of another format is not read."""
@@ -68,7 +67,7 @@ def write_entry(folder: Path, result: StageResult, notes: dict[str, Any]) -> Man
 
     Raises TypeError for values that JSON does not know, OSError for a folder that cannot be written.
     """
-    temporary = temporary_folder(folder)
+    temporary = temporary_path(folder)
     remove_files(temporary)
     try:
         temporary.mkdir()
@@ -173,11 +172,6 @@ def remove_files(folder: Path) -> bool:
     return True
 
 
-def temporary_folder(folder: Path) -> Path:
-    """Where this process writes an entry before it is whole."""
-    return folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-
-
 def sweep_temporaries(folder: Path) -> None:
     """Remove what processes left that were killed while they wrote this entry, or the state of its training.
 
@@ -188,8 +182,3 @@ def sweep_temporaries(folder: Path) -> None:
             remove_files(path)
         elif is_own_file(path):
             path.unlink()
-
-
-def now() -> str:
-    """Coordinated universal time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,7 +7,6 @@ import logging
 import os
 import traceback
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from experiments.config.run_directory import (
 )
 from experiments.config.schema import RunConfig
 from experiments.interruptions import reason_of, uninterrupted
+from experiments.pipeline.clock import now
 from experiments.pipeline.environment import environment, own_commit
 from experiments.pipeline.run_pipeline import run_pipeline
 from experiments.pipeline.status_file import begin_status, end_status
@@ -120,8 +120,3 @@ def objective_of(directory: Path, objective: str | None) -> float | None:
     except FileNotFoundError:
         return None
     return None if value is None else float(value)
-
-
-def now() -> str:
-    """Coordinated universal time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

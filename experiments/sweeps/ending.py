@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.command_end import FAILED, OK, USER_ERROR
 from experiments.sweeps.record import FINISHED, Job, SweepRecord
 
-OK, FAILED, USER_ERROR = 0, 1, 2
 EXIT_STATUS = {FINISHED: OK, "refused": USER_ERROR}
 """By a job's status; any other is `FAILED`."""
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from libcore.ablation.examples import Examples
 from libcore.chain import Chain
-from libcore.numerical_errors import NumericalError, numbered
+from libcore.numerical_errors import first_not_finite_in, not_finite_on
 
 ScoreSum = Callable[[Tensor, int, int], float]
 """`(outputs of examples start..stop, start, stop) -> sum of their scores`."""
@@ -139,9 +139,8 @@ def refuse_not_finite(chain: Chain, inputs: Tensor, output: Float[Tensor, "batch
 
     Named are the first such example, and the first node layer whose activation is not finite on it.
     """
-    is_finite = output.isfinite().flatten(1).all(1)
-    if not is_finite.all():
-        example = start + int(is_finite.int().argmin())
+    if (of_chunk := first_not_finite_in(output)) is not None:
+        example = start + of_chunk
         passed = zip(chain.node_layers, chain.activations(inputs[example : example + 1]), strict=True)
         layer = next((layer for layer, activation in passed if not activation.isfinite().all()), "the model's output")
-        raise NumericalError(f"{layer}: the activation is not finite on {numbered(example, len(inputs))}")
+        raise not_finite_on(layer, example, len(inputs))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from chromium import Page, chromium_path, open_browser
-from running import QUICK, quick_run, run_here
+from running import QUICK, exit_status, quick_run, refusal, run_here
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,19 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def quick(tmp_path_factory):
     return quick_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
+    return partial(refusal, tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def carry_out(tmp_path, monkeypatch):
+    """Calls the command in `tmp_path`, the current folder from now on; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    return partial(exit_status, tmp_path)
 
 
 @pytest.fixture

@@ -143,6 +143,17 @@ def refusal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return line
 
 
+def exit_status(folder: Path, *arguments: str) -> int:
+    """Call the command in `folder`; how it ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["run.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_module.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
 def started_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[RunConfig]:
     """Call the command in `folder`; the configurations of the runs that it starts, which do nothing."""
     monkeypatch.chdir(folder)

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
-from running import MID, NODE_LAYERS, OUTPUT, PRE, TOY, TOY_MODELS, assert_says, refusal
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
-    return partial(refusal, tmp_path, monkeypatch, capsys)
+from running import MID, NODE_LAYERS, OUTPUT, PRE, TOY, TOY_MODELS, assert_says
 
 
 class TestUnknownNames:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from functools import cache as once
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from running import QUICK, assert_says, files_below, read_json
+from running import QUICK, assert_says, exit_status, files_below, read_json
 
 from experiments import cache
-from experiments import run as run_module
 from experiments.pipeline.cache_contents import contents
 from models.checked_tensors import write_checked
 from models.in_use import used
@@ -28,12 +26,7 @@ def two_runs(base: Path) -> Path:
     folder = base / "cache_command"
     folder.mkdir()
     for method in ("lib", "pca"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            patch.setattr(sys, "argv", ["run.py", *QUICK, f"method={method}", f"hydra.run.dir=outputs/{method}"])
-            with pytest.raises(SystemExit) as ended:
-                run_module.main()
-        assert ended.value.code == 0
+        assert exit_status(folder, *QUICK, f"method={method}", f"hydra.run.dir=outputs/{method}") == 0
     return folder / "outputs"
 
 

@@ -11,15 +11,9 @@ from functools import partial
 
 import pytest
 import yaml
-from running import assert_says, clean_environment, command, config_of, files_below, read_json, refusal, started_runs
+from running import assert_says, clean_environment, command, config_of, files_below, read_json, started_runs
 
 from experiments.config.folder import CONFIG_DIRECTORY
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
-    return partial(refusal, tmp_path, monkeypatch, capsys)
 
 
 class TestSweeps:

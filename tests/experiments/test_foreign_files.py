@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-from running import QUICK, assert_says, few_settings, files_below, read_json, refusal, reused, write_run
+from running import QUICK, assert_says, few_settings, files_below, read_json, reused, write_run
 
 from experiments import import_published, report, reproduce, stability
-from experiments import run as run_module
 from experiments.benchmark import main as benchmark
 from experiments.config.own_folder import own_folder
 from experiments.pipeline import run_pipeline
@@ -19,24 +16,6 @@ from experiments.pipeline.json_files import write_text
 from models.errors import UserError
 
 SMALL = (*QUICK, "analysis.stages=[basis]")
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    return partial(refusal, tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def carry_out(tmp_path, monkeypatch):
-    def call(*arguments: str) -> int:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_module.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return call
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from running import (
     assert_says,
     config_of,
     read_json,
-    refusal,
     reused,
     run_here,
     tensors_of,
@@ -71,12 +70,6 @@ def small(tmp_path_factory) -> Path:
 @pytest.fixture
 def pretrained(tmp_path_factory) -> Path:
     return pretrained_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
-    return partial(refusal, tmp_path, monkeypatch, capsys)
 
 
 class TestSmallTransformer:

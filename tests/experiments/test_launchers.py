@@ -11,7 +11,6 @@ import sys
 import time
 import tomllib
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from running import (
     command,
     config_of,
     read_json,
-    refusal,
     run_here,
     started_runs,
 )
@@ -234,10 +232,6 @@ def test_an_objective_can_be_any_metric_that_the_run_will_have(tmp_path, overrid
 
 
 class TestRefusals:
-    @pytest.fixture
-    def refused(self, tmp_path, monkeypatch, capsys):
-        return partial(refusal, tmp_path, monkeypatch, capsys)
-
     def test_a_metric_that_the_run_will_not_have(self, refused):
         line = refused(*TOY, "objective=features/needed_0.002/total")
         assert_says(line, "objective=features/needed_0.002/total: the run has no such metric (did you mean ")

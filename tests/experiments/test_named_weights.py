@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
-from running import STORIES, TOY_MODELS, files_below, read_json
+from running import STORIES, TOY_MODELS, exit_status, files_below, read_json
 from safetensors import safe_open
 
-from experiments import run as run_module
 from experiments import stability
 from models.content_hashes import file_hash
 from models.pretrained_transformer.hub import revision_of
@@ -22,15 +20,6 @@ NAMED = ("model=pretrained_transformer", *TOY_MODELS["pretrained_transformer"], 
 pytestmark = pytest.mark.skipif(not STORIES.is_dir(), reason="the pretrained model is not there")
 
 
-def carry_out(folder: Path, *arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["run.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_module.main()
-    assert ended.value.code == 0
-
-
 @cache
 def named_runs(base: Path) -> Path:
     """Two texts' worth of runs of a copy of the model, in `outputs` beside it; not to be changed."""
@@ -39,7 +28,8 @@ def named_runs(base: Path) -> Path:
     for number in (0, 1):
         split = f"model.split_seed={number}"
         stages = "analysis.stages=[basis,edges]"
-        carry_out(folder, *NAMED, f"model.name={folder}/stories", stages, split, f"hydra.run.dir=outputs/run{number}")
+        place = f"hydra.run.dir=outputs/run{number}"
+        assert exit_status(folder, *NAMED, f"model.name={folder}/stories", stages, split, place) == 0
     return folder
 
 
@@ -111,9 +101,8 @@ def test_other_weights_under_the_same_name_are_told(folder, tmp_path, capsys):
 
 def test_controls_have_weights_of_their_own(folder):
     place = "hydra.run.dir=outputs/shuffled"
-    carry_out(
-        folder, *NAMED, f"model.name={folder}/stories", "model.randomize=shuffled", "analysis.stages=[score]", place
-    )
+    control = ("model.randomize=shuffled", "analysis.stages=[score]")
+    assert exit_status(folder, *NAMED, f"model.name={folder}/stories", *control, place) == 0
     run = folder / "outputs" / "shuffled"
     weights = read_json(run / "status.json")["weights"]
     assert weights == {"sha256": ModelFile.read(run / "model.safetensors").hash, "file": "model.safetensors"}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from running import QUICK, TOY, assert_says, files_below, read_json, reused
+from running import QUICK, TOY, assert_says, exit_status, files_below, read_json, reused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from experiments import run as run_module
 from models.content_hashes import file_hash
 from models.weights import ModelFile
 
@@ -22,25 +20,15 @@ HOME = "telling_name"
 RUN = "outputs/run"
 
 
-def call(folder: Path, *arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["run.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_module.main()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
 @cache
 def finished(base: Path) -> Path:
     """A home with a run of a checkpoint, given by absolute path, in it; not to be changed."""
     home = base / HOME
     home.mkdir()
-    assert call(home, *QUICK, "hydra.run.dir=trained") == 0
+    assert exit_status(home, *QUICK, "hydra.run.dir=trained") == 0
     shutil.copy(home / "trained" / "model.safetensors", home / "weights.safetensors")
     places = (f"model.checkpoint={home}/weights.safetensors", f"data.root={home}/data", f"output_directory={home}/all")
-    assert call(home, *TOY, "tracking.mode=disabled", *places, f"hydra.run.dir={RUN}") == 0
+    assert exit_status(home, *TOY, "tracking.mode=disabled", *places, f"hydra.run.dir={RUN}") == 0
     return home
 
 
@@ -97,15 +85,18 @@ class TestPaths:
         other.mkdir()
         shutil.copy(home / "weights.safetensors", other)
         checkpoint = "model.checkpoint=weights.safetensors"
-        assert call(other, *QUICK, checkpoint, "hydra.run.dir=run") == 0
-        assert call(home, *QUICK, f"model.checkpoint={home}/weights.safetensors", f"hydra.run.dir={tmp_path}/here") == 0
+        assert exit_status(other, *QUICK, checkpoint, "hydra.run.dir=run") == 0
+        assert (
+            exit_status(home, *QUICK, f"model.checkpoint={home}/weights.safetensors", f"hydra.run.dir={tmp_path}/here")
+            == 0
+        )
         graphs = [(folder / "graph.safetensors").read_bytes() for folder in (other / "run", tmp_path / "here")]
         assert graphs[0] == graphs[1]
 
 
 class TestRerun:
     def test_is_the_same_to_the_last_bit_without_the_cache(self, home, tmp_path, capsys):
-        assert call(home, "--rerun", RUN, "--out", str(tmp_path / "again")) == 0
+        assert exit_status(home, "--rerun", RUN, "--out", str(tmp_path / "again")) == 0
         lines = capsys.readouterr().out.splitlines()
         hashes = read_json(home / RUN / "status.json")["hashes"]
         assert {f"{name}: the same" for name in hashes if name != "timings.json"} <= set(lines)
@@ -121,9 +112,9 @@ class TestRerun:
 
     def test_training_is_done_again_and_with_the_cache_it_is_not(self, home, capsys):
         before = files_below(home / "outputs" / "cache")
-        assert call(home, "--rerun", "trained", "--out", "fresh") == 0
+        assert exit_status(home, "--rerun", "trained", "--out", "fresh") == 0
         assert files_below(home / "outputs" / "cache") == before
-        assert call(home, "--rerun", "trained", "--out", "cached", "--use-cache") == 0
+        assert exit_status(home, "--rerun", "trained", "--out", "cached", "--use-cache") == 0
         assert all(reused(home / "cached").values())
         assert not any(reused(home / "fresh").values())
         for name in ("fresh", "cached"):
@@ -131,9 +122,9 @@ class TestRerun:
 
     def test_from_any_folder_relative_paths_mean_what_they_meant(self, home, tmp_path, capsys):
         shutil.copytree(home, tmp_path / "moved")
-        assert call(tmp_path / "moved", *QUICK, "model.checkpoint=weights.safetensors", "hydra.run.dir=a/b") == 0
+        assert exit_status(tmp_path / "moved", *QUICK, "model.checkpoint=weights.safetensors", "hydra.run.dir=a/b") == 0
         (tmp_path / "elsewhere").mkdir()
-        assert call(tmp_path / "elsewhere", "--rerun", str(tmp_path / "moved" / "a" / "b")) == 0
+        assert exit_status(tmp_path / "elsewhere", "--rerun", str(tmp_path / "moved" / "a" / "b")) == 0
         assert files_below(tmp_path / "elsewhere") == set()
         assert len(list((tmp_path / "moved" / "outputs" / "reruns").iterdir())) == 1
 
@@ -156,7 +147,7 @@ class TestRerun:
             status["hashes"][changed] = file_hash(run / changed)
         status["environment"]["python"] = "2.7"
         (run / "status.json").write_text(json.dumps(status))
-        assert call(copied, "--rerun", "trained") == 1
+        assert exit_status(copied, "--rerun", "trained") == 1
         said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
         assert said["graph.safetensors"] == f"1 of {len(graph)} tensors differ, by up to 0.5 ({name})"
         assert_says(said["metrics.json"], "1 of ", "such as score/test: ", " then, ", " now")
@@ -171,7 +162,7 @@ class TestRerun:
         status = read_json(copied / "trained" / "status.json")
         status["environment"]["threads"] = 3
         (copied / "trained" / "status.json").write_text(json.dumps(status))
-        call(copied, "--rerun", "trained")
+        exit_status(copied, "--rerun", "trained")
         assert chosen[0] == 3
 
     @pytest.mark.parametrize("found", ["none", "unfinished", "without hashes"])
@@ -183,14 +174,14 @@ class TestRerun:
         else:
             change = {"status": "failed"} if found == "unfinished" else {"hashes": None}
             path.write_text(json.dumps(status | change))
-        assert call(copied, "--rerun", "trained") == 2
+        assert exit_status(copied, "--rerun", "trained") == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert_says(line, "error: --rerun ", f"found {found}")
 
     def test_into_somebody_else_s_folder(self, copied, capsys):
         (copied / "mine").mkdir()
         (copied / "mine" / "notes").write_text("precious")
-        assert call(copied, "--rerun", "trained", "--out", "mine") == 2
+        assert exit_status(copied, "--rerun", "trained", "--out", "mine") == 2
         assert_says(capsys.readouterr().err, "holds notes and is no run's directory")
         assert files_below(copied / "mine") == {"notes"}
 
@@ -198,5 +189,5 @@ class TestRerun:
         shutil.copytree(home / RUN, tmp_path / "run")
         config = tmp_path / "run" / "config.yaml"
         config.write_text(config.read_text().replace(f"{home}/weights", f"{home}/nowhere"))
-        assert call(tmp_path, "--rerun", "run") == 2
+        assert exit_status(tmp_path, "--rerun", "run") == 2
         assert_says(capsys.readouterr().err, "model.checkpoint=", "no such file")

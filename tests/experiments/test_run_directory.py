@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-from running import QUICK, assert_says, command, files_below, read_json, refusal, reused, tensors_of
+from running import QUICK, assert_says, command, files_below, read_json, reused, tensors_of
 
-from experiments import run as run_module
 from experiments.config.run_directory import held, refuse_second_run
 from experiments.pipeline import recorded_run
 from models.errors import UserError
 
 SMALL = (*QUICK, "analysis.stages=[basis]")
-
-
-@pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Calls the command in `tmp_path` with arguments that it must refuse; returns the one line that it says."""
-    return partial(refusal, tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
-def carry_out(tmp_path, monkeypatch):
-    """Calls the command in `tmp_path`; returns its exit status."""
-
-    def call(*arguments: str) -> int:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_module.main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    return call
 
 
 class TestForeignFiles:
