@@ -78,8 +78,9 @@ def basis_stage(
     } | estimator_depends_on(config)
 
     def compute(advance: Advance) -> StageResult:
+        observed = watched(chain, advance, 1 if method.searches else len(chain.sections))
         try:
-            bases = method(watched(chain, advance, len(chain.sections)), inputs, statistics, settings, **options)
+            bases = method(observed, inputs, statistics, settings, **options)
         except ValueError as error:  # what a method says of options, files and bases that do not suit the model
             raise UserError(one_line(error)) from error
         return StageResult(codec.tensors_of_bases(bases), errors.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +16,9 @@ from libcore.ablation.examples import Examples
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.fit_settings import FitSettings, working_dtype
+from libcore.gauge.sample import positions_of
 from libcore.graph import interaction_edges
+from libcore.streams import unwatched
 
 ACCURACY_TOLERANCES = (0.001, 0.01, 0.05)
 CROSS_ENTROPY_TOLERANCES = (0.01, 0.05, 0.1)
@@ -25,7 +27,8 @@ can ask for almost all edges of any basis (CIFAR-10 MLP: 194 to 196 of 196)."""
 
 
 MOST_PREDICTIONS = 4096
-"""That candidates are compared on: an accuracy of 0.999 is known from so many to 0.0005."""
+"""That candidates are compared on: an accuracy of 0.999 is known from so many to 0.0005. Their edges are of no more
+output positions either."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,8 @@ class OwnPredictions:
         def logits_of(start: int, stop: int) -> Tensor:
             return chain.output_from(chain.activation(inputs[start:stop], 0), 0)
 
-        with torch.no_grad():
-            n_positions = logits_of(0, 1).shape[1]
-        inputs = inputs[: max(1, MOST_PREDICTIONS // n_positions)]
+        n_positions = positions_of(chain, inputs)[-1]
+        inputs = compared_on(inputs, n_positions)
         examples = Examples.of(chain, inputs, 0, settings.memory_budget)
         if n_positions == 1:
             labels = torch.cat(examples.mapped(lambda *block: number_of_largest(logits_of(*block)[:, 0])))
@@ -71,6 +73,11 @@ class OwnPredictions:
 
         data = cross_entropy(inputs, torch.cat(examples.mapped(drawn)))
         return cls(data, unablated_score(chain, data, settings.memory_budget), CROSS_ENTROPY_TOLERANCES)
+
+
+def compared_on(inputs: Tensor, n_positions: int) -> Tensor:
+    """The first inputs, as many as have `MOST_PREDICTIONS` output positions."""
+    return inputs[: max(1, MOST_PREDICTIONS // n_positions)]
 
 
 def needed_edges(
@@ -97,13 +104,18 @@ def fewest_edges(
     to_choose: Tensor,
     weights: Sequence[float],
     settings: FitSettings,
+    on_compared: Callable[[], None] = unwatched,
 ) -> dict[str, Basis]:
     """The candidate of the least `relative_cost` on inputs to choose on; the first of equal ones.
 
-    Costs are relative to the first candidate, which is LIB. Edges are as strong as on `inputs`.
+    Costs are relative to the first candidate, which is LIB. Edges are as strong as on the first of `inputs`.
+    `on_compared` is called after each candidate.
     """
     predictions = OwnPredictions.of(chain, to_choose, settings)
-    needed = [needed_edges(chain, bases, inputs, predictions, settings) for bases in candidates]
+    of_edges, needed = compared_on(inputs, positions_of(chain, inputs)[-1]), []
+    for bases in candidates:
+        needed.append(needed_edges(chain, bases, of_edges, predictions, settings))
+        on_compared()
     costs = [relative_cost(of_candidate, needed[0], weights) for of_candidate in needed]
     return candidates[costs.index(min(costs))]
 

@@ -26,8 +26,7 @@ def all_starts(
 
     `chosen`: both starts in LIB's gauge, then the identity in the whitened one. `node_layers` end at the output.
     """
-    gauges: dict[Gauge, int] = {"lib": n_random, "whitened": 0} if gauge == "chosen" else {gauge: n_random}
-    for one, n_of_gauge in gauges.items():
+    for one, n_of_gauge in random_starts_by_gauge(gauge, n_random).items():
         for number in range(1 + n_of_gauge):
             yield {
                 layer: mixings_of(
@@ -37,6 +36,16 @@ def all_starts(
                 )
                 for layer, columns in mixed.items()
             }
+
+
+def random_starts_by_gauge(gauge: Gauge | Literal["chosen"], n_random: int) -> dict[Gauge, int]:
+    """How many starts at random each gauge has, beside the identity."""
+    return {"lib": n_random, "whitened": 0} if gauge == "chosen" else {gauge: n_random}
+
+
+def number_of_starts(gauge: Gauge | Literal["chosen"], n_random: int) -> int:
+    """How many `all_starts` are."""
+    return sum(1 + n_of_gauge for n_of_gauge in random_starts_by_gauge(gauge, n_random).values())
 
 
 def before_the_output(gauge: Gauge, is_output: bool) -> Gauge:

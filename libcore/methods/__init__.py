@@ -69,7 +69,8 @@ class Method:
         seeded: whether it draws random numbers, by `settings.seed`.
         place: among the methods of a table or figure; those without one come last, by name.
         check: told settings and all options, chosen or not, before anything is computed.
-        searches: whether a fit takes a search of minutes, which nobody wants to wait for again unasked.
+        searches: whether a fit takes a search of minutes, which nobody wants to wait for again unasked. How far it is
+            comes as one pass to the chain's `on_chunk`.
         integrates: by its options, whether its bases depend on `settings.quadrature`.
     """
 

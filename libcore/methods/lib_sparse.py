@@ -11,8 +11,9 @@ the candidate that needs fewest edges for the model's own predictions on to_choo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Literal
 
 import torch
@@ -27,12 +28,15 @@ from libcore.gauge.mixed_basis import mixed_bases
 from libcore.gauge.optimisation import SparsityLoss, sparse_mixings
 from libcore.gauge.sample import Leading, sampled_jacobians
 from libcore.gauge.split import split_inputs
-from libcore.gauge.starts import all_starts
+from libcore.gauge.starts import all_starts, number_of_starts
 from libcore.layer_by_layer import last_basis
 from libcore.methods import method
 from libcore.methods.lib import lib_towards
 from libcore.statistics import LayerStatistics, chain_statistics
 from libcore.streams import unwatched
+
+SEARCH = "descents and comparisons"
+"""What a search is called, where a pass over data has its node layer's name."""
 
 MOST = {"random_starts": 1000}
 MOST_STEPS = 2**31 - 1
@@ -117,14 +121,15 @@ def fit_lib_sparse(
         raise ValueError(f"weights={weights}: {len(weights)}; expected {len(chain.sections)}, one for each layer pair")
     parts = split_inputs(inputs, choose_share, settings.seed)
     moments = chain_statistics(quiet, parts.to_fit, settings.memory_budget)
-    output = last_basis(chain, moments, settings, working_dtype(chain, inputs))
-    lib = lib_towards(output, chain, parts.to_fit, moments, settings)
+    output = last_basis(quiet, moments, settings, working_dtype(chain, inputs))
+    lib = lib_towards(output, quiet, parts.to_fit, moments, settings)
     references = [lib]
     if centred_logits and not chain.has_constant(last):
         references.append(lib_towards(centred(output), quiet, parts.to_fit, moments, settings))
     if weights is None:
         weights = weights_of(chain, leading_by_layer(lib, moments, threshold, max_features))
     sample, candidates = parts.to_fit[:n_inputs], list(references)
+    ended_one = steps_of_search(chain, len(references), len(references) * number_of_starts(gauge, random_starts))
     for bases in references:
         leading = leading_by_layer(bases, moments, threshold, max_features)
         pairs = sampled_jacobians(quiet, sample, bases, leading, n_positions, settings)
@@ -132,7 +137,14 @@ def fit_lib_sparse(
         mixed = {layer: of for layer, of in leading.items() if len(of) > 0 and (layer != last or rotate_logits)}
         for start in all_starts(gauge, chain.node_layers, bases, mixed, random_starts, settings.seed):
             candidates.append(mixed_bases(bases, moments, mixed, sparse_mixings(loss, start, steps)))
-    return fewest_edges(quiet, candidates, sample, parts.to_choose, weights, settings)
+            ended_one()
+    return fewest_edges(quiet, candidates, sample, parts.to_choose, weights, settings, ended_one)
+
+
+def steps_of_search(chain: Chain, n_references: int, n_descents: int) -> Callable[[], None]:
+    """What is called after every descent and every comparison, and tells the chain's watcher how far they are."""
+    done, in_all = count(1), n_references + 2 * n_descents
+    return lambda: chain.on_chunk(SEARCH, next(done), in_all)
 
 
 def weights_of(chain: Chain, leading: Leading) -> list[float]:

@@ -180,6 +180,35 @@ def test_seeds_decide_everything(chain: Chain, inputs: Tensor) -> None:
     assert largest_difference(one["middle"].to_basis, other["middle"].to_basis) > 1e-3
 
 
+@pytest.mark.parametrize(("gauge", "n_starts"), [("lib", 3), ("free", 3), ("chosen", 4)])
+def test_how_far_the_search_is_is_told(chain: Chain, inputs: Tensor, gauge: str, n_starts: int) -> None:
+    """Once after each descent and each comparison, to the very last: nothing goes on unseen."""
+    told: list[tuple[str, int, int]] = []
+    observed = replace(chain, on_chunk=lambda *how_far: told.append(how_far))
+    statistics = chain_statistics(chain, inputs, AMPLE)
+    fit = METHODS["lib_sparse"]
+    fit(observed, inputs, statistics, SETTINGS, gauge=gauge, random_starts=2, steps=2, threshold=0.0)
+    of_lib_and_of_centred = 2
+    n_steps = of_lib_and_of_centred * n_starts + of_lib_and_of_centred * (1 + n_starts)
+    assert told == [("descents and comparisons", done, n_steps) for done in range(1, n_steps + 1)]
+    assert fit.searches
+
+
+def test_edges_are_compared_on_as_many_positions_as_predictions(
+    monkeypatch: pytest.MonkeyPatch, chain: Chain, inputs: Tensor
+) -> None:
+    lib, asked = on_the_fit_part(chain, inputs)[0], []
+
+    def counted(chain: Chain, inputs: Tensor, *rest: object) -> dict[str, Tensor]:
+        asked.append(len(inputs))
+        return interaction_edges(chain, inputs, *rest)
+
+    monkeypatch.setattr("libcore.gauge.choice.interaction_edges", counted)
+    monkeypatch.setattr("libcore.gauge.choice.MOST_PREDICTIONS", 30)
+    fewest_edges(chain, (lib, dict(lib)), inputs[:40], inputs[40:], [1.0] * 3, SETTINGS)
+    assert asked == [15, 15]  # of two output positions each
+
+
 def test_given_statistics_are_not_looked_at(chain: Chain, inputs: Tensor) -> None:
     """They are of inputs that are kept back to choose on, too."""
     others = chain_statistics(chain, inputs.flip(0)[:7], AMPLE)
