@@ -6,20 +6,24 @@ TransformerLens takes seconds to import, so it is only imported by what loads a 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.bridge_architecture import architecture_of, attention_scales
 from models.transformer.bridge_positions import rotary_positions
 from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
+from models.transformer.configuration import CONTEXT_LENGTHS
 from models.transformer.node_layers import OUTPUT, all_node_layers
 from models.transformer.stored_weights import refuse_other_numbers
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
@@ -28,7 +32,7 @@ from models.weights import CheckpointError
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = ["UnsupportedFeature", "convert", "load_pretrained"]
+__all__ = ["Reference", "UnsupportedFeature", "convert", "load_pretrained"]
 
 MOST_LAYERS = 1000
 """Each is built before a weight is looked at."""
@@ -48,11 +52,11 @@ def load_pretrained(
         UnsupportedFeature: a chain of sections cannot represent it.
     """
     with quiet_libraries():
-        return convert(boot(name, dtype, trust_remote_code))
+        return convert(*boot(name, dtype, trust_remote_code))
 
 
-def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> TransformerBridge:
-    """The bridge of a pretrained decoder on the CPU.
+def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[TransformerBridge, Reference]:
+    """The bridge of a pretrained decoder on the CPU, and logits of the model as it was before that was built.
 
     The model is loaded beforehand, as only that tells whether the checkpoint has all weights: others would be random.
     """
@@ -77,9 +81,11 @@ def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> TransformerB
         for missing in sorted(loaded["missing_keys"]):
             raise CheckpointError(f"{name}: weight {missing} is missing; expected all of the model's weights")
         refuse_other_numbers(Path(name), [parameter for parameter, _ in model.named_parameters()])
-        return TransformerBridge.boot_transformers(
+        reference = Reference.of(lambda tokens: model(tokens, use_cache=False).logits, config)
+        bridge = TransformerBridge.boot_transformers(
             name, device="cpu", dtype=dtype, hf_model=model, trust_remote_code=trust_remote_code
         )
+        return bridge, reference
     except (UnsupportedFeature, CheckpointError):
         raise
     # Depending on what is missing or damaged: OSError, ValueError, KeyError, or an error of safetensors or the hub.
@@ -95,11 +101,30 @@ def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> TransformerB
         ) from error
 
 
-def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
+@dataclass(frozen=True)
+class Reference:
+    """What a model makes of some tokens, by its own library: more of them than its longest window holds."""
+
+    tokens: Int[Tensor, "batch position"]
+    logits: Float[Tensor, "batch position token"]
+
+    @classmethod
+    def of(cls, logits_of: Callable[[Tensor], Tensor], config: Any) -> Reference:
+        """By a model in evaluation mode, of this configuration of the bridge or the model."""
+        windows = [getattr(config, key, None) or 0 for key in ("sliding_window", "window_size")]
+        n_context = next((n for key in CONTEXT_LENGTHS if isinstance(n := getattr(config, key, None), int)), 24)
+        n_tokens = next(n for key in ("vocab_size", "d_vocab") if isinstance(n := getattr(config, key, None), int))
+        length = min(n_context, max(24, *windows) + 8)
+        tokens = torch.randint(n_tokens, (2, length), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return cls(tokens, logits_of(tokens).cpu())
+
+
+def convert(bridge: TransformerBridge, reference: Reference | None = None) -> tuple[Architecture, Weights]:
     """Architecture and weights of a bridge, in its dtype and on the CPU.
 
-    The logits of the chain that they give are compared with the bridge's on random tokens, so that a model that does
-    more than its configuration and components tell is not analysed as another.
+    The logits of the chain that they give are compared with the reference, by default the bridge's own, so that a model
+    that does more than its configuration and components tell is not analysed as another.
 
     Raises UnsupportedFeature for what a chain of sections cannot represent.
     """
@@ -111,7 +136,10 @@ def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
         rotary, scales = rotary_positions(bridge), attention_scales(bridge)
         architecture = architecture_of(bridge, rotary, scales)
         weights = weights_of(bridge, architecture, rotary, scales)
-        if not has_logits_of(bridge, architecture, weights, dtype):
+        device = bridge.embed.W_E.device
+        if reference is None:
+            reference = Reference.of(lambda tokens: bridge(tokens.to(device)), bridge.cfg)
+        if not has_logits_of(architecture, weights, dtype, reference):
             raise UnsupportedFeature(
                 model_name(bridge),
                 "what the model computes beside what its configuration tells (its logits are others)",
@@ -119,15 +147,11 @@ def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
     return architecture, weights
 
 
-def has_logits_of(bridge: TransformerBridge, architecture: Architecture, weights: Weights, dtype: torch.dtype) -> bool:
-    """Whether the chain computes the bridge's logits, on sequences longer than the longest window."""
-    longest = max((window for window in architecture.windows if window is not None), default=0)
-    length = min(architecture.n_context, max(24, longest + 8))
-    tokens = torch.randint(architecture.d_vocab, (2, length), generator=torch.Generator().manual_seed(0))
+def has_logits_of(architecture: Architecture, weights: Weights, dtype: torch.dtype, reference: Reference) -> bool:
+    """Whether the chain computes the reference's logits."""
     layers = (all_node_layers(architecture)[0], OUTPUT)
     chain = chain_of(architecture, weights, dtype, torch.device("cpu"), layers)
-    theirs = bridge(tokens.to(bridge.embed.W_E.device)).cpu()
-    ours = chain.activation(tokens, len(layers) - 1)
+    ours, theirs = chain.activation(reference.tokens, len(layers) - 1), reference.logits
     if ours.shape != theirs.shape:
         return False
     spread = (theirs - theirs.mean()).abs().max()
