@@ -184,6 +184,7 @@ def test_pairs_of_heads_at_a_time_change_no_number(
     together = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     monkeypatch.setattr(pairs_module, "KEPT_VALUES", 1)
     monkeypatch.setattr(query_rows_module, "VALUES_IN_CACHE", 1)
+    monkeypatch.setattr(query_rows_module, "LEAST_SAMPLES", 1)
     apart = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())
 
