@@ -14,6 +14,7 @@ import torch
 
 from libcore.messages import first_line, one_line
 from libcore.numerical_errors import NumericalError
+from libcore.processes import ProcessLost
 
 DISK = {
     errno.ENOSPC: "no space left on the disk",
@@ -40,7 +41,7 @@ TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 def user_cause(error: BaseException) -> str | None:
     """One line that says what and where; None for what is a defect, as far as anybody can tell."""
     for one in chained(error):
-        if (line := of_disk(one) or of_memory(one) or of_numbers(one)) is not None:
+        if (line := of_disk(one) or of_memory(one) or of_numbers(one) or of_processes(one)) is not None:
             return line
     return None
 
@@ -86,3 +87,8 @@ def of_numbers(error: BaseException) -> str | None:
     if isinstance(error, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
         return f"a matrix that these weights and inputs give could not be factorised: {first_line(error)}"
     return None
+
+
+def of_processes(error: BaseException) -> str | None:
+    """Others that compute with this one."""
+    return f"{error}; what was finished before is kept" if isinstance(error, ProcessLost) else None

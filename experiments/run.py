@@ -24,6 +24,7 @@ from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.interruptions import end_in_order, exit_status_of, reason_of
+from experiments.one_of_several import begin_as_one_of_several
 from experiments.start_up import collect_garbage_rarely, process_of, refuse_deleted_folder
 from experiments.sweeps.ending import end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
@@ -112,6 +113,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print in many lines
     try:
         refuse_deleted_folder()
+        begin_as_one_of_several()
         if any(argument.partition("=")[0] == "--rerun" for argument in sys.argv[1:]):
             from experiments.reruns.command import rerun
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from libcore import processes
 from libcore.streams import ActivationStream, rows_per_chunk, within_cache
 
 Item = TypeVar("Item")
@@ -49,8 +50,9 @@ def threads_for(example: Tensor) -> int:
 
 
 def shares_for(n_threads: int, n_examples: int) -> int:
-    """Parts that examples are cut into for so many threads, which take them as they get free."""
-    return min(n_threads * SHARES_PER_THREAD, n_examples) if n_threads > 1 else 1
+    """Parts that examples are cut into for so many threads of each process, which take them as they get free."""
+    of_process = n_threads * SHARES_PER_THREAD if n_threads > 1 else 1
+    return min(of_process * processes.count(), n_examples)
 
 
 @contextmanager
@@ -96,23 +98,24 @@ def in_threads(
 def map_shares(
     stream: ActivationStream, values_per_example: int, most_bytes: int, work: Callable[[Iterator[Tensor]], Result]
 ) -> list[Result]:
-    """`work` on each share of the chunks; results in the shares' order.
+    """`work` on each share of the chunks; results in the shares' order, also of those that other processes computed.
 
     As many shares at once as torch may use threads on a CPU and as examples fit into the stream's budget, one on a GPU.
     Chunks take at most `most_bytes` each, and those at once together at most the budget. The same number of threads
-    gives the same shares, hence the same numbers.
+    and processes gives the same shares, hence the same numbers.
     """
     example = stream.example()
     examples_at_once = rows_per_chunk(values_per_example, stream.memory_budget)
     n_threads = min(threads_for(example), examples_at_once, stream.n_examples)
     budget = within_cache(stream.memory_budget // n_threads, most_bytes, example)
-    n_shares = shares_for(n_threads, stream.n_examples)
+    n_shares = shares_for(n_threads, stream.n_examples)  # of all processes
 
     def share(number: int, check: Callable[[], None]) -> Result:
         chunks = stream.within(budget).chunks(values_per_example, first=number, every=n_shares)
         return work(checked(chunks, check))
 
-    return in_threads(share, range(n_shares), example.is_cuda, n_threads)
+    of_own = in_threads(share, processes.own(n_shares), example.is_cuda, n_threads)
+    return processes.gathered(of_own, n_shares)
 
 
 def checked(items: Iterator[Item], check: Callable[[], None]) -> Iterator[Item]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from libcore import processes
 from libcore.chain import Chain
 from libcore.constant import with_constant
 from libcore.integers import ScaledIntegers
@@ -183,7 +184,8 @@ def chain_statistics(chain: Chain, inputs: Tensor, memory_budget: int) -> dict[s
                     chain.on_chunk(layer, min(start + chunk, len(inputs)), len(inputs))
         return moments
 
-    first, *others = in_threads(moments_of, range(n_shares), inputs.is_cuda)
+    of_own = in_threads(moments_of, processes.own(n_shares), inputs.is_cuda)
+    first, *others = processes.gathered(of_own, n_shares)
     for moments in others:
         for layer in chain.node_layers:
             first[layer].merge(moments[layer])

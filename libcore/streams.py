@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from libcore import processes
+
 OnChunk = Callable[[int, int], None]
 """`(examples done, examples in all)`, called after every chunk, by whatever thread used it."""
 
@@ -42,6 +44,16 @@ class ActivationStream:
         for start in range(first * size, self.n_examples, every * size):
             stop = min(start + size, self.n_examples)
             yield self.produce(start, stop)
+            self.on_chunk(stop, self.n_examples)
+
+    def own_chunks(self, values_per_example: int) -> Iterator[tuple[int, Tensor]]:
+        """Those that this process takes of all, each with its first example's number; sums over them are to be summed
+        over processes."""
+        size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
+        size = min(size, -(-self.n_examples // processes.count()))
+        for start in range(processes.rank() * size, self.n_examples, processes.count() * size):
+            stop = min(start + size, self.n_examples)
+            yield start, self.produce(start, stop)
             self.on_chunk(stop, self.n_examples)
 
     def within(self, memory_budget: int) -> ActivationStream:

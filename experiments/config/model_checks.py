@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import torch
@@ -30,9 +31,12 @@ def check_runs(configs: Iterable[RunConfig]) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device by name; `auto` is the first GPU where there is one."""
+    """The device by name; `auto` is a GPU where there is one: the first, or of several processes each its own."""
+    of_process = int(os.environ.get("LOCAL_RANK", "0"))
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and of_process < torch.cuda.device_count() and of_process > 0:
+        return torch.device("cuda", of_process)
     if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device={name}: this machine has {torch.cuda.device_count()} CUDA devices; expected cpu or auto"

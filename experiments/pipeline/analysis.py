@@ -31,6 +31,7 @@ from experiments.pipeline.resampling import resampling_stage
 from experiments.pipeline.resources import Resources, measured
 from experiments.pipeline.stages import basis_stage, edges_stage, error_metrics, signs_stage, statistics_stage
 from experiments.pipeline.tracking import Tracker
+from libcore import processes
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.signed import SignedEdges
@@ -124,7 +125,7 @@ def analyse(
     results.finished("names", named)
     if results.communities is not None:
         results.metrics |= community_metrics(results.communities)
-    if "figures" in wanted:
+    if "figures" in wanted and processes.rank() == 0:
         examples_of_features(results, cache, model, chain, bases)
 
 

@@ -27,6 +27,8 @@ from experiments.pipeline.cache_entry import (
 from experiments.pipeline.clock import now
 from experiments.pipeline.console import Advance, progress_of
 from experiments.pipeline.resources import Resources, measured
+from libcore import processes
+from libcore.streams import unwatched
 from models.in_use import used
 from models.whole_files import is_own_file, set_aside
 
@@ -66,17 +68,26 @@ class StageCache:
     in_use: ExitStack = field(default_factory=ExitStack)
 
     def finish(
-        self, stage: str, key: str, compute: Callable[[Advance], StageResult], left_is: str = "about"
+        self,
+        stage: str,
+        key: str,
+        compute: Callable[[Advance], StageResult],
+        left_is: str = "about",
+        together: bool = True,
     ) -> FinishedStage:
         """The stage's result: read if it is there and what was written, else computed and kept.
 
         `compute` is given what it tells how far it has come; `left_is` says what an estimate of the time left is. A
-        second process that wants the same result waits for the first.
+        second process that wants the same result waits for the first. Of the processes of one run, all compute
+        `together` what they share out among them, or the first alone; it looks and writes, and the others read.
         """
         folder = self.directory / stage / key
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if processes.rank() > 0:
+            return self._followed(folder, key, compute if together else None)
         with alone(folder.with_suffix(".lock"), stage):
-            if (found := self._read(folder)) is not None:
+            found = self._read(folder)
+            if processes.from_first(found is not None) and found is not None:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
                 self.in_use.enter_context(used(folder))
                 return FinishedStage(found[0], key, found[1], reused=True, content=found[2])
@@ -88,8 +99,19 @@ class StageCache:
             remove_entry(folder)
             manifest = write_entry(folder, result, {"resources": vars(resources), "written": now()})
             self.in_use.enter_context(used(folder))
+            processes.from_first("written")
             log.info("%s: %.1f s", stage, resources.seconds)
             return FinishedStage(result, key, resources, reused=False, content=manifest.content)
+
+    def _followed(self, folder: Path, key: str, compute: Callable[[Advance], StageResult] | None) -> FinishedStage:
+        """What the first process has found or written, after taking part in its computation."""
+        if not (is_there := processes.from_first(False)):
+            if compute is not None:
+                compute(unwatched)
+            processes.from_first("written")
+        if (found := self._read(folder)) is None:
+            raise processes.ProcessLost(f"{folder}: not what another process of the run has written there")
+        return FinishedStage(found[0], key, found[1], reused=is_there, content=found[2])
 
     def _read(self, folder: Path) -> tuple[StageResult, Resources, str] | None:
         try:

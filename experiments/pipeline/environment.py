@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from libcore import processes
+
 DISTRIBUTION = "local-interaction-basis"
 SOURCES = Path(__file__).resolve().parents[2]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Commit (with `+changes` where files differ from it; None outside a checkout), versions, device and threads."""
+    """Commit (with `+changes` where files differ from it; None outside a checkout), versions, hardware."""
     on_gpu = device.type == "cuda"
     return {
         "git_commit": own_commit(),
@@ -26,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": processes.number_started(),
     }
 
 

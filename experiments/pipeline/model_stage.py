@@ -37,7 +37,9 @@ def trained_or_control(
     if randomize == "weights":
         depends_on = {"model": room.depends_on, "source": room.source_hash(), "untrained": seed}
         key = stage_key(depends_on, (*room.shared_code, "models.randomized"))
-        return cache.finish("model", key, lambda _: stored(room.untrained(), control("untrained weights")))
+        return cache.finish(
+            "model", key, lambda _: stored(room.untrained(), control("untrained weights")), together=False
+        )
     trained = trained_stage(cache, room, on_evaluation)
     if randomize != "shuffled":
         return trained
@@ -45,7 +47,7 @@ def trained_or_control(
     key = stage_key(
         {"model": trained.key, "weights": model_file(trained).hash, "shuffled": seed}, ("models.randomized",)
     )
-    return cache.finish("model", key, lambda _: stored(shuffled(model_file(trained), seed), record))
+    return cache.finish("model", key, lambda _: stored(shuffled(model_file(trained), seed), record), together=False)
 
 
 def control(summary: str) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def trained_stage(
         content = file_hash(path) if path.is_file() else None
         key = stage_key(depends_on | {"checkpoint": content}, room.shared_code)
         record = {"summary": f"from {path}", "reached_target": True}
-        stage = cache.finish("model", key, lambda _: stored(room.read_checkpoint(), record))
+        stage = cache.finish("model", key, lambda _: stored(room.read_checkpoint(), record), together=False)
         return replace(stage, result=replace(stage.result, values=record))  # by the path that this run was given
     if room.seeded:
         depends_on |= {"seed": room.settings.seed}
@@ -89,7 +91,7 @@ def trained_stage(
         trained = room.train(cache.device, state, progress)
         return stored(trained.file, trained.record)
 
-    stage = cache.finish("model", key, compute)
+    stage = cache.finish("model", key, compute, together=False)
     for evaluation in stage.result.values.get("history", ()):
         on_evaluation(TrainingEvaluation(**evaluation))
     state.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory, measured
 from experiments.pipeline.stages import score_stage
 from experiments.pipeline.tracking import tracked
+from libcore import processes
 from models.analysed import AnalysedModel
 from models.in_use import used
 from models.room import Room, room_of
@@ -48,7 +49,7 @@ def run_pipeline(
 
     `sweep` and `notes` are the tracker's (`tracked`); `begin` is called once the model and its data are there, before
     the first result is written. Raises UserError for what the user can mend; files already
-    written stay, `status.json` is the caller's.
+    written stay, `status.json` is the caller's. Of several processes the first alone writes results.
     """
     room = room_of(config.model_settings)
     config = with_tolerances(config, room.score_name)
@@ -60,6 +61,7 @@ def run_pipeline(
     cache = StageCache(config.cache_directory, device)
     cache.directory.mkdir(parents=True, exist_ok=True)
     with (
+        processes.joined(),
         cache.in_use,
         used(cache.directory),
         tracked(config, directory, partial(environment, device), sweep, notes) as tracker,
@@ -80,6 +82,8 @@ def run_pipeline(
                 "score", scored, {f"score/{split}": value for split, value in scored.result.values.items()}
             )
         analyse(results, config, cache, trained.identity, model, graph_header(config, room, file.hash))
+        if processes.rank() > 0:
+            return {}
         source = room.weights_source if room.model.randomize is None else None
         write_results(directory, results, file if source is None else None)
         figures = figures_of(results, config, directory, device, room.score_name)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore import processes
 from libcore.ablation.evaluation import EvaluationData
 
 
@@ -33,7 +34,8 @@ class ExampleScores:
 
     def taken(self) -> Float[Tensor, "evaluation example"]:
         """Scores of the evaluations since the last call, in their order, float64."""
-        taken = torch.tensor(self.of_example, dtype=torch.float64).T
+        known = processes.merged({number: scores for number, scores in enumerate(self.of_example) if scores})
+        taken = torch.tensor([known.get(number, []) for number in range(len(self.of_example))], dtype=torch.float64).T
         for scores in self.of_example:
             scores.clear()
         return taken

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from libcore import processes
 from libcore.chain import Chain
 from libcore.parallel import checked, in_threads, shares_for, threads_for
 from libcore.streams import ActivationStream, rows_per_chunk, within_cache
@@ -48,10 +49,15 @@ class Examples:
 
     @property
     def parts(self) -> list[Block]:
-        """`(start, stop)` of what a thread takes before it takes the next."""
-        n_parts = 1 if self.on_gpu else shares_for(torch.get_num_threads(), self.count)
-        bounds = [self.count * number // n_parts for number in range(n_parts + 1)]
-        return list(pairwise(bounds))
+        """`(start, stop)` of what a thread of this process takes before it takes the next."""
+        bounds = [self.count * number // self.n_parts for number in range(self.n_parts + 1)]
+        every = list(pairwise(bounds))
+        return [every[number] for number in processes.own(self.n_parts)]
+
+    @property
+    def n_parts(self) -> int:
+        """Of all processes."""
+        return shares_for(1 if self.on_gpu else torch.get_num_threads(), self.count)
 
     def blocks(self, part: Block) -> Iterator[Block]:
         """`(start, stop)` of what a thread takes through the model at once, evenly many."""
@@ -61,7 +67,10 @@ class Examples:
         yield from pairwise(bounds)
 
     def in_parts(self, work: Callable[[Item, Iterator[Block]], Result], of_parts: Sequence[Item]) -> list[Result]:
-        """`work` on what each part has of its own and on its blocks, without gradients; results in the parts' order."""
+        """`work` on what each part has of its own and on its blocks, without gradients; results in the parts' order.
+
+        Of this process's parts alone.
+        """
 
         def of_part(part_and_item: tuple[Block, Item], check: Callable[[], None]) -> Result:
             part, item = part_and_item
@@ -71,9 +80,16 @@ class Examples:
         return in_threads(of_part, list(zip(self.parts, of_parts, strict=True)), self.on_gpu)
 
     def mapped(self, work: Callable[[int, int], Result]) -> list[Result]:
-        """`work` on every block, without gradients; results in the examples' order."""
-        of_parts = self.in_parts(lambda _, blocks: [work(*block) for block in blocks], self.parts)
+        """`work` on every block, without gradients; results in the examples' order, all processes' among them."""
+        of_own = self.in_parts(lambda _, blocks: [work(*block) for block in blocks], self.parts)
+        of_parts = processes.gathered(of_own, self.n_parts)
         return [result for results in of_parts for result in results]
+
+
+def sums(of_parts: Sequence[Sequence[float]], n: int) -> list[float]:
+    """Over the parts of all processes, of `n` numbers each."""
+    of_own = [sum(numbers) for numbers in zip(*of_parts, strict=True)] if of_parts else [0.0] * n
+    return processes.summed(torch.tensor(of_own, dtype=torch.float64)).tolist()
 
 
 def values_alive(chain: Chain, inputs: Tensor, index: int) -> int:

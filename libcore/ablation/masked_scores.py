@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from libcore.ablation.evaluation import EvaluationData
-from libcore.ablation.examples import Block, Examples
+from libcore.ablation.examples import Block, Examples, sums
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.sections import AffineSection, MaskedEvaluation, Section, compose
@@ -50,12 +50,12 @@ def masked_scores(
     def score(mask: Tensor) -> float:
         passing = None if held else pair.masked(mask)  # one for all threads
 
-        def of_part(part: HeldPart | None, blocks: Iterator[Block]) -> float:
+        def of_part(part: HeldPart | None, blocks: Iterator[Block]) -> list[float]:
             features_of = passing if part is None else part.masked(mask)
             assert features_of is not None
-            return sum(data.score_sum(output_of(features_of(*block)), *block) for block in blocks)
+            return [sum(data.score_sum(output_of(features_of(*block)), *block) for block in blocks)]
 
-        return sum(examples.in_parts(of_part, parts)) / examples.count
+        return sums(examples.in_parts(of_part, parts), 1)[0] / examples.count
 
     return score
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from libcore.ablation.evaluation import AblationCurve, EvaluationData
-from libcore.ablation.examples import Block, Examples, part_of
+from libcore.ablation.examples import Block, Examples, part_of, sums
 from libcore.ablation.steps import KeptAndScore, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
@@ -88,7 +88,7 @@ def kept_scores(
             return totals
 
         of_parts = examples.in_parts(of_part, list(zip(examples.parts, evaluations, strict=True)))
-        return [sum(totals) / examples.count for totals in zip(*of_parts, strict=True)]
+        return [total / examples.count for total in sums(of_parts, len(numbers))]
 
     return scores
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from libcore import processes
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections import Section
@@ -29,18 +30,17 @@ def exact_jacobian_gram(
     """`M' = 1/(N P_l) sum_x sum_{t,i} sum_s g^T g`, `g` averaged over the quadrature's points.   (METHOD.md eq. 4)"""
     example = stream.example()
     _, positions, d_in = example.shape
-    gram, count = float64_zeros(d_in, d_in, like=example), 0
+    gram = float64_zeros(d_in, d_in, like=example)
 
     def to_features(activation: Tensor) -> Tensor:
         return next_basis.features(section(activation))
 
     rows = JacobianRows(to_features, example, stream.memory_budget)
-    for activation in stream.chunks(rows.values_per_example):
+    for _, activation in stream.own_chunks(rows.values_per_example):
         for row in rows(activation, quadrature):
             flat = row.double().flatten(0, -2)
             gram += flat.T @ flat
-        count += len(activation)
-    return gram / (count * positions)
+    return processes.summed(gram) / (stream.n_examples * positions)
 
 
 def exact_edges(
@@ -53,19 +53,18 @@ def exact_edges(
     """`E_ij = 1/(N P_l) sum_x sum_t A_tij(x)^2`, `A` from differentiating features by features.   (eq. 7-8)"""
     example = basis.features(stream.example())
     _, positions, n_in = example.shape
-    square_sum, count = float64_zeros(next_basis.n_features, n_in, like=example), 0
+    square_sum = float64_zeros(next_basis.n_features, n_in, like=example)
 
     def to_features(features: Tensor) -> Tensor:
         return next_basis.features(section(basis.activation(features)))
 
     rows = JacobianRows(to_features, example, stream.memory_budget)
-    for activation in stream.chunks(rows.values_per_example):
+    for _, activation in stream.own_chunks(rows.values_per_example):
         features = basis.features(activation)
         for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
             attribution = torch.einsum("ibsj,bsj->ibj", row, features)
             square_sum[start:stop] += attribution.double().square().sum(1)
-        count += len(features)
-    return square_sum / (count * positions)
+    return processes.summed(square_sum) / (stream.n_examples * positions)
 
 
 class JacobianRows:

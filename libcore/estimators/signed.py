@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore import processes
 from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.estimators.differentiation import JacobianRows
@@ -69,13 +70,14 @@ def affine_signed_edges(
     """The derivative is the same everywhere: slopes are it, and means are it times the sources' means."""
     slope = (basis.from_basis @ section.weight @ next_basis.to_basis).double().T
     total, squares = (float64_zeros(basis.n_features, like=basis.to_basis) for _ in range(2))
-    positions = 0
-    for activation in stream.chunks(2 * stream.example().numel() + basis.n_features):
+    example = stream.example()
+    for _, activation in stream.own_chunks(2 * example.numel() + basis.n_features):
         features = basis.features(activation).double().flatten(0, 1)
         total += features.sum(0)
         squares += features.square().sum(0)
-        positions += len(features)
-    return SignedEdges(slope * (total / positions), torch.where(squares > 0, slope, 0.0), stream.n_examples)
+    total, squares = processes.summed(total), processes.summed(squares)
+    mean = total / (stream.n_examples * example.shape[1])
+    return SignedEdges(slope * mean, torch.where(squares > 0, slope, 0.0), stream.n_examples)
 
 
 def block_signed_edges(
@@ -103,21 +105,22 @@ def differentiated_signed_edges(
         positions_out = next_basis.features(section(basis.activation(example))).shape[1]
     shape = next_basis.n_features, example.shape[-1]
     attributed, weighted = float64_zeros(*shape, like=example), float64_zeros(*shape, like=example)
-    squares, count = float64_zeros(shape[1], like=example), 0
+    squares = float64_zeros(shape[1], like=example)
 
     def summed_features(features: Tensor) -> Tensor:
         return next_basis.features(section(basis.activation(features))).sum(1, keepdim=True)
 
     rows = JacobianRows(summed_features, example, stream.memory_budget)
-    for activation in stream.chunks(rows.values_per_example):
+    for _, activation in stream.own_chunks(rows.values_per_example):
         features = basis.features(activation)
         for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
             attribution = (row * features).double()
             attributed[start:stop] += attribution.sum((1, 2))
             weighted[start:stop] += (attribution * features).sum((1, 2))
         squares += features.double().square().sum((0, 1))
-        count += len(features)
-    return SignedEdges(attributed / (count * positions_out), slope_of(weighted, squares), count)
+    attributed, weighted, squares = (processes.summed(of_own) for of_own in (attributed, weighted, squares))
+    n_samples = stream.n_examples * positions_out
+    return SignedEdges(attributed / n_samples, slope_of(weighted, squares), stream.n_examples)
 
 
 def chain_signed_edges(

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from libcore import processes
 from libcore.basis import Basis
 from libcore.estimators.differentiation import JacobianRows
 from libcore.names import refuse_other
@@ -103,21 +104,20 @@ def stochastic_jacobian_gram(
     """`M' ≈ 1/(R N P_l) sum_x sum_φ sum_s (φ·g)^T (φ·g)`, unbiased, float64 `[d_in, d_in]`.   (METHOD.md eq. 4)"""
     example = stream.example()
     _, positions, d_in = example.shape
-    halves, count = float64_zeros(2, d_in, d_in, like=example), 0
+    halves = float64_zeros(2, d_in, d_in, like=example)
 
     def to_features(activation: Tensor) -> Tensor:
         return next_basis.features(section(activation))
 
     read_out = ProbedReadOut(to_features, example, probes)
     rows = JacobianRows(read_out, example, stream.memory_budget)
-    for activation in stream.chunks(rows.values_per_example):
+    for start, activation in stream.own_chunks(rows.values_per_example):
         for half, block in read_out.blocks:
-            read_out.draw(block, range(count, count + len(activation)))
+            read_out.draw(block, range(start, start + len(activation)))
             for row in rows(activation, quadrature):
                 flat = row.double().flatten(0, -2)
                 halves[half] += flat.T @ flat
-        count += len(activation)
-    return estimate_of(halves / (count * positions), probes.n)
+    return estimate_of(processes.summed(halves) / (stream.n_examples * positions), probes.n)
 
 
 def stochastic_edges(
@@ -131,22 +131,21 @@ def stochastic_edges(
     """`E_ij ≈ 1/(R N P_l) sum_x sum_φ (sum_t φ_t A_tij)^2`, unbiased, float64 `[feature_out, feature_in]`.   (eq. 8)"""
     example = basis.features(stream.example())
     _, positions, n_in = example.shape
-    halves, count = float64_zeros(2, next_basis.n_features, n_in, like=example), 0
+    halves = float64_zeros(2, next_basis.n_features, n_in, like=example)
 
     def to_features(features: Tensor) -> Tensor:
         return next_basis.features(section(basis.activation(features)))
 
     read_out = ProbedReadOut(to_features, example, replace(probes, over="positions"))
     rows = JacobianRows(read_out, example, stream.memory_budget)
-    for activation in stream.chunks(rows.values_per_example):
+    for start, activation in stream.own_chunks(rows.values_per_example):
         features = basis.features(activation)
         for half, block in read_out.blocks:
-            read_out.draw(block, range(count, count + len(features)))
-            for (start, stop), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
+            read_out.draw(block, range(start, start + len(features)))
+            for (first, last), row in zip(rows.feature_ranges(), rows(features, quadrature), strict=True):
                 attribution = torch.einsum("ibsj,bsj->ibj", row, features)
-                halves[half, start:stop] += attribution.double().square().sum(1)
-        count += len(features)
-    return estimate_of(halves / (count * positions), probes.n)
+                halves[half, first:last] += attribution.double().square().sum(1)
+    return estimate_of(processes.summed(halves) / (stream.n_examples * positions), probes.n)
 
 
 class ProbedReadOut:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from libcore import processes
 from libcore.basis import Basis
 from libcore.jacobian_factor import JacobianFactor
 from libcore.quadrature import Quadrature
@@ -61,12 +62,11 @@ class AffineSection(Section):
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E_ij = K_ji^2 * E[fhat_j^2]` with `K = Cpinv A C` constant along the path."""
         interaction = (basis.from_basis @ self.weight @ next_basis.to_basis).double()
-        square_sum, count = float64_zeros(basis.n_features, like=basis.to_basis), 0
-        for activation in stream.chunks(2 * stream.example().numel() + basis.n_features):
-            features = basis.features(activation).double().flatten(0, 1)
-            square_sum += features.square().sum(0)
-            count += len(features)
-        return interaction.T.square() * (square_sum / count)
+        square_sum, example = float64_zeros(basis.n_features, like=basis.to_basis), stream.example()
+        for _, activation in stream.own_chunks(2 * example.numel() + basis.n_features):
+            square_sum += basis.features(activation).double().flatten(0, 1).square().sum(0)
+        n_samples = stream.n_examples * example.shape[1]
+        return interaction.T.square() * (processes.summed(square_sum) / n_samples)
 
     def masked_evaluation(
         self,

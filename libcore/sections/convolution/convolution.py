@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from libcore import processes
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section, columns
@@ -124,12 +125,11 @@ class ConvolutionSection(Section):
         """`A_{t,i,j} = sum_o fhat_{s(t,o),j} Khat_o[j,i]`, constant along the path."""
         in_features = self.in_bases(basis, next_basis)
         square_sum = float64_zeros(*in_features.kernel.shape[2:], like=basis.to_basis)
-        count = 0
-        for activation in stream.chunks(in_features.values_per_example()):
+        for _, activation in stream.own_chunks(in_features.values_per_example()):
             attribution = in_features.contributions(basis.features(activation))
             square_sum += attribution.double().square().sum((1, 2))
-            count += activation.shape[0] * activation.shape[1]
-        return square_sum.T / count
+        n_samples = stream.n_examples * stream.example().shape[1]
+        return processes.summed(square_sum).T / n_samples
 
     def values_per_example(self) -> int:
         """Numbers alive per example in `contributions`, its result and the result's square included."""
