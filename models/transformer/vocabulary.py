@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from libcore.messages import one_line
-from models.transformer.configuration import ConfigurationError, beginning_of_sequence
+from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.transformer.configuration import TOKENIZER, ConfigurationError, beginning_of_sequence, description
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,14 +80,18 @@ def encode_byte_pairs(text: str, size: int) -> Encoding:
 def encode_pretrained(text: str, folder: Path) -> Encoding:
     """By the tokenizer in a pretrained model's folder; adds no token at the beginning or end.
 
-    Raises TextError where there is no tokenizer that can be read.
+    Raises TextError where there is no tokenizer that can be read, or none that takes the text.
     """
     tokenizer = read_tokenizer(folder)
     try:
         beginning = beginning_of_sequence(folder, tokenizer.token_to_id)
     except ConfigurationError as error:
         raise TextError(str(error)) from error
-    tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    try:
+        tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    # A plain Exception, of a tokenizer without a token for what it does not know.
+    except Exception as error:
+        raise TextError(f"{folder}: the tokenizer does not take the text ({one_line(error)})") from error
     return Encoding(tokens, token_texts(tokenizer), beginning)
 
 
@@ -93,10 +99,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """A model's tokenizer, as that of the `tokenizers` library; raises TextError."""
     from tokenizers import Tokenizer
 
-    file = folder / "tokenizer.json"
+    file, described = folder / TOKENIZER, folder.is_file()
+    if is_lfs_pointer(file):
+        raise TextError(f"{file}: {LFS_POINTER}")
     try:
-        if file.is_file():
-            tokenizer = Tokenizer.from_file(str(file))
+        if described or file.is_file():
+            tokenizer = (
+                Tokenizer.from_str(description(folder)[TOKENIZER]) if described else Tokenizer.from_file(str(file))
+            )
             tokenizer.no_truncation()
             tokenizer.no_padding()
             return tokenizer
@@ -111,8 +121,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
     """For each token what it adds to a text; a part of a character is shown as the tokenizer names it."""
-    # Behind another token, as some tokenizers drop a space at the beginning.
-    *_, before = tokenizer.encode("a", add_special_tokens=False).ids
+    before = visible_token(tokenizer)
     length = len(tokenizer.decode([before], skip_special_tokens=False))
     texts: list[str] = []
     for token in range(tokenizer.get_vocab_size()):
@@ -120,3 +129,15 @@ def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
         name = tokenizer.id_to_token(token) or f"<{token}>"
         texts.append(name if UNDECODABLE in text else text)
     return tuple(texts)
+
+
+def visible_token(tokenizer: Tokenizer) -> int:
+    """One that others are looked at behind, as some tokenizers drop a space at the beginning.
+
+    That of a letter, or where the tokenizer has no such token and none for what it does not know, any with a text.
+    """
+    with suppress(Exception):  # a plain one
+        if tokens := tokenizer.encode("a", add_special_tokens=False).ids:
+            return tokens[-1]
+    n_tokens = tokenizer.get_vocab_size()
+    return next((token for token in range(n_tokens) if tokenizer.decode([token]).strip()), 0)
