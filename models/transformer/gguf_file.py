@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from libcore.messages import first_line
 from libcore.regular_files import reason_of, refuse_irregular
@@ -59,8 +59,11 @@ def plain_model(path: Path, config: Any, options: dict[str, Any]) -> tuple[Any, 
 
     # A progress bar that the library's own switch does not reach.
     with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, config=config, **options | unpacked()
+        model, loaded = cast(
+            tuple[Any, dict[str, Any]],
+            AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, config=config, **options | unpacked()
+            ),
         )
     for of_model in (model.config, model):
         for key in (QUANTIZATION, "hf_quantizer", "quantization_method"):
