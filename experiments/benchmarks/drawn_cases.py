@@ -143,7 +143,7 @@ def decoder_architecture(n_blocks: int, width: int, vocabulary: int, sequence: i
         final_normalisation="rms_norm",
         eps=1e-5,
         positions="rotary",
-        rotary_frequencies=tuple(10_000 ** (-2 * pair / d_head) for pair in range(d_head // 2)),
+        rotary_frequencies=(tuple(10_000 ** (-2 * pair / d_head) for pair in range(d_head // 2)),) * n_blocks,
         gated=True,
         activation_function="silu",
         parallel=False,

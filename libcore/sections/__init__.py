@@ -2,6 +2,8 @@
 
 from libcore.sections.affine import AffineSection
 from libcore.sections.attention.branch import AttentionBranch
+from libcore.sections.attention.differentiated import DifferentiatedAttention
+from libcore.sections.attention.head_normalisation import HeadNormalisation
 from libcore.sections.attention.rotary import Rotary
 from libcore.sections.attention.section import AttentionSection
 from libcore.sections.base import (
@@ -14,17 +16,20 @@ from libcore.sections.base import (
     MaskedEvaluation,
     Section,
 )
-from libcore.sections.block import BlockSection
-from libcore.sections.branch import Branch
+from libcore.sections.block import BlockSection, ResidualBlock, residual_block
+from libcore.sections.branch import AddedBranch, Branch
 from libcore.sections.composed import ComposedSection, compose
 from libcore.sections.convolution.convolution import ConvolutionSection, MaxPoolingSection
 from libcore.sections.convolution.residual import ResidualConvolutionSection
 from libcore.sections.normalisation import Normalisation
+from libcore.sections.normalised_branch import AffineBranch, NormalisedBranch
 from libcore.sections.positionwise.branch import PositionwiseBranch, RescaleBranch, ScaleBranch
 from libcore.sections.positionwise.hidden import Elementwise, Gated, Linear
 from libcore.sections.positionwise.residual_elementwise import ResidualElementwiseSection
 
 __all__ = [
+    "AddedBranch",
+    "AffineBranch",
     "AffineSection",
     "AttentionBranch",
     "AttentionSection",
@@ -33,23 +38,28 @@ __all__ = [
     "ClosedForm",
     "ComposedSection",
     "ConvolutionSection",
+    "DifferentiatedAttention",
     "Elementwise",
     "FactoredJacobian",
     "FastMaskedEvaluation",
     "FunctionSection",
     "Gated",
+    "HeadNormalisation",
     "Linear",
     "LinearFirst",
     "LinearLast",
     "MaskedEvaluation",
     "MaxPoolingSection",
     "Normalisation",
+    "NormalisedBranch",
     "PositionwiseBranch",
     "RescaleBranch",
+    "ResidualBlock",
     "ResidualConvolutionSection",
     "ResidualElementwiseSection",
     "Rotary",
     "ScaleBranch",
     "Section",
     "compose",
+    "residual_block",
 ]

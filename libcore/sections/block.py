@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,11 @@ from libcore.basis import Basis
 from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Section
-from libcore.sections.branch import Branch, Positions
+from libcore.sections.branch import AddedBranch, Branch, Positions
 from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk, within_cache
 
 Block = TypeVar("Block", bound="BlockSection")
+OneBranch = TypeVar("OneBranch", bound=AddedBranch)
 
 BYTES_IN_CACHE = 80 * 2**20
 """Working set of a chunk on a CPU: larger ones are written to memory and read back, which takes longer than products;
@@ -28,7 +29,7 @@ ATTRIBUTION_BYTES_IN_CACHE = 12 * 2**20
 """Of attributions, likewise: half for what an example's output positions share, half for those taken at a time."""
 
 
-class BlockSection(Section):
+class ResidualBlock(Section, Generic[OneBranch]):
     """`f -> f_t @ residual + sum over branches of branch(f)_t`; several branches are parallel ones.
 
     Args:
@@ -40,7 +41,7 @@ class BlockSection(Section):
     def __init__(
         self,
         residual: Float[Tensor, "d_in d_out"],
-        branches: tuple[Branch, ...],
+        branches: tuple[OneBranch, ...],
         query_positions: tuple[int, ...] | None = None,
     ) -> None:
         self.residual = residual
@@ -70,6 +71,10 @@ class BlockSection(Section):
         n_queries = len(positions.queries)
         in_branches = max((branch.forward_values(positions.count, n_queries) for branch in self.branches), default=0)
         return example.numel() + 2 * n_queries * self.residual.shape[1] + in_branches
+
+
+class BlockSection(ResidualBlock[Branch]):
+    """One whose branches all have closed forms, which its own are put together from."""
 
     @property
     def weights_written(self) -> int:
@@ -158,3 +163,10 @@ class BlockSection(Section):
         values = 2 * (2 * example.numel() + sum(shared) + per_query)
         shares = map_shares(stream, values, most_bytes, square_sum_of)
         return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)
+
+
+def residual_block(residual: Float[Tensor, "d_in d_out"], branches: Sequence[AddedBranch]) -> ResidualBlock[Any]:
+    """With closed forms where all branches have them."""
+    if all(isinstance(branch, Branch) for branch in branches):
+        return BlockSection(residual, tuple(branch for branch in branches if isinstance(branch, Branch)))
+    return ResidualBlock(residual, tuple(branches))

@@ -2,7 +2,8 @@
 
 A block's closed forms are put together from its branches: each adds up its own Jacobian Gram `sum J J^T` chunk by
 chunk (METHOD.md 5), says what its Jacobians within one position sum to, which is where the residual stream and other
-branches meet it, and gives its part of the attributions (eq. 7).
+branches meet it, and gives its part of the attributions (eq. 7). A block with a branch that has none (an `AddedBranch`
+alone) is differentiated.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ Attributions = Callable[[Tensor], AddAttributions]
 path from zero (METHOD.md eq. 7), float64: what the output positions share is computed here, the rest row by row."""
 
 
-class Branch(Movable, ABC):
+class AddedBranch(Movable, ABC):
     """A function of the whole activation that is added to the residual stream's part."""
 
     @abstractmethod
@@ -87,6 +88,14 @@ class Branch(Movable, ABC):
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> Float[Tensor, "batch query d_out"]:
         """What the branch adds at the output positions."""
+
+    @abstractmethod
+    def forward_values(self, positions: int, queries: int) -> int:
+        """Numbers alive per example in a forward pass."""
+
+
+class Branch(AddedBranch):
+    """One with closed forms."""
 
     @property
     @abstractmethod
@@ -96,10 +105,6 @@ class Branch(Movable, ABC):
     @abstractmethod
     def followed_by(self, weight: Float[Tensor, "d_out d_further"]) -> Branch:
         """`f -> branch(f) @ weight`."""
-
-    @abstractmethod
-    def forward_values(self, positions: int, queries: int) -> int:
-        """Numbers alive per example in a forward pass."""
 
     @abstractmethod
     def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:

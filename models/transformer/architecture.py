@@ -13,7 +13,7 @@ from models.transformer.activation_functions import ACTIVATION_FUNCTIONS
 Weights = dict[str, Tensor]
 
 NORMALISATIONS = ("layer_norm", "rms_norm", "none")
-POSITIONS = ("learned", "rotary", "none")
+POSITIONS = ("learned", "rotary", "alibi", "none")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,23 @@ class Architecture:
         normalisation: of attention's and the MLP's inputs, one of `NORMALISATIONS`.
         final_normalisation: in front of the unembedding.
         eps: added to the variance by all of them.
-        positions: `learned` embeddings are added to the tokens', `rotary` ones turn queries and keys.
-        rotary_frequencies: radians per position of the coordinate pairs `(i, i + n)` of a head.
+        positions: `learned` embeddings are added to the tokens', `rotary` ones turn queries and keys, `alibi` ones are
+            added to attention scores.
+        rotary_frequencies: of each layer, radians per position of the coordinate pairs `(i, i + n)` of a head; none of
+            a layer that positions do not turn.
         gated: whether the MLP's hidden activations are `φ(gate) * linear` rather than `φ(linear)`.
         activation_function: `φ`, one of `ACTIVATION_FUNCTIONS`.
         parallel: whether attention and MLP both read the residual stream before the block.
         attention_scale: what attention scores are divided by.
         windows: of each layer, how many positions up to its own a query sees, None for all.
+        slopes: of each head; `slope * (key position - query position)` is added to its scores. Empty without ALiBi.
+        output_normalisation: of attention's and the MLP's outputs, before they are added to the residual stream.
+        sum_normalisation: of the residual stream after each addition, in place of one in front of the modules.
+        query_key_normalisation: of queries and keys, with a gain and a bias for each coordinate of each head.
+        normalises_heads_together: queries and keys over all heads, and not within each.
+        normalises_turned: queries and keys after positions have turned them.
+        clip: what queries, keys and values are limited to, either way.
+        score_soft_cap, logit_soft_cap: `cap * tanh(x / cap)` in place of attention scores `x`, of logits `x`.
     """
 
     n_layers: int
@@ -51,17 +61,29 @@ class Architecture:
     final_normalisation: str
     eps: float
     positions: str
-    rotary_frequencies: tuple[float, ...]
+    rotary_frequencies: tuple[tuple[float, ...], ...]
     gated: bool
     activation_function: str
     parallel: bool
     attention_scale: float
     windows: tuple[int | None, ...]
+    slopes: tuple[float, ...] = ()
+    output_normalisation: str = "none"
+    sum_normalisation: str = "none"
+    query_key_normalisation: str = "none"
+    normalises_heads_together: bool = False
+    normalises_turned: bool = False
+    clip: float | None = None
+    score_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("normalisation", self.normalisation, NORMALISATIONS),
             ("final_normalisation", self.final_normalisation, NORMALISATIONS),
+            ("output_normalisation", self.output_normalisation, NORMALISATIONS),
+            ("sum_normalisation", self.sum_normalisation, NORMALISATIONS),
+            ("query_key_normalisation", self.query_key_normalisation, NORMALISATIONS),
             ("positions", self.positions, POSITIONS),
             ("activation_function", self.activation_function, tuple(ACTIVATION_FUNCTIONS)),
         ):
@@ -73,12 +95,20 @@ class Architecture:
             raise ValueError(
                 f"{self.n_heads} heads; expected a multiple of {self.n_key_value_heads}, the key-value heads"
             )
-        if (self.positions == "rotary") != bool(self.rotary_frequencies) or (
-            2 * len(self.rotary_frequencies) > self.d_head
-        ):
+        if self.sum_normalisation != "none" and (self.normalisation != "none" or self.parallel or not self.has_mlp):
+            raise ValueError("normalised sums; expected attention and then an MLP, which read them as they are")
+        if len(self.slopes) != (self.n_heads if self.positions == "alibi" else 0):
+            raise ValueError(f"{len(self.slopes)} slopes; expected one per head for alibi positions, none for others")
+        self._check_frequencies()
+
+    def _check_frequencies(self) -> None:
+        """Raises ValueError."""
+        turning = [len(of_layer) for of_layer in self.rotary_frequencies]
+        expected = self.n_layers if self.positions == "rotary" else 0
+        if len(turning) != expected or any(2 * n > self.d_head for n in turning) or (turning and not any(turning)):
             raise ValueError(
-                f"{len(self.rotary_frequencies)} rotary frequencies with {self.positions} positions and heads of width"
-                f" {self.d_head}; expected up to half the width for rotary positions, none for others"
+                f"{turning} rotary frequencies with {self.positions} positions and heads of width {self.d_head}; "
+                "expected of each layer up to half the width for rotary positions, nothing for others"
             )
 
     @property
@@ -89,16 +119,20 @@ class Architecture:
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every weight's name and shape; biases and gains that a model lacks are there as zeros and ones."""
         d, d_head, heads, shared = self.d_model, self.d_head, self.n_heads, self.n_key_value_heads
-        normalisation = {"w": (d,), "b": (d,)} if self.normalisation != "none" else {}
+        in_front = {"w": (d,), "b": (d,)} if (self.normalisation, self.sum_normalisation) != ("none", "none") else {}
+        behind = {"w": (d,), "b": (d,)} if self.output_normalisation != "none" else {}
         mlp = {"W_in": (d, self.d_mlp), "b_in": (self.d_mlp,), "W_out": (self.d_mlp, d), "b_out": (d,)}
         if self.gated:
             mlp |= {"W_gate": (d, self.d_mlp), "b_gate": (self.d_mlp,)}
         attention = {"W_Q": (heads, d, d_head), "b_Q": (heads, d_head), "W_O": (heads, d_head, d), "b_O": (d,)}
         for name in "KV":
             attention |= {f"W_{name}": (shared, d, d_head), f"b_{name}": (shared, d_head)}
-        block = {"ln1": normalisation, "attn": attention}
+        if self.query_key_normalisation != "none":
+            for name, n in (("q_norm", heads), ("k_norm", shared)):
+                attention |= {f"{name}.w": (n, d_head), f"{name}.b": (n, d_head)}
+        block = {"ln1": in_front, "attn": attention, "ln1_post": behind}
         if self.has_mlp:
-            block |= {"ln2": normalisation, "mlp": mlp}
+            block |= {"ln2": in_front, "mlp": mlp, "ln2_post": behind}
         shapes = {"embed.W_E": (self.d_vocab, d)}
         if self.positions == "learned":
             shapes["pos_embed.W_pos"] = (self.n_context, d)
@@ -124,13 +158,18 @@ class Architecture:
             kind = str(expected[name]).partition("[")[0]
             if not isinstance(value, JSON_TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
                 raise ValueError(f"{name} is {value!r}; expected {expected[name]}")
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-        return cls(**arguments)
+        return cls(**{name: as_tuples(value) for name, value in found.items()})
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists of lists as tuples of tuples."""
+    return tuple(as_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
 JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (float, int),
+    "float | None": (float, int, type(None)),
     "str": str,
     "bool": bool,
     "tuple": list,

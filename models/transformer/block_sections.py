@@ -1,77 +1,45 @@
 """The section between two node layers of a decoder, by which pair it is.
 
-Gains and biases of normalisations are folded into the weights that read them, other biases into the row that reads the
-constant coordinate. Between residual streams the normalisation is part of the section's branches; finer node layers
-take it out of them.
+Between residual streams the normalisation is part of the section's branches; finer node layers take it out of them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from libcore.constant import beside_constant
 from libcore.sections import (
+    AddedBranch,
+    AffineBranch,
     AffineSection,
-    AttentionBranch,
     BlockSection,
     Branch,
-    Elementwise,
-    Gated,
+    FunctionSection,
     Linear,
     Normalisation,
     PositionwiseBranch,
     RescaleBranch,
-    Rotary,
     ScaleBranch,
     Section,
+    compose,
+    residual_block,
 )
-from models.transformer.activation_functions import ACTIVATION_FUNCTIONS
-from models.transformer.architecture import Architecture, Weights
+from models.transformer.module_branches import ModuleBranches, Reading
 from models.transformer.node_layers import NodeLayer
 
 
-class Reading(NamedTuple):
-    """How a module reads the activation it starts from.
-
-    Attributes:
-        width: of the activation, constant included.
-        offset: of the coordinates that are read.
-        normalisation: still to be applied, None where it is done or there is none.
-    """
-
-    width: int
-    offset: int
-    normalisation: Normalisation | None
-
-    def rows(self, weight: Float[Tensor, "*head d d_out"], bias: Float[Tensor, "*head d_out"]) -> Tensor:
-        """Weights of the coordinates read in their place, then the constant's: `[*head, width, d_out]`."""
-        after = self.width - 1 - self.offset - weight.shape[-2]
-        return torch.cat([pad(weight, (0, 0, self.offset, after)), bias.unsqueeze(-2)], dim=-2)
-
-
-class BlockSections:
-    """A decoder's sections, built from its weights when they are asked for.
-
-    Args:
-        architecture: of the decoder.
-        weights: all in the dtype and on the device that sections shall have.
-    """
-
-    def __init__(self, architecture: Architecture, weights: Weights) -> None:
-        self.architecture = architecture
-        self.weights = weights
+class BlockSections(ModuleBranches):
+    """A decoder's sections, built from its weights when they are asked for."""
 
     def between(self, start: NodeLayer, end: NodeLayer) -> Section:
         """The section from one node layer to another that `is_one_section` away."""
         if end.kind == "output":
             return self.unembedding(start)
         if start.kind == "hidden":
-            return self.after_hidden(start)
+            return self.after_hidden(start, end)
         d_out = self.width_of(end)
         if end.kind == "scale":
             scale = ScaleBranch(self.normalisation_of(end), target=self.architecture.d_model, d_out=d_out)
@@ -85,59 +53,50 @@ class BlockSections:
 
     def through_modules(self, start: NodeLayer, end: NodeLayer) -> Section:
         """Attention, the MLP or both, from the residual stream or from what was normalised for them."""
-        reading, d_out = self.reading_of(start), self.width_of(end)
-        biases, branches = [], list[Branch]()
+        reading, d_out, prefix = self.reading_of(start), self.width_of(end), f"blocks.{start.block}"
+        biases, branches = [], list[AddedBranch]()
         if start.module in {"attn", "parallel"}:
-            biases.append(self.weights[f"blocks.{start.block}.attn.b_O"])
-            branches.append(self.attention(start.block, reading, d_out))
+            attention, bias = self.attention(start.block, reading, d_out), self.weights[f"{prefix}.attn.b_O"]
+            added, outside = self.output_of(attention, bias, f"{prefix}.ln1_post", d_out)
+            branches.append(added)
+            biases.append(outside)
         if self.architecture.has_mlp and start.module in {"mlp", "parallel"}:
-            branches.append(self.mlp(start.block, reading, d_out, to_hidden=end.kind == "hidden"))
-            if end.kind != "hidden":
-                biases.append(self.weights[f"blocks.{start.block}.mlp.b_out"])
-        return BlockSection(self.residual(reading.width, d_out, *biases), tuple(branches))
+            if end.kind == "hidden":
+                branches.append(self.mlp(start.block, reading, d_out, to_hidden=True))
+            else:
+                mlp, bias = self.mlp(start.block, reading, d_out, to_hidden=False), self.weights[f"{prefix}.mlp.b_out"]
+                added, outside = self.output_of(mlp, bias, f"{prefix}.ln2_post", d_out)
+                branches.append(added)
+                biases.append(outside)
+        block = residual_block(self.residual(reading.width, d_out, *biases), branches)
+        return self.with_normalised_sum(block, start, end)
 
-    def attention(self, block: int, reading: Reading, d_out: int) -> Branch:
-        """Block `block`'s attention without its output bias."""
-        architecture, module = self.architecture, f"blocks.{block}.attn"
-        W_Q, W_K, W_V = (
-            reading.rows(*self.folded(f"{module}.W_{name}", f"{module}.b_{name}", f"blocks.{block}.ln1"))
-            for name in "QKV"
-        )
-        W_O = self.weights[f"{module}.W_O"]
-        frequencies = torch.tensor(architecture.rotary_frequencies, dtype=torch.float64, device=W_O.device)
-        return AttentionBranch(
-            W_Q,
-            W_K,
-            W_V,
-            pad(W_O, (0, d_out - architecture.d_model)),
-            normalisation=reading.normalisation,
-            scale=architecture.attention_scale,
-            rotary=Rotary(frequencies) if architecture.positions == "rotary" else None,
-            window=architecture.windows[block],
-        )
+    def with_normalised_sum(self, section: Section, start: NodeLayer, end: NodeLayer) -> Section:
+        """The residual stream normalised after an addition, where sums are."""
+        kind = self.architecture.sum_normalisation
+        if kind == "none" or end.kind != "residual":
+            return section
+        d, module = self.architecture.d_model, {"attn": "ln1", "mlp": "ln2"}[start.module]
+        gain, shift = (self.weights[f"blocks.{start.block}.{module}.{name}"] for name in "wb")
+        constant = self.residual(d + 1, d + 1, shift)
+        constant[:d] = 0.0
+        linear = PositionwiseBranch(self.eye(d + 1, d), pad(gain.diag(), (0, 1)), Linear(), self.normalisation_by(kind))
+        return compose((section, BlockSection(constant, (linear,))))
 
-    def mlp(self, block: int, reading: Reading, d_out: int, *, to_hidden: bool) -> Branch:
-        """Block `block`'s MLP into the residual stream without its output bias, or its hidden activations beside it."""
-        architecture, module = self.architecture, f"blocks.{block}.mlp"
-        function = ACTIVATION_FUNCTIONS[architecture.activation_function]
-        weight_in = reading.rows(*self.folded(f"{module}.W_in", f"{module}.b_in", f"blocks.{block}.ln2"))
-        if architecture.gated:
-            gate = reading.rows(*self.folded(f"{module}.W_gate", f"{module}.b_gate", f"blocks.{block}.ln2"))
-            weight_in = torch.cat([gate, weight_in], dim=1)
-        weight_out = self.weights[f"{module}.W_out"]
-        return PositionwiseBranch(
-            weight_in,
-            self.beside_residual(len(weight_out), d_out) if to_hidden else beside_constant(weight_out),
-            Gated(function) if architecture.gated else Elementwise(function),
-            reading.normalisation,
+    def after_hidden(self, start: NodeLayer, end: NodeLayer) -> Section:
+        """From `[x, hidden, 1]` to the residual stream: linear, where nothing is normalised behind it."""
+        module, d, d_in = f"blocks.{start.block}.mlp", self.architecture.d_model, self.width_of(start)
+        written = self.residual(d_in, d + 1)
+        written[:d] = 0.0
+        written[d:-1, :d] = self.weights[f"{module}.W_out"]
+        written[-1] = 0.0
+        branch, bias = self.output_of(
+            AffineBranch(written), self.weights[f"{module}.b_out"], f"blocks.{start.block}.ln2_post", d + 1
         )
-
-    def after_hidden(self, start: NodeLayer) -> Section:
-        """From `[x, hidden, 1]` to the residual stream: linear."""
-        module, d = f"blocks.{start.block}.mlp", self.architecture.d_model
-        weight = self.residual(self.width_of(start), d + 1, self.weights[f"{module}.b_out"])
-        weight[d:-1, :d] = self.weights[f"{module}.W_out"]
-        return AffineSection(weight)
+        residual = self.residual(d_in, d + 1, bias)
+        if isinstance(branch, AffineBranch):
+            return self.with_normalised_sum(AffineSection(residual + branch.weight), start, end)
+        return residual_block(residual, (branch,))
 
     def normalising(self, start: NodeLayer, d_out: int) -> Section:
         """To `[x, x_hat, 1]`, from the residual stream or with the scale beside it."""
@@ -153,12 +112,14 @@ class BlockSections:
     def unembedding(self, start: NodeLayer) -> Section:
         """To the logits, from the final residual stream or from what was normalised."""
         weight, bias = self.folded("unembed.W_U", "unembed.b_U", "ln_final")
-        reading = self.reading_of(start)
+        reading, cap = self.reading_of(start), self.architecture.logit_soft_cap
         if reading.normalisation is None:
-            return AffineSection(reading.rows(weight, bias))
-        residual = pad(bias[None], (0, 0, reading.width - 1, 0))
-        linear = PositionwiseBranch(self.eye(reading.width, len(weight)), weight, Linear(), reading.normalisation)
-        return BlockSection(residual, (linear,))
+            logits: Section = AffineSection(reading.rows(weight, bias))
+        else:
+            residual = pad(bias[None], (0, 0, reading.width - 1, 0))
+            linear = PositionwiseBranch(self.eye(reading.width, len(weight)), weight, Linear(), reading.normalisation)
+            logits = BlockSection(residual, (linear,))
+        return logits if cap is None else compose((logits, FunctionSection(partial(soft_capped, cap))))
 
     def reading_of(self, start: NodeLayer) -> Reading:
         """How the module behind a residual stream or normalised activation reads it."""
@@ -175,8 +136,7 @@ class BlockSections:
 
     def normalisation_of(self, node: NodeLayer) -> Normalisation:
         """In front of the module that reads this node layer, without gain and bias."""
-        centred = self.kind_of_normalisation(node) == "layer_norm"
-        return Normalisation(self.architecture.d_model, centred, self.architecture.eps)
+        return self.normalisation_by(self.kind_of_normalisation(node))
 
     def width_of(self, node: NodeLayer) -> int:
         """Number of coordinates, constant included."""
@@ -184,30 +144,7 @@ class BlockSections:
         beside = {"residual": 0, "scale": 1, "normalized": d, "hidden": self.architecture.d_mlp}
         return d + beside[node.kind] + 1
 
-    def folded(self, weight: str, bias: str, normalisation: str) -> tuple[Tensor, Tensor]:
-        """A weight and its bias that read what a normalisation gives before its own gain and bias."""
-        read, added = self.weights[weight], self.weights[bias]
-        gain, shift = (self.weights.get(f"{normalisation}.{name}") for name in "wb")
-        if gain is None or shift is None:
-            return read, added
-        return gain[:, None] * read, added + shift @ read
 
-    def residual(self, d_in: int, d_out: int, *biases: Float[Tensor, " d"]) -> Float[Tensor, "d_in d_out"]:
-        """Carries the first `d_model` coordinates and the constant, and adds the biases to the former."""
-        d = self.architecture.d_model
-        carried = self.weights["embed.W_E"].new_zeros(d_in, d_out)
-        carried[:d, :d] = self.eye(d, d)
-        for bias in biases:
-            carried[-1, :d] += bias
-        carried[-1, -1] = 1.0
-        return carried
-
-    def beside_residual(self, n: int, d_out: int) -> Float[Tensor, "n d_out"]:
-        """Writes `n` numbers behind the residual stream."""
-        d = self.architecture.d_model
-        return pad(self.eye(n, n), (d, d_out - d - n))
-
-    def eye(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-        """Ones on the diagonal."""
-        like = self.weights["embed.W_E"]
-        return torch.eye(rows, columns, dtype=like.dtype, device=like.device)
+def soft_capped(cap: float, values: Tensor) -> Tensor:
+    """`cap * tanh(value / cap)`."""
+    return cap * torch.tanh(values / cap)

@@ -22,13 +22,14 @@ from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
 from models.transformer.loading import LONGEST_REASON, boot
 from models.transformer.node_layers import OUTPUT, all_node_layers
+from models.transformer.reference import Reference
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
 from models.weights import CheckpointError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = ["UnsupportedFeature", "convert", "load_pretrained"]
+__all__ = ["Reference", "UnsupportedFeature", "convert", "load_pretrained"]
 
 TOLERANCE = 1e-3
 """Largest deviation of a logit that passes for round-off in float32, as a share of the logits' spread."""
@@ -49,9 +50,9 @@ def load_pretrained(
         UnsupportedFeature: a chain of sections cannot represent it.
     """
     with quiet_libraries():
-        bridge = boot(name, dtype, trust_remote_code)
+        bridge, reference = boot(name, dtype, trust_remote_code)
         try:
-            return convert(bridge)
+            return convert(bridge, reference)
         except (UnsupportedFeature, CheckpointError):
             raise
         # What TransformerLens's components lack, or do not find in a model that is not built as they take it to be.
@@ -60,11 +61,11 @@ def load_pretrained(
             raise UnsupportedFeature(model_name(bridge), reason) from error
 
 
-def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
+def convert(bridge: TransformerBridge, reference: Reference | None = None) -> tuple[Architecture, Weights]:
     """Architecture and weights of a bridge, in its dtype and on the CPU.
 
-    The logits of the chain that they give are compared with the bridge's on random tokens, so that a model that does
-    more than its configuration and components tell is not analysed as another.
+    The logits of the chain that they give are compared with the reference, by default the bridge's own, so that a model
+    that does more than its configuration and components tell is not analysed as another.
 
     Raises UnsupportedFeature for what a chain of sections cannot represent.
     """
@@ -76,7 +77,10 @@ def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
         rotary, scales = rotary_positions(bridge), attention_scales(bridge)
         architecture = architecture_of(bridge, rotary, scales)
         weights = weights_of(bridge, architecture, rotary, scales)
-        if not has_logits_of(bridge, architecture, weights, dtype):
+        device = bridge.embed.W_E.device
+        if reference is None:
+            reference = Reference.of(lambda tokens: bridge(tokens.to(device)), bridge.cfg)
+        if not has_logits_of(architecture, weights, dtype, reference):
             raise UnsupportedFeature(
                 model_name(bridge),
                 "what the model computes beside what its configuration tells (its logits are others)",
@@ -84,15 +88,11 @@ def convert(bridge: TransformerBridge) -> tuple[Architecture, Weights]:
     return architecture, weights
 
 
-def has_logits_of(bridge: TransformerBridge, architecture: Architecture, weights: Weights, dtype: torch.dtype) -> bool:
-    """Whether the chain computes the bridge's logits, on sequences longer than the longest window."""
-    longest = max((window for window in architecture.windows if window is not None), default=0)
-    length = min(architecture.n_context, max(24, longest + 8))
-    tokens = torch.randint(architecture.d_vocab, (2, length), generator=torch.Generator().manual_seed(0))
+def has_logits_of(architecture: Architecture, weights: Weights, dtype: torch.dtype, reference: Reference) -> bool:
+    """Whether the chain computes the reference's logits."""
     layers = (all_node_layers(architecture)[0], OUTPUT)
     chain = chain_of(architecture, weights, dtype, torch.device("cpu"), layers)
-    theirs = bridge(tokens.to(bridge.embed.W_E.device)).cpu()
-    ours = chain.activation(tokens, len(layers) - 1)
+    ours, theirs = chain.activation(reference.tokens, len(layers) - 1), reference.logits
     if ours.shape != theirs.shape:
         return False
     spread = (theirs - theirs.mean()).abs().max()

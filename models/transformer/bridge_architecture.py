@@ -9,11 +9,12 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.transformer.activation_functions import name_of_function
 from models.transformer.architecture import Architecture
-from models.transformer.bridge_positions import RotaryPositions
+from models.transformer.bridge_normalisations import normalisations_of
+from models.transformer.bridge_positions import RotaryPositions, alibi_slopes
 from models.transformer.bridge_weights import has_part
 from models.transformer.unsupported import UnsupportedFeature, model_name
 
@@ -25,15 +26,7 @@ def architecture_of(bridge: TransformerBridge, rotary: RotaryPositions, scales: 
     """Raises UnsupportedFeature for what differs between blocks and may not, and for unknown activation functions."""
     name, cfg, blocks = model_name(bridge), bridge.cfg, list(bridge.blocks)
     first = blocks[0]
-    has_mlp = has_part(first, "mlp")
-    normalisations = [
-        normalisation_of(getattr(b, key), cfg) for b in blocks for key in ("ln1", "ln2") if has_part(b, key)
-    ]
-    if len(set(normalisations)) > 1:
-        raise UnsupportedFeature(name, "normalisation that differs between blocks")
-    (normalisation, eps), (final, final_eps) = normalisations[0], normalisation_of(bridge.ln_final, cfg)
-    if "none" not in (normalisation, final) and eps != final_eps:
-        raise UnsupportedFeature(name, "final normalisation with another eps")
+    has_mlp, normalisations = has_part(first, "mlp"), normalisations_of(bridge)
     n_heads, d_model, d_head = tensor_of(name, first.attn, "W_Q").shape
     n_context = int(cfg.n_ctx)
     return Architecture(
@@ -46,17 +39,40 @@ def architecture_of(bridge: TransformerBridge, rotary: RotaryPositions, scales: 
         d_vocab=len(bridge.embed.W_E),
         d_vocab_out=tensor_of(name, bridge.unembed, "W_U").shape[-1],
         n_context=n_context,
-        normalisation=normalisation,
-        final_normalisation=final,
-        eps=eps if normalisation != "none" else final_eps,
-        positions={"standard": "learned", "rotary": "rotary"}[cfg.positional_embedding_type],
+        normalisation=normalisations.inputs.name,
+        final_normalisation=normalisations.final.name,
+        eps=normalisations.eps,
+        positions={"standard": "learned"}.get(cfg.positional_embedding_type, cfg.positional_embedding_type),
         rotary_frequencies=rotary.frequencies,
         gated=has_mlp and isinstance(getattr(first.mlp, "W_gate", None), Tensor),
         activation_function=activation_function_of(name, first.mlp, cfg) if has_mlp else "relu",
         parallel=bool(cfg.parallel_attn_mlp),
         attention_scale=scales[0],
         windows=tuple(window_of(block.attn.original_component, cfg, i, n_context) for i, block in enumerate(blocks)),
+        slopes=alibi_slopes(bridge),
+        output_normalisation=normalisations.outputs.name,
+        sum_normalisation=normalisations.sums.name,
+        query_key_normalisation=normalisations.queries_keys.name,
+        normalises_heads_together=normalisations.together,
+        normalises_turned=bool(getattr(cfg, "qk_norm_after_rope", False)),
+        clip=clip_of(bridge),
+        score_soft_cap=positive(getattr(cfg, "attn_scores_soft_cap", None)),
+        logit_soft_cap=positive(getattr(cfg, "output_logits_soft_cap", None)),
     )
+
+
+def positive(number: float | None) -> float | None:
+    """None for the numbers that mean that there is no limit."""
+    return float(number) if number is not None and number > 0 else None
+
+
+def clip_of(bridge: TransformerBridge) -> float | None:
+    """What queries, keys and values are limited to."""
+    config = getattr(bridge.original_model, "config", None)
+    for of in (config, getattr(config, "attn_config", None)):
+        if getattr(of, "clip_qkv", None) is not None:
+            return positive(of.clip_qkv)  # pyright: ignore[reportOptionalMemberAccess]
+    return None
 
 
 def tensor_of(model: str, component: Any, name: str) -> Tensor:
@@ -70,15 +86,6 @@ def tensor_of(model: str, component: Any, name: str) -> Tensor:
     return weight
 
 
-def normalisation_of(bridged: Any, cfg: Any) -> tuple[str, float]:
-    """Kind and `eps` of a normalisation."""
-    component = bridged.original_component
-    if isinstance(component, nn.Identity):
-        return "none", 0.0
-    eps = next((getattr(component, key) for key in ("eps", "variance_epsilon") if hasattr(component, key)), cfg.eps)
-    return ("rms_norm" if bridged.uses_rms_norm else "layer_norm"), float(eps)
-
-
 def attention_scales(bridge: TransformerBridge) -> list[float]:
     """What each layer divides its attention scores by."""
     return [attention_scale_of(block.attn.original_component, bridge.cfg) for block in bridge.blocks]
@@ -88,6 +95,10 @@ def attention_scale_of(component: Any, cfg: Any) -> float:
     """By whichever attribute a model keeps it in; the root of the head width where it keeps none."""
     if isinstance(getattr(component, "scaling", None), float):
         return 1.0 / component.scaling
+    if isinstance(getattr(component, "inv_norm_factor", None), float):
+        return 1.0 / component.inv_norm_factor
+    if isinstance(getattr(component, "softmax_scale", None), float):
+        return 1.0 / component.softmax_scale
     for key in ("scale", "scale_attn"):
         if isinstance(getattr(component, key, None), float):
             return getattr(component, key)
@@ -98,7 +109,7 @@ def window_of(component: Any, cfg: Any, layer: int, n_context: int) -> int | Non
     """How many positions up to its own a query of this layer sees, None where it sees the whole context."""
     config = getattr(component, "config", None)
     layer_types = getattr(config, "layer_types", None)
-    if hasattr(component, "attention_type"):
+    if getattr(component, "attention_type", None) in ("local", "global"):
         window = cfg.window_size if component.attention_type == "local" else None
     elif layer_types is not None and layer_types[layer] != "sliding_attention":
         window = None
@@ -110,7 +121,7 @@ def window_of(component: Any, cfg: Any, layer: int, n_context: int) -> int | Non
 def activation_function_of(model: str, mlp: Any, cfg: Any) -> str:
     """By its values; UnsupportedFeature for one that is not known or not elementwise."""
     component = mlp.original_component
-    for key in ("act_fn", "activation_fn", "act"):
+    for key in ("act_fn", "activation_fn", "act", "gelu_impl"):
         if callable(getattr(component, key, None)):
             known = name_of_function(getattr(component, key))
             if known is None:

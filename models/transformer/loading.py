@@ -17,6 +17,7 @@ import torch
 from libcore.messages import first_line
 from models.git_lfs import LFS_POINTER, is_lfs_pointer
 from models.transformer.gguf_file import check_gguf, is_gguf, plain_model
+from models.transformer.reference import Reference
 from models.transformer.stored_weights import Stored, refuse_other_numbers, stored_weights
 from models.transformer.unsupported import UnsupportedFeature
 from models.weights import CheckpointError, no_weight
@@ -36,8 +37,10 @@ TAKEN_FOR_GRANTED = ("num_key_value_heads",)
 """What TransformerLens reads from any configuration, whether or not the model's own class has such a thing."""
 
 
-def boot(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> TransformerBridge:
-    """The bridge of a pretrained decoder on the CPU: of a folder, a GGUF file, or a name on the hub.
+def boot(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[TransformerBridge, Reference]:
+    """The bridge of a pretrained decoder on the CPU, and logits of the model as it was before that was built.
+
+    Of a folder, a GGUF file, or a name on the hub.
 
     The model is loaded beforehand, as only that tells whether the checkpoint has all weights: others would be random.
 
@@ -49,9 +52,10 @@ def boot(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> Trans
     from transformer_lens.model_bridge import TransformerBridge
 
     model = hugging_face_model(name, dtype, trust_remote_code)
+    reference = reference_of(name, model)
     without_stray_keys(model.config)
     try:
-        return TransformerBridge.boot_transformers(
+        bridge = TransformerBridge.boot_transformers(
             name,
             device="cpu",
             dtype=next(model.parameters()).dtype,
@@ -66,6 +70,19 @@ def boot(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> Trans
         raise CheckpointError(
             f"{name}: TransformerLens does not load its architecture, {type(model).__name__}; "
             f"expected one that it does{said}"
+        ) from error
+    return bridge, reference
+
+
+def reference_of(name: str, model: Any) -> Reference:
+    """Logits of the model; raises CheckpointError where it cannot compute them."""
+    try:
+        return Reference.of(lambda tokens: model(tokens, use_cache=False).logits, model.config)
+    # Sizes that do not fit each other end in errors of torch's, in whatever operation comes first.
+    except Exception as error:
+        raise CheckpointError(
+            f"{name}: its own library cannot compute with it; expected a configuration that fits its weights "
+            f"({first_line(error)[:LONGEST_REASON]})"
         ) from error
 
 

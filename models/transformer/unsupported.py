@@ -9,9 +9,6 @@ if TYPE_CHECKING:
 
 CONFIGURED = {
     "num_experts": "mixture of experts",
-    "use_qk_norm": "normalisation of queries and keys",
-    "use_normalization_before_and_after": "normalisation after a module",
-    "post_embedding_ln": "normalisation of the embedding",
     "is_stateful": "state-space or recurrent layers",
     "is_multimodal": "inputs other than text",
     "is_audio_model": "inputs other than text",
@@ -20,32 +17,15 @@ CONFIGURED = {
 }
 """Options of a bridge's configuration that must be off."""
 
-POSITIVE = {"attn_scores_soft_cap": "soft cap of attention scores", "output_logits_soft_cap": "soft cap of logits"}
-"""Options that are off where they are not positive."""
-
-FACTORS = {
-    "residual_multiplier": "scaled branches",
-    "embedding_multiplier": "scaled embedding",
-    "logits_scaling": "scaled logits",
-    "logit_scale": "scaled logits",
-    "output_multiplier": "scaled logits",
-}
+FACTORS = {"output_multiplier": "scaled logits"}
 """Options that must be one."""
 
 POSITIONS = {
-    "alibi": "ALiBi positions",
     "relative_positional_bias": "relative position bias",
     "shortformer": "positions added to queries and keys",
 }
 
 COMPONENTS = {
-    "ln1_post": "normalisation after attention",
-    "ln2_post": "normalisation after the MLP",
-    "q_norm": "normalisation of queries and keys",
-    "k_norm": "normalisation of queries and keys",
-    "q_layernorm": "normalisation of queries and keys",
-    "k_layernorm": "normalisation of queries and keys",
-    "embed_ln": "normalisation of the embedding",
     "cross_attn": "cross-attention",
     "encoder_blocks": "encoder-decoder",
     "decoder_blocks": "encoder-decoder",
@@ -56,9 +36,19 @@ COMPONENTS = {
 }
 
 KNOWN = {
-    "model": {"embed", "pos_embed", "rotary_emb", "blocks", "ln_final", "unembed"},
-    "block": {"ln1", "ln2", "attn", "mlp"},
-    "attn": {"q", "k", "v", "o", "qkv", "rotary_emb", "rotary"},
+    "model": {
+        "embed",
+        "embed_ln",
+        "project_in",
+        "pos_embed",
+        "rotary_emb",
+        "blocks",
+        "ln_final",
+        "project_out",
+        "unembed",
+    },
+    "block": {"ln1", "ln1_post", "ln2", "ln2_post", "attn", "mlp"},
+    "attn": {"q", "k", "v", "o", "qkv", "rotary_emb", "rotary", "q_norm", "k_norm"},
     "mlp": {"in", "gate", "out", "gate_up"},
 }
 """Parts that a chain's sections compute."""
@@ -83,8 +73,8 @@ def refuse_unsupported(bridge: TransformerBridge) -> None:
         if "MoE" in type(component).__name__:
             raise UnsupportedFeature(name, "mixture of experts")
     for layer, block in enumerate(bridge.blocks):
-        if not {"ln1", "attn"} <= components_of(block):
-            raise UnsupportedFeature(name, f"block {layer} without attention behind a normalisation")
+        if "attn" not in components_of(block) or not {"ln1", "ln1_post"} & components_of(block):
+            raise UnsupportedFeature(name, f"block {layer} without attention and a normalisation")
 
 
 def configured_feature(cfg: Any) -> str | None:
@@ -92,13 +82,10 @@ def configured_feature(cfg: Any) -> str | None:
     for option, feature in CONFIGURED.items():
         if getattr(cfg, option, None):
             return feature
-    for option, feature in POSITIVE.items():
-        if (getattr(cfg, option, None) or 0.0) > 0:
-            return feature
     for option, feature in FACTORS.items():
         if getattr(cfg, option, None) not in (None, 1.0):
             return feature
-    if cfg.positional_embedding_type not in ("standard", "rotary"):
+    if cfg.positional_embedding_type not in ("standard", "rotary", "alibi"):
         return POSITIONS.get(cfg.positional_embedding_type, f"positions of type {cfg.positional_embedding_type}")
     return None if cfg.attention_dir == "causal" else f"{cfg.attention_dir} attention"
 

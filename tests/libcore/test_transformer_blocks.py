@@ -15,6 +15,7 @@ from transformer_blocks import (
     PARTIAL_ROTARY,
     RMS_NORM,
     ROTARY,
+    SLOPES,
     WIDTH,
     D,
     attention_branch,
@@ -66,7 +67,9 @@ def naive_attention(branch: AttentionBranch, weights: tuple[Tensor, ...], activa
                 if (branch.causal and s > t) or (branch.window is not None and s <= t - branch.window):
                     continue
                 key = turned((read[s] @ W_K[shared]).tolist(), s, frequencies)
-                scores[s] = exp(sum(q * k for q, k in zip(query, key, strict=True)) / branch.scale)
+                slope = 0.0 if branch.slopes is None else branch.slopes[h].item()
+                score = sum(q * k for q, k in zip(query, key, strict=True)) / branch.scale
+                scores[s] = exp(score + slope * (s - t))
             for s, score in scores.items():
                 outputs[t] += score / sum(scores.values()) * (read[s] @ W_V[shared]) @ W_O[h]
     return outputs
@@ -80,6 +83,7 @@ def naive_attention(branch: AttentionBranch, weights: tuple[Tensor, ...], activa
         (RMS_NORM, 2, {"rotary": ROTARY}),
         (LAYER_NORM, 1, {"rotary": PARTIAL_ROTARY, "window": 2}),
         (RMS_NORM, 4, {"causal": False}),
+        (RMS_NORM, 2, {"slopes": SLOPES}),
     ],
 )
 def test_attention_is_its_definition(
@@ -180,6 +184,7 @@ def test_pairs_of_heads_at_a_time_change_no_number(
     together = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     monkeypatch.setattr(pairs_module, "KEPT_VALUES", 1)
     monkeypatch.setattr(query_rows_module, "VALUES_IN_CACHE", 1)
+    monkeypatch.setattr(query_rows_module, "LEAST_SAMPLES", 1)
     apart = section.closed_form_jacobian_gram(stream_of(activation), next_basis, quadrature)
     assert largest_difference(together, apart) < 1e-11 * max(1.0, together.abs().max().item())
 

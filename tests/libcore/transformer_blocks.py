@@ -28,6 +28,7 @@ WIDTH = 5
 D = WIDTH + 1
 LAYER_NORM, RMS_NORM = Normalisation(WIDTH, True, 1e-2), Normalisation(WIDTH, False, 1e-2)
 ROTARY = Rotary(torch.tensor([1.0, 0.1], dtype=torch.float64))
+SLOPES = torch.tensor([1.0, 0.5, 0.1, -0.3], dtype=torch.float64)
 PARTIAL_ROTARY = Rotary(torch.tensor([0.7], dtype=torch.float64))
 
 
@@ -78,6 +79,8 @@ BLOCKS: dict[str, Callable[[Generator], BlockSection]] = {
     ),
     "attention, window, scale": lambda g: block(g, attention_branch(g, LAYER_NORM, window=2, scale=1.0)),
     "attention, window, rotary": lambda g: block(g, attention_branch(g, RMS_NORM, window=3, rotary=ROTARY)),
+    "attention, slopes": lambda g: block(g, attention_branch(g, RMS_NORM, slopes=SLOPES)),
+    "attention, slopes, window, no normalisation": lambda g: block(g, attention_branch(g, slopes=SLOPES, window=3)),
     "attention, both ways": lambda g: block(g, attention_branch(g, LAYER_NORM, causal=False, rotary=ROTARY)),
     "attention, read at some positions": lambda g: block(
         g, attention_branch(g, LAYER_NORM, rotary=ROTARY), query_positions=(-1, 1)

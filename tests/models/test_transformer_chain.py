@@ -34,7 +34,7 @@ SEQUENTIAL = Architecture(
     final_normalisation="layer_norm",
     eps=1e-5,
     positions="rotary",
-    rotary_frequencies=(1.0, 0.25),
+    rotary_frequencies=((1.0, 0.25),) * 2,
     gated=True,
     activation_function="silu",
     parallel=False,
@@ -49,7 +49,27 @@ ARCHITECTURES = {
     ),
     "no positions": replace(SEQUENTIAL, positions="none", rotary_frequencies=(), final_normalisation="rms_norm"),
     "attention alone": replace(SEQUENTIAL, d_mlp=0, gated=False, positions="learned", rotary_frequencies=()),
+    "alibi": replace(SEQUENTIAL, positions="alibi", rotary_frequencies=(), slopes=(0.5, 0.25, 0.0625, 1.0)),
+    "layers of their own positions": replace(
+        SEQUENTIAL, n_layers=3, rotary_frequencies=((), (1.0,), (2.0, 0.1)), windows=(None,) * 3
+    ),
 }
+DIFFERENTIATED = {
+    "normalised queries": replace(SEQUENTIAL, query_key_normalisation="rms_norm"),
+    "normalised queries, turned before": replace(
+        SEQUENTIAL, query_key_normalisation="layer_norm", normalises_turned=True
+    ),
+    "all heads' queries normalised": replace(
+        SEQUENTIAL, query_key_normalisation="rms_norm", normalises_heads_together=True
+    ),
+    "clipped, capped": replace(SEQUENTIAL, clip=0.4, score_soft_cap=0.3),
+    "normalised outputs": replace(SEQUENTIAL, normalisation="none", output_normalisation="layer_norm"),
+    "normalised inputs and outputs": replace(SEQUENTIAL, output_normalisation="rms_norm"),
+    "normalised sums": replace(SEQUENTIAL, normalisation="none", sum_normalisation="layer_norm"),
+    "capped logits": replace(SEQUENTIAL, logit_soft_cap=0.5),
+}
+"""Of which some sections have no closed form."""
+ALL = ARCHITECTURES | DIFFERENTIATED
 BLOCK = (
     "blocks.{}.hook_resid_pre",
     "blocks.{}.ln1.hook_scale",
@@ -142,9 +162,9 @@ def test_one_node_layer_is_not_enough() -> None:
         resolve(["blocks.0.hook_resid_m*"], SEQUENTIAL)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ALL)
 def test_pairs_of_node_layers_give_the_same_logits(name: str, generator: torch.Generator) -> None:
-    architecture = ARCHITECTURES[name]
+    architecture = ALL[name]
     weights, tokens = random_weights(architecture, generator), tokens_of(architecture, generator)
     layers = all_node_layers(architecture)
     finest = chain_of(architecture, weights, torch.float64, CPU, layers)
@@ -161,9 +181,9 @@ def test_pairs_of_node_layers_give_the_same_logits(name: str, generator: torch.G
             torch.testing.assert_close(chain.output_from(between, 1), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_node_layer_carries_the_constant_but_the_logits(name: str, generator: torch.Generator) -> None:
-    architecture = ARCHITECTURES[name]
+    architecture = ALL[name]
     chain = chain_of(architecture, random_weights(architecture, generator), torch.float64, CPU, ["*"])
     for index, layer in enumerate(chain.node_layers[:-1]):
         constant = chain.activation(tokens_of(architecture, generator), index)[..., -1]
@@ -236,9 +256,9 @@ def test_sequences_longer_than_the_context_are_refused(generator: torch.Generato
         chain.embed(torch.zeros(1, 10, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ALL)
 def test_one_file_holds_architecture_and_weights(name: str, generator: torch.Generator, tmp_path: Path) -> None:
-    architecture, path = ARCHITECTURES[name], tmp_path / "model.safetensors"
+    architecture, path = ALL[name], tmp_path / "model.safetensors"
     weights, vocabulary = random_weights(architecture, generator), ("a", " ünd", "\n")
     LanguageModel(architecture, weights, vocabulary).packed().write(path)
     found = LanguageModel.read(path)
@@ -259,7 +279,7 @@ def test_files_that_do_not_hold_a_transformer_are_refused(generator: torch.Gener
         (text.replace('"n_layers": 2', '"n_layers": 3'), "2 windows; expected one per layer, 3"),
         (text.replace('"silu"', '"sine"'), "activation_function 'sine'; expected one of relu"),
         (text.replace('"n_heads": 4', '"n_heads": 3'), "3 heads; expected a multiple of 2"),
-        (text.replace('"rotary"', '"learned"'), "2 rotary frequencies with learned positions"),
+        (text.replace('"rotary"', '"learned"'), "[2, 2] rotary frequencies with learned positions"),
         (text.replace('"d_model": 8', '"d_model": 6'), "another shape"),
     ):
         with pytest.raises(CheckpointError, match=r"^model\.safetensors: ") as error:

@@ -1,14 +1,17 @@
-"""Tiny random decoders of every family, as TransformerLens bridges, and a way to have them compute in float64."""
+"""Tiny random decoders of every family, themselves and as TransformerLens bridges, and how they compute in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from models.transformer.architecture import Architecture, Weights
+from models.transformer.bridge import Reference, convert
 
 N_TOKENS = 17
 N_CONTEXT = 16
@@ -28,6 +31,10 @@ GROUPED = {**WIDE, "num_attention_heads": 6, "num_key_value_heads": 2}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 NEO: dict[str, Any] = {"vocab_size": N_TOKENS, "hidden_size": 12, "num_layers": 2, "num_heads": 3}
 NEO |= {"intermediate_size": 20, "max_position_embeddings": N_CONTEXT}
+NARROW = {**SIZES, "num_key_value_heads": 1, "head_dim": 4}
+TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"]}
+FALCON = {"vocab_size": N_TOKENS, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
+GRANITE = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "logits_scaling": 4.0, "attention_multiplier": 0.2}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", GROUPED),
@@ -51,7 +58,41 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen 2": ("Qwen2", {**SIZES, "num_key_value_heads": 1}),
     "opt": ("OPT", {**SIZES, "ffn_dim": 20, "word_embed_proj_dim": 12}),
     "stablelm": ("StableLm", {**WIDE, "num_key_value_heads": 3}),
+    "stablelm, normalised queries": ("StableLm", {**WIDE, "num_key_value_heads": 3, "qk_layernorm": True}),
+    "starcoder 2": ("Starcoder2", {**SIZES, "num_key_value_heads": 1, "sliding_window": WINDOW}),
+    "nemotron": ("Nemotron", {**SIZES, "num_key_value_heads": 1}),
+    "ernie": ("Ernie4_5", {**SIZES, "num_key_value_heads": 1}),
+    "falcon, multi-query": ("Falcon", {**FALCON, "multi_query": True, "parallel_attn": True}),
+    "falcon, alibi": ("Falcon", {**FALCON, "multi_query": False, "parallel_attn": False, "alibi": True, "bias": True}),
+    "bloom": ("Bloom", {"vocab_size": N_TOKENS, "hidden_size": 12, "n_layer": 2, "n_head": 3}),
+    "mpt": ("Mpt", {"d_model": 12, "n_layers": 2, "n_heads": 2, "max_seq_len": N_CONTEXT, "vocab_size": N_TOKENS}),
+    "codegen": ("CodeGen", {**GPT_SIZES, "n_head": 4, "n_ctx": N_CONTEXT, "rotary_dim": 4}),
+    "opt, projected, normalised sums": (
+        "OPT",
+        {**SIZES, "ffn_dim": 20, "word_embed_proj_dim": 6, "do_layer_norm_before": False},
+    ),
+    "qwen 3": ("Qwen3", NARROW),
+    "gemma 2": ("Gemma2", {**NARROW, "query_pre_attn_scalar": 5, "sliding_window": WINDOW}),
+    "gemma 2 without caps": (
+        "Gemma2",
+        {**NARROW, "attn_logit_softcapping": None, "final_logit_softcapping": None, "sliding_window": WINDOW},
+    ),
+    "gemma 3": ("Gemma3", {**NARROW, "query_pre_attn_scalar": 5, "sliding_window": WINDOW, **TWO_TYPES}),
+    "olmo": ("Olmo", {**SIZES, "num_key_value_heads": 1}),
+    "olmo, clipped": ("Olmo", {**SIZES, "clip_qkv": 0.5}),
+    "olmo 2": ("Olmo2", {**SIZES, "num_key_value_heads": 1}),
+    "olmo 3": ("Olmo3", {**SIZES, "num_key_value_heads": 1, "sliding_window": WINDOW, **TWO_TYPES}),
+    "glm": ("Glm", {**NARROW, "pad_token_id": 0}),
+    "glm 4": ("Glm4", {**NARROW, "pad_token_id": 0}),
+    "exaone 4": ("Exaone4", {**SIZES, "num_key_value_heads": 1, "sliding_window": WINDOW, **TWO_TYPES}),
+    "granite": ("Granite", {**SIZES, "num_key_value_heads": 1, **GRANITE}),
+    "cohere": ("Cohere", {**SIZES, "num_key_value_heads": 3}),
+    "cohere, normalised queries": ("Cohere", {**SIZES, "num_key_value_heads": 1, "use_qk_norm": True}),
+    "cohere 2": ("Cohere2", {**NARROW, "sliding_window": WINDOW, **TWO_TYPES}),
+    "smollm 3": ("SmolLM3", {**SIZES, "num_key_value_heads": 1, "no_rope_layers": [1, 0], "pad_token_id": 0}),
+    "hunyuan": ("HunYuanDenseV1", NARROW),
 }
+"""Their hidden layers are two: one layer of each type, where there are two."""
 
 NATIVE: dict[str, dict[str, Any]] = {
     "learned positions": {},
@@ -73,7 +114,7 @@ def hugging_face_model(family: str, options: dict[str, Any], dtype: torch.dtype)
     import transformers
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**options)
+    config = getattr(transformers, f"{family}{'TextConfig' if family == 'Gemma3' else 'Config'}")(**options)
     kind = getattr(transformers, f"{family}LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")
     model = kind(config)
     config.architectures = [kind.__name__]
@@ -87,6 +128,30 @@ def randomised(model: nn.Module, offset: float) -> nn.Module:
             is_gain = parameter.ndim == 1 and not name.endswith("bias")
             parameter.normal_(std=0.3).add_(offset if is_gain else 0.0)
     return model
+
+
+class Decoder(NamedTuple):
+    """A model as a bridge, and as itself, with the same weights."""
+
+    bridge: Any
+    own: Any
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """The model's own."""
+        output = self.own(tokens)
+        return getattr(output, "logits", output)
+
+    def converted(self) -> tuple[Architecture, Weights]:
+        return convert(self.bridge, Reference.of(self.logits, getattr(self.own, "config", self.bridge.cfg)))
+
+
+def hugging_face_decoder(family: str, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> Decoder:
+    return Decoder(hugging_face_bridge(family, options, dtype), hugging_face_model(family, options, dtype))
+
+
+def native_decoder(options: dict[str, Any], dtype: torch.dtype = torch.float32) -> Decoder:
+    bridge = native_bridge(options, dtype)
+    return Decoder(bridge, bridge)
 
 
 def hugging_face_bridge(family: str, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
@@ -124,19 +189,20 @@ def no_rounding_to_float32() -> Iterator[None]:
         yield
 
 
-def with_float64_angles(bridge: Any, frequencies: tuple[float, ...]) -> Any:
+def with_float64_angles(model: Any, frequencies: tuple[tuple[float, ...], ...]) -> Any:
     """Tables of angles that models keep (GPT-J, native ones), from the same frequencies, in float64."""
-    angles = torch.arange(N_CONTEXT, dtype=torch.float64)[:, None] * torch.tensor(frequencies, dtype=torch.float64)
-    for module in (*bridge.modules(), *bridge.original_model.modules()):
+    of_layer = torch.tensor(frequencies[0] if frequencies else (), dtype=torch.float64)
+    angles = torch.arange(N_CONTEXT, dtype=torch.float64)[:, None] * of_layer
+    for module in (*model.modules(), *getattr(model, "original_model", model).modules()):
         if "cos_cached" in dict(module.named_buffers(recurse=False)):
             module.cos_cached = angles.cos().repeat_interleave(2, dim=-1)
             module.sin_cached = angles.sin().repeat_interleave(2, dim=-1)
         if "embed_positions" in dict(module.named_buffers(recurse=False)):
             module.embed_positions = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return bridge
+    return model
 
 
-BRIDGES: dict[str, Callable[[torch.dtype], Any]] = {
-    **{name: lambda dtype, case=case: hugging_face_bridge(*case, dtype) for name, case in FAMILIES.items()},
-    **{f"native, {name}": lambda dtype, case=case: native_bridge(case, dtype) for name, case in NATIVE.items()},
+DECODERS: dict[str, Callable[[torch.dtype], Decoder]] = {
+    **{name: lambda dtype, case=case: hugging_face_decoder(*case, dtype) for name, case in FAMILIES.items()},
+    **{f"native, {name}": lambda dtype, case=case: native_decoder(case, dtype) for name, case in NATIVE.items()},
 }

@@ -44,6 +44,7 @@ class Attention(Movable):
         rotary: turns queries and keys.
         window: position `t` attends to positions `t - window < s <= t` only.
         causal: position `t` attends to positions `s <= t` only.
+        slopes: of each head; `slopes[h] * (s - t)` is added to the scores (ALiBi), None for nothing.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Attention(Movable):
         rotary: Rotary | None = None,
         window: int | None = None,
         causal: bool = True,
+        slopes: Float[Tensor, " head"] | None = None,
     ) -> None:
         check_width(normalisation, W_Q)
         if len(W_Q) % len(W_K):
@@ -72,6 +74,7 @@ class Attention(Movable):
         self.rotary = rotary
         self.window = window
         self.causal = causal
+        self.slopes = slopes
 
     def waves(self, positions: Int[Tensor, " position"], like: Tensor) -> Waves:
         """What turns queries and keys at these positions: nothing where positions are not rotary."""
@@ -89,6 +92,14 @@ class Attention(Movable):
         if self.window is not None:
             attends &= key > query - self.window
         return attends
+
+    def added_to_scores(self, positions: Positions) -> Float[Tensor, "#head query key"]:
+        """Minus infinity where a query does not attend to a key; what the slopes add elsewhere."""
+        attends = self.attends(positions)
+        if self.slopes is None:
+            return self.W_O.new_zeros(1, *attends.shape).masked_fill(~attends, -torch.inf)
+        distance = positions.keys[None, :] - positions.queries[:, None]
+        return (self.slopes[:, None, None] * distance).masked_fill(~attends, -torch.inf)
 
     def key_blocks(self, positions: Positions) -> Iterator[tuple[slice | Tensor, slice]]:
         """Rows of queries and of keys, block by block of keys, that hold every pair in which one attends to the other.
@@ -122,8 +133,7 @@ class Attention(Movable):
         q, k, v = self.project(activation, positions)
         k, v = self.for_heads(k), self.for_heads(v)
         scores = (q / self.scale) @ k.transpose(-1, -2)
-        a = scores.masked_fill(~self.attends(positions), -torch.inf).softmax(-1)
-        return Pattern(q, k, v, a)
+        return Pattern(q, k, v, (scores + self.added_to_scores(positions)).softmax(-1))
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         if torch.is_grad_enabled():
@@ -133,7 +143,8 @@ class Attention(Movable):
             # Three times as fast, but its derivative cannot be batched over output features.
             q, k, v = self.project(activation, positions)
             k, v = self.for_heads(k), self.for_heads(v)
-            z = scaled_dot_product_attention(q, k, v, self.attends(positions), scale=1 / self.scale)
+            added = self.attends(positions) if self.slopes is None else self.added_to_scores(positions).to(q)
+            z = scaled_dot_product_attention(q, k, v, added, scale=1 / self.scale)
         return z.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
 
 
