@@ -18,7 +18,11 @@ from experiments.pipeline.metric_keys import plain
 from models import validated_model
 from models.schema import Count, ModelSchema, ModelSettings, NotNegative, PathText, Positive, Seed, Strict
 
-Stage = Literal["score", "basis", "edges", "ablation", "figures"]
+Stage = Literal["score", "basis", "edges", "ablation", "labels", "figures"]
+LABELLED = frozenset({"labels", "edges", "figures"})
+"""Stages whose results bear the features' names."""
+JUDGED = frozenset({"edges", "ablation", "figures"})
+"""Stages that take features for what they are, and so by default have the run say which are sure."""
 FEWEST_RESAMPLES = 200
 """Of which five lie beyond either end of an interval that holds 95 %."""
 BYTES = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
@@ -109,6 +113,11 @@ class AnalysisConfig(Strict):
             written[key] = tolerance
         return tolerances
 
+    @property
+    def names_features(self) -> bool:
+        """Whether features get labels, which are looked for in data of their own."""
+        return not LABELLED.isdisjoint(self.stages)
+
     @model_validator(mode="after")
     def makes_sense(self) -> AnalysisConfig:
         """Combinations that mean nothing are refused."""
@@ -116,6 +125,8 @@ class AnalysisConfig(Strict):
             raise ValueError(f"stages={self.stages}: edges are edges between features; expected basis among the stages")
         if "figures" in self.stages and "basis" not in self.stages:
             raise ValueError(f"stages={self.stages}: there is nothing to draw; expected basis among the stages")
+        if "labels" in self.stages and "basis" not in self.stages:
+            raise ValueError(f"stages={self.stages}: labels are names of features; expected basis among the stages")
         if "ablation" in self.stages and "basis" not in self.stages:
             raise ValueError(f"stages={self.stages}: ablation removes features; expected basis among the stages")
         if 0 < self.resamples < FEWEST_RESAMPLES:
@@ -192,9 +203,10 @@ class RunConfig(Strict):
 
     @property
     def identify_by(self) -> list[Identification]:
-        """What was asked for; both where nothing was, but for a method that searches."""
+        """What was asked for; both where nothing was, but for a method that searches, or where a basis is all."""
         if self.analysis.identify_by is None:
-            return [] if self.method.method.searches else ["rounding", "halves"]
+            refits = not (self.method.method.searches or JUDGED.isdisjoint(self.analysis.stages))
+            return ["rounding", "halves"] if refits else []
         return self.analysis.identify_by
 
     @property

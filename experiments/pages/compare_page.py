@@ -63,7 +63,9 @@ def graph_of(run: FinishedRun) -> InteractionGraph:
     if graph is None or not graph.bases:
         raise ValueError(f"{run.directory}: no bases; expected a run whose stages have them")
     if table is None:
-        raise ValueError(f"{run.directory}: no features.json; expected a run whose stages have bases")
+        raise ValueError(
+            f"{run.directory}: no features.json; expected a run whose stages have edges, labels or figures"
+        )
     return graph
 
 

@@ -119,10 +119,11 @@ def analyse(
     if edges and "figures" in wanted:
         signs, results.signed = signs_stage(cache, config, fitted.identity, chain, inputs, bases)
         results.finished("signs", signs)
-    named, results.table, results.communities = names_stage(
-        cache, config, last.identity, graph, model, chain, bases, results.ablations
-    )
-    results.finished("names", named)
+    if config.analysis.names_features:
+        named, results.table, results.communities = names_stage(
+            cache, config, last.identity, graph, model, chain, bases, results.ablations
+        )
+        results.finished("names", named)
     if results.communities is not None:
         results.metrics |= community_metrics(results.communities)
     if "figures" in wanted and processes.rank() == 0:

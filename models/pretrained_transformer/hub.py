@@ -41,7 +41,7 @@ def model_folder(name: str, with_code: bool = False) -> Path:
         return folder
     if folder.exists() or name.count("/") > 1 or name.startswith(("/", ".", "~")):
         found = "a file" if folder.is_file() else "none" if folder.exists() else "no such folder"
-        raise ModelNotFound(f"{name}: expected a folder with a config.json, found {found}")
+        raise ModelNotFound(f"{name}: expected a folder with a config.json, or a .gguf file, found {found}")
     return from_hub(name, with_code)
 
 

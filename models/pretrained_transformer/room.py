@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from models.pretrained_transformer.schema import Schema
 from models.randomized import gaussian
 from models.room import Progress, Trained
 from models.transformer.architecture import Architecture
-from models.transformer.bridge import UnsupportedFeature, load_pretrained
+from models.transformer.bridge import UnsupportedFeature, load_pretrained, quiet_libraries
 from models.transformer.configuration import ConfigurationError, context_length
+from models.transformer.gguf_file import PACKAGE, check_gguf, described, is_gguf
 from models.transformer.model import LanguageModel
 from models.transformer.room import CODE, LanguageModelRoom, library_versions
 from models.transformer.text import Cut, TextData
@@ -32,17 +34,38 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
     seeded = False
 
     @cached_property
-    def folder(self) -> Path:
-        """The model's, downloaded if it has to be; raises UserError."""
+    def source(self) -> Path:
+        """The model's folder, downloaded if it has to be, or its GGUF file; raises UserError."""
+        name = Path(self.model.name).expanduser()
         try:
+            if is_gguf(name):
+                check_gguf(name)
+                return name
             return model_folder(self.model.name, self.model.trust_remote_code)
-        except ModelNotFound as error:
+        except (ModelNotFound, CheckpointError) as error:
+            raise UserError(f"model.name={error}") from error
+
+    @cached_property
+    def folder(self) -> Path:
+        """What has the model's configuration and tokenizer: its folder, or what is kept of its GGUF file."""
+        if not is_gguf(self.source):
+            return self.source
+        try:
+            with quiet_libraries():
+                return described(self.source, self.kept("described"))
+        except CheckpointError as error:
             raise UserError(f"model.name={error}") from error
 
     @cached_property
     def converted_file(self) -> Path:
-        """Where the converted model is kept, by the content of the folder's files."""
-        key = stage_key({"files": content_of(self.folder), "versions": library_versions()}, (CODE,))
+        """Where the converted model is kept, by the content of the model's files."""
+        return self.kept()
+
+    def kept(self, *what: str) -> Path:
+        """A file of the cache that depends on the model's files, and on what else its content is."""
+        versions = library_versions() | ({PACKAGE: version(PACKAGE)} if is_gguf(self.source) else {})
+        depends_on = {"files": content_of(self.source), "versions": versions}
+        key = stage_key(depends_on | ({"what": what} if what else {}), (CODE,))
         return self.settings.cache / "pretrained" / f"{key}.safetensors"
 
     @cached_property
@@ -76,7 +99,9 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
         # First of all, as a conversion takes long, and is not to be waited for to hear that there is no such text.
         vocabulary = self.text_by_tokenizer.vocabulary
         if self.model.checkpoint is None:
-            decoder = converted(self.converted_file, self.folder, self.model.name, self.model.trust_remote_code)
+            decoder = converted(
+                self.converted_file, self.source, self.folder, self.model.name, self.model.trust_remote_code
+            )
         else:
             decoder = self.decoder_of_checkpoint(Path(self.model.checkpoint), vocabulary)
         self.check_length(decoder.architecture.n_context)
@@ -115,14 +140,16 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
     @property
     def weights_source(self) -> dict[str, Any] | None:
-        """None where a checkpoint has the weights; of a local folder the name alone, wherever it lies."""
+        """None where a checkpoint has the weights; of a local folder or file the name alone, wherever it lies."""
         if self.model.checkpoint is not None:
             return None
-        name = self.folder.name if is_model(Path(self.model.name).expanduser()) else self.model.name
-        return {"name": name, "revision": revision_of(self.folder), "files": content_of(self.folder)}
+        is_local = is_gguf(self.source) or is_model(Path(self.model.name).expanduser())
+        name = self.source.name if is_local else self.model.name
+        return {"name": name, "revision": revision_of(self.source), "files": content_of(self.source)}
 
     def kept_files(self) -> tuple[str, ...]:
-        return (self.converted_file.relative_to(self.settings.cache).as_posix(),)
+        files = (self.converted_file, *((self.folder,) if is_gguf(self.source) else ()))
+        return tuple(file.relative_to(self.settings.cache).as_posix() for file in files)
 
     def load(self, path: Path) -> ModelFile:
         """The checkpoint is what the decoder was read from."""
@@ -144,19 +171,24 @@ class PretrainedTransformer(LanguageModelRoom[Schema]):
 
 
 @lru_cache(maxsize=2)
-def converted(file: Path, folder: Path, name: str, trust_remote_code: bool) -> LanguageModel:
+def converted(file: Path, source: Path, folder: Path, name: str, trust_remote_code: bool) -> LanguageModel:
     """As an earlier run has converted it, or else through TransformerLens, which takes long, and kept in `file`.
 
     Once per process, as the file's name says what is in it. Raises UserError.
+
+    Args:
+        source: what has the weights, a folder or a GGUF file.
+        folder: what has the tokenizer, a folder or one file in its place.
+        name: of the model, as it was typed.
     """
     if (kept := read_checked(file)) is not None:
         return LanguageModel.unpacked(ModelFile(kept.tensors, kept.header), file)
     try:
         vocabulary = token_texts(read_tokenizer(folder))
-        architecture, weights = load_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        architecture, weights = load_pretrained(str(source), trust_remote_code=trust_remote_code)
     except (CheckpointError, UnsupportedFeature, TextError) as error:
         # By the name that was typed, not by its folder in the hub's cache.
-        raise UserError(f"model.name={str(error).replace(str(folder), name)}") from error
+        raise UserError(f"model.name={str(error).replace(str(source), name)}") from error
     model = LanguageModel(architecture, weights, padded(vocabulary, architecture))
     packed = model.packed()
     write_checked(file, packed.tensors, packed.header)
@@ -164,12 +196,16 @@ def converted(file: Path, folder: Path, name: str, trust_remote_code: bool) -> L
 
 
 def padded(vocabulary: tuple[str, ...], architecture: Architecture) -> tuple[str, ...]:
-    """A vocabulary as long as the embedding, which often is longer for speed."""
+    """A vocabulary as long as the embedding, which often is longer for speed.
+
+    Tokens beyond it, which a library may add to a tokenizer, are left out: no text has one (`read_text`).
+    """
     unused = (f"<{token}>" for token in range(len(vocabulary), architecture.d_vocab))
-    return (*vocabulary, *unused)
+    return (*vocabulary[: architecture.d_vocab], *unused)
 
 
 @lru_cache(maxsize=8)
-def content_of(folder: Path) -> dict[str, str]:
-    """Hashes of the folder's files by name; the files may be large, and are read once per process."""
-    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
+def content_of(source: Path) -> dict[str, str]:
+    """Hashes of the folder's files by name, or of the one file; they may be large, and are read once per process."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return {path.name: file_hash(path) for path in files if path.is_file()}

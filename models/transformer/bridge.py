@@ -6,26 +6,23 @@ TransformerLens takes seconds to import, so it is only imported by what loads a 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from logging import ERROR, getLogger
-from pathlib import Path
 from sys import stderr
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
+from libcore.messages import first_line
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.bridge_architecture import architecture_of, attention_scales
 from models.transformer.bridge_positions import rotary_positions
 from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
-from models.transformer.configuration import CONTEXT_LENGTHS
+from models.transformer.loading import LONGEST_REASON, boot
 from models.transformer.node_layers import OUTPUT, all_node_layers
-from models.transformer.stored_weights import refuse_other_numbers
+from models.transformer.reference import Reference
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
 from models.weights import CheckpointError
 
@@ -34,90 +31,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Reference", "UnsupportedFeature", "convert", "load_pretrained"]
 
-MOST_LAYERS = 1000
-"""Each is built before a weight is looked at."""
 TOLERANCE = 1e-3
 """Largest deviation of a logit that passes for round-off in float32, as a share of the logits' spread."""
 
 
 def load_pretrained(
-    name: str, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+    name: str, dtype: torch.dtype | None = None, trust_remote_code: bool = False
 ) -> tuple[Architecture, Weights]:
-    """A decoder by its name on the Hugging Face hub, or from a local folder in the hub's format.
+    """A decoder by its name on the Hugging Face hub, from a local folder in the hub's format, or from a GGUF file.
 
     Code that comes with a model is run only with `trust_remote_code`; nobody is asked.
+
+    Args:
+        dtype: None for float32, or float64 where weights are stored in it.
 
     Raises:
         CheckpointError: there is no such model, it is damaged, or TransformerLens does not know its kind.
         UnsupportedFeature: a chain of sections cannot represent it.
     """
     with quiet_libraries():
-        return convert(*boot(name, dtype, trust_remote_code))
-
-
-def boot(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[TransformerBridge, Reference]:
-    """The bridge of a pretrained decoder on the CPU, and logits of the model as it was before that was built.
-
-    The model is loaded beforehand, as only that tells whether the checkpoint has all weights: others would be random.
-    """
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if name.startswith((".", "/")) and not Path(name).is_dir():
-        raise CheckpointError(f"{name}: no such folder; expected a Hugging Face model in it")
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        if config.is_encoder_decoder:
-            raise UnsupportedFeature(name, "encoder-decoder")
-        n_layers = getattr(config, "num_hidden_layers", None)
-        if isinstance(n_layers, int) and not 1 <= n_layers <= MOST_LAYERS:
-            raise CheckpointError(f"{name}: num_hidden_layers is {n_layers}; expected from 1 to {MOST_LAYERS}")
-        model, loaded = cast(
-            tuple[Any, dict[str, Any]],
-            AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, trust_remote_code=trust_remote_code
-            ),
-        )
-        for missing in sorted(loaded["missing_keys"]):
-            raise CheckpointError(f"{name}: weight {missing} is missing; expected all of the model's weights")
-        refuse_other_numbers(Path(name), [parameter for parameter, _ in model.named_parameters()])
-        reference = Reference.of(lambda tokens: model(tokens, use_cache=False).logits, config)
-        bridge = TransformerBridge.boot_transformers(
-            name, device="cpu", dtype=dtype, hf_model=model, trust_remote_code=trust_remote_code
-        )
-        return bridge, reference
-    except (UnsupportedFeature, CheckpointError):
-        raise
-    # Depending on what is missing or damaged: OSError, ValueError, KeyError, or an error of safetensors or the hub.
-    except Exception as error:
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise CheckpointError(
-                f"{name}: brings code of its own along, which is not run; expected model.trust_remote_code=true from "
-                "whoever trusts it"
-            ) from error
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(
-            f"{name}: cannot be loaded; expected a Hugging Face folder, or a name on the hub ({reason[:160]})"
-        ) from error
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a model makes of some tokens, by its own library: more of them than its longest window holds."""
-
-    tokens: Int[Tensor, "batch position"]
-    logits: Float[Tensor, "batch position token"]
-
-    @classmethod
-    def of(cls, logits_of: Callable[[Tensor], Tensor], config: Any) -> Reference:
-        """By a model in evaluation mode, of this configuration of the bridge or the model."""
-        windows = [getattr(config, key, None) or 0 for key in ("sliding_window", "window_size")]
-        n_context = next((n for key in CONTEXT_LENGTHS if isinstance(n := getattr(config, key, None), int)), 24)
-        n_tokens = next(n for key in ("vocab_size", "d_vocab") if isinstance(n := getattr(config, key, None), int))
-        length = min(n_context, max(24, *windows) + 8)
-        tokens = torch.randint(n_tokens, (2, length), generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            return cls(tokens, logits_of(tokens).cpu())
+        bridge, reference = boot(name, dtype, trust_remote_code)
+        try:
+            return convert(bridge, reference)
+        except (UnsupportedFeature, CheckpointError):
+            raise
+        # What TransformerLens's components lack, or do not find in a model that is not built as they take it to be.
+        except Exception as error:
+            reason = f"what TransformerLens makes of it ({first_line(error)[:LONGEST_REASON]})"
+            raise UnsupportedFeature(model_name(bridge), reason) from error
 
 
 def convert(bridge: TransformerBridge, reference: Reference | None = None) -> tuple[Architecture, Weights]:

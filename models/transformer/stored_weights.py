@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,16 +15,30 @@ FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float6
 """Torch's names by those of safetensors."""
 
 
-def refuse_other_numbers(folder: Path, parameters: Collection[str]) -> None:
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a folder's files, with torch's name of its dtype."""
+
+    file: Path
+    name: str
+    dtype: str
+
+
+def stored_weights(folder: Path) -> list[Stored]:
+    """All tensors of the folder's files, whichever of them are read; raises CheckpointError for a damaged file."""
+    files = (file for pattern in FORMATS for file in sorted(folder.glob(pattern)))
+    return [Stored(file, name, dtype) for file in files for name, dtype in stored_dtypes(file)]
+
+
+def refuse_other_numbers(weights: Iterable[Stored], parameters: Collection[str]) -> None:
     """Raises CheckpointError for a parameter stored as other than real floating-point numbers.
 
     The library takes integers, complex numbers and float8 for weights without a word; masks and positions, which are
     no parameters, are integers in many models.
     """
-    for file in (file for pattern in FORMATS for file in sorted(folder.glob(pattern))):
-        for name, dtype in stored_dtypes(file):
-            if (reason := no_weight_dtype(dtype)) is not None and is_parameter(name, parameters):
-                raise CheckpointError(f"{file}: weight {name} {reason}")
+    for weight in weights:
+        if (reason := no_weight_dtype(weight.dtype)) is not None and is_parameter(weight.name, parameters):
+            raise CheckpointError(f"{weight.file}: weight {weight.name} {reason}")
 
 
 def stored_dtypes(file: Path) -> Iterator[tuple[str, str]]:

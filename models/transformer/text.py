@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 from torch import Tensor
 
 from libcore.regular_files import reason_of, regular_text
+from models.git_lfs import LFS_POINTER, is_lfs_pointer
 from models.memory import machine_memory
+from models.transformer.documents import ROWS, rows_of
 from models.transformer.vocabulary import Encoding, TextError
+
+IN_FOLDERS = (".txt", *ROWS)
+"""Suffixes of files that are read where a folder has them."""
+SHUFFLED = 16
+"""Bytes of one sequence's place in the shuffled order, twice."""
 
 
 @dataclass(frozen=True)
@@ -79,29 +87,63 @@ def without_repetitions(paragraphs: Iterable[str]) -> list[str]:
 
 
 def read_text(path: Path | None) -> str:
-    """A text file, or all `.txt` files of a folder in the order of their names; without a path the embedded text.
+    """All that `pieces` has, as one text."""
+    return "".join(pieces(path))
 
-    Raises TextError for what is missing, empty or no UTF-8.
+
+def pieces(path: Path | None) -> Iterator[str]:
+    """A text in the parts that are tokenised each by itself: a text as a whole, data sets in rows.
+
+    Args:
+        path: a text file, one of rows (`documents.py`), or a folder of such files, of one kind and in the order of
+            their names; None for the embedded text.
+
+    Raises TextError for what is missing, empty, damaged or no UTF-8.
     """
     if path is None:
-        return embedded_text()
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        yield embedded_text()
+        return
+    files = files_of(path)
     if not files:
-        raise TextError(f"{path}: no .txt file in this folder; expected a UTF-8 text file, or a folder of .txt files")
-    text = "\n".join(read_file(file) for file in files)
-    if not text.strip():
+        raise TextError(
+            f"{path}: no {', '.join(IN_FOLDERS)} file in this folder; expected a UTF-8 text file, one of rows, or a "
+            "folder of them"
+        )
+    of_rows, is_empty = files[0].suffix in ROWS, True
+    parts = (row for file in files for row in rows_of(file, largest_text())) if of_rows else whole_texts(files)
+    for part in parts:
+        is_empty = is_empty and part.isspace()
+        yield part
+    if is_empty:
         raise TextError(f"{path}: empty; expected text")
-    return text
+
+
+def files_of(path: Path) -> list[Path]:
+    """What of a path is read: the file itself, or those of a folder that are of the first kind that it has."""
+    if not path.is_dir():
+        return [path]
+    return next((found for suffix in IN_FOLDERS if (found := sorted(path.glob(f"*{suffix}")))), [])
+
+
+def whole_texts(files: list[Path]) -> Iterator[str]:
+    """Text files as one text, if there is any in them."""
+    text = "\n".join(read_file(file) for file in files)
+    if text:
+        yield text
 
 
 def read_file(path: Path) -> str:
     """One UTF-8 file; raises TextError."""
     try:
+        if is_lfs_pointer(path):
+            raise TextError(f"{path}: {LFS_POINTER}")
         return regular_text(path, "utf-8-sig", largest=largest_text())
     except UnicodeDecodeError as error:
         raise TextError(f"{path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x})") from error
     except OSError as error:
-        raise TextError(f"{path}: {reason_of(error)}; expected a UTF-8 text file, or a folder of .txt files") from error
+        raise TextError(
+            f"{path}: {reason_of(error)}; expected a UTF-8 text file, one of rows or tokens, or a folder of them"
+        ) from error
 
 
 def largest_text() -> int:
@@ -112,30 +154,39 @@ def largest_text() -> int:
 def split_text(encoding: Encoding, cut: Cut) -> TextData:
     """Cut the tokens one sequence after the other, shuffle the sequences and hold a share of them out.
 
-    Sequences do not overlap, and what is left at the end is dropped. Raises TextError for a text too short for one
-    sequence in each split, and where a token for the beginning is asked for and there is none.
+    Sequences do not overlap, and what is left at the end is dropped. Of a file that is mapped into memory, only those
+    that are taken are read. Raises TextError for a text too short for one sequence in each split, for one too long to
+    shuffle, for tokens beyond the vocabulary, and where a token for the beginning is asked for and there is none.
     """
-    sequences = sequences_of(encoding, cut)
-    if len(sequences) < 2:
+    length = cut.sequence_length - int(cut.beginning_of_sequence)
+    n = len(encoding.tokens) // length
+    if n < 2:
         raise TextError(
-            f"too short: {len(encoding.tokens)} tokens make {len(sequences)} sequences of {cut.sequence_length}; "
+            f"too short: {len(encoding.tokens)} tokens make {n} sequences of {cut.sequence_length}; "
             "expected at least one for each split"
         )
-    n_held_out = min(max(1, round(cut.test_share * len(sequences))), len(sequences) - 1)
-    order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(cut.split_seed))
-    held_out, rest = sequences[order[:n_held_out]], sequences[order[n_held_out:]]
-    return TextData(rest[: cut.n_train], held_out[: cut.n_test], encoding.vocabulary)
+    if n > (most := largest_text() // SHUFFLED):
+        raise TextError(f"{n} sequences of {cut.sequence_length} tokens; expected at most {most}")
+    n_held_out = min(max(1, round(cut.test_share * n)), n - 1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(cut.split_seed))
+    held_out, rest = order[:n_held_out], order[n_held_out:]
+    train, test = (sequences_of(encoding, cut, rows) for rows in (rest[: cut.n_train], held_out[: cut.n_test]))
+    return TextData(train, test, encoding.vocabulary)
 
 
-def sequences_of(encoding: Encoding, cut: Cut) -> Int[Tensor, "example position"]:
-    """All sequences in the order of the text; raises TextError if a token for the beginning is missing."""
-    if cut.beginning_of_sequence and encoding.beginning_of_sequence is None:
+def sequences_of(encoding: Encoding, cut: Cut, rows: Int64[Tensor, " example"]) -> Int64[Tensor, "example position"]:
+    """Those sequences, counted in the order of the text; raises TextError for tokens that there are not."""
+    beginning = encoding.beginning_of_sequence if cut.beginning_of_sequence else None
+    if cut.beginning_of_sequence and beginning is None:
         raise TextError("beginning_of_sequence=true: this tokenizer has no such token; expected false")
     length = cut.sequence_length - int(cut.beginning_of_sequence)
     n = len(encoding.tokens) // length
-    sequences = encoding.tokens[: n * length].view(n, length)
-    if cut.beginning_of_sequence:
-        assert encoding.beginning_of_sequence is not None
-        beginning = torch.full((n, 1), encoding.beginning_of_sequence, dtype=sequences.dtype)
-        sequences = torch.cat([beginning, sequences], dim=1)
+    taken = np.asarray(encoding.tokens)[: n * length].reshape(n, length)[rows.numpy()]
+    sequences = torch.from_numpy(taken.astype(np.int64))
+    smallest, largest = int(sequences.min()), int(sequences.max())
+    if smallest < 0 or largest >= len(encoding.vocabulary):
+        wrong = smallest if smallest < 0 else largest
+        raise TextError(f"has token {wrong}; expected from 0 to {len(encoding.vocabulary) - 1}, those of the tokenizer")
+    if beginning is not None:
+        sequences = torch.cat([torch.full((len(rows), 1), beginning), sequences], dim=1)
     return sequences

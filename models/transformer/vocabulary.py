@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int32, Integer
 from torch import Tensor
 
 from libcore.messages import one_line
-from models.transformer.configuration import ConfigurationError, beginning_of_sequence
+from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.transformer.configuration import TOKENIZER, ConfigurationError, beginning_of_sequence, description
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 WORDS = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What byte pairs never reach across: a word, a number or signs with the space before them, other white space."""
+CHARACTERS_AT_ONCE = 2**20
+"""Of a text in parts: what a tokenizer says of each token takes a hundred times the token's own room."""
 UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -30,12 +36,12 @@ class Encoding:
     """A text as tokens.
 
     Attributes:
-        tokens: indices into the vocabulary.
+        tokens: indices into the vocabulary, in memory or mapped from a file.
         vocabulary: for each token its text, spaces and line breaks included.
         beginning_of_sequence: the token that marks the beginning of a text, where there is one.
     """
 
-    tokens: Int[Tensor, " token"]
+    tokens: Int[Tensor, " token"] | Integer[np.ndarray, " token"]
     vocabulary: tuple[str, ...]
     beginning_of_sequence: int | None = None
 
@@ -75,28 +81,66 @@ def encode_byte_pairs(text: str, size: int) -> Encoding:
     return Encoding(torch.tensor(tokenizer.encode(text).ids), vocabulary)
 
 
-def encode_pretrained(text: str, folder: Path) -> Encoding:
+def encode_pretrained(text: str | Iterable[str], folder: Path) -> Encoding:
     """By the tokenizer in a pretrained model's folder; adds no token at the beginning or end.
 
-    Raises TextError where there is no tokenizer that can be read.
+    Args:
+        text: as a whole, or in parts that are tokenised each by itself, of which few are in memory at a time.
+
+    Raises TextError where there is no tokenizer that can be read, or none that takes the text.
     """
     tokenizer = read_tokenizer(folder)
+    parts = [text] if isinstance(text, str) else text
+    tokens = [np.zeros(0, np.int32), *tokens_of(parts, tokenizer, folder)]
+    return Encoding(torch.from_numpy(np.concatenate(tokens)), *vocabulary_of(tokenizer, folder))
+
+
+def vocabulary_of(tokenizer: Tokenizer, folder: Path) -> tuple[tuple[str, ...], int | None]:
+    """Each token's text, and the token that marks the beginning of a text; raises TextError."""
     try:
         beginning = beginning_of_sequence(folder, tokenizer.token_to_id)
     except ConfigurationError as error:
         raise TextError(str(error)) from error
-    tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
-    return Encoding(tokens, token_texts(tokenizer), beginning)
+    return token_texts(tokenizer), beginning
+
+
+def tokens_of(parts: Iterable[str], tokenizer: Tokenizer, folder: Path) -> Iterator[Int32[np.ndarray, " token"]]:
+    """The tokens of a text's parts, some at a time; raises TextError."""
+    for some in batches(parts):
+        try:
+            encodings = tokenizer.encode_batch_fast(some, add_special_tokens=False)
+        # A plain Exception, of a tokenizer without a token for what it does not know.
+        except Exception as error:
+            raise TextError(f"{folder}: the tokenizer does not take the text ({one_line(error)})") from error
+        yield from (np.array(encoding.ids, np.int32) for encoding in encodings)
+
+
+def batches(parts: Iterable[str]) -> Iterator[list[str]]:
+    """Parts of a text, as many at a time as make `CHARACTERS_AT_ONCE`."""
+    some: list[str] = []
+    n_characters = 0
+    for part in parts:
+        some.append(part)
+        n_characters += len(part)
+        if n_characters >= CHARACTERS_AT_ONCE:
+            yield some
+            some, n_characters = [], 0
+    if some:
+        yield some
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """A model's tokenizer, as that of the `tokenizers` library; raises TextError."""
     from tokenizers import Tokenizer
 
-    file = folder / "tokenizer.json"
+    file, described = folder / TOKENIZER, folder.is_file()
+    if is_lfs_pointer(file):
+        raise TextError(f"{file}: {LFS_POINTER}")
     try:
-        if file.is_file():
-            tokenizer = Tokenizer.from_file(str(file))
+        if described or file.is_file():
+            tokenizer = (
+                Tokenizer.from_str(description(folder)[TOKENIZER]) if described else Tokenizer.from_file(str(file))
+            )
             tokenizer.no_truncation()
             tokenizer.no_padding()
             return tokenizer
@@ -111,8 +155,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
     """For each token what it adds to a text; a part of a character is shown as the tokenizer names it."""
-    # Behind another token, as some tokenizers drop a space at the beginning.
-    *_, before = tokenizer.encode("a", add_special_tokens=False).ids
+    before = visible_token(tokenizer)
     length = len(tokenizer.decode([before], skip_special_tokens=False))
     texts: list[str] = []
     for token in range(tokenizer.get_vocab_size()):
@@ -120,3 +163,15 @@ def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
         name = tokenizer.id_to_token(token) or f"<{token}>"
         texts.append(name if UNDECODABLE in text else text)
     return tuple(texts)
+
+
+def visible_token(tokenizer: Tokenizer) -> int:
+    """One that others are looked at behind, as some tokenizers drop a space at the beginning.
+
+    That of a letter, or where the tokenizer has no such token and none for what it does not know, any with a text.
+    """
+    with suppress(Exception):  # a plain one
+        if tokens := tokenizer.encode("a", add_special_tokens=False).ids:
+            return tokens[-1]
+    n_tokens = tokenizer.get_vocab_size()
+    return next((token for token in range(n_tokens) if tokenizer.decode([token]).strip()), 0)

@@ -15,7 +15,8 @@ from experiments.pipeline.identification_warnings import warnings_of
 from libcore import codec
 from libcore.identification import Movement
 
-BASES_ALONE = (*QUICK, "analysis.stages=[basis]")
+BASES = (*QUICK, "analysis.stages=[basis]")
+BASES_ALONE = (*BASES, "analysis.identify_by=[rounding,halves]")
 SURE = {
     "kept": 5,
     "varying": 4,
@@ -114,9 +115,12 @@ class TestHardModels:
         (["method=lib_sparse"], []),
         (["method=lib_sparse", "analysis.identify_by=[halves]"], ["halves"]),
         (["method=pca", "analysis.identify_by=[]"], []),
+        (["analysis.stages=[score,basis]"], []),
+        (["analysis.stages=[basis,ablation]"], ["rounding", "halves"]),
+        (["analysis.stages=[basis]", "analysis.identify_by=[halves]"], ["halves"]),
     ],
 )
-def test_a_method_that_searches_is_fitted_again_only_if_asked(overrides, expected):
+def test_a_method_that_searches_and_a_basis_alone_are_fitted_again_only_if_asked(overrides, expected):
     assert config_of(*overrides).identify_by == expected
 
 
@@ -141,7 +145,7 @@ class TestStage:
         ],
     )
     def test_what_is_looked_at_can_be_chosen(self, outputs, by, present, absent):
-        run = run_here(outputs, f"by{by}", *BASES_ALONE, f"analysis.identify_by={by}")
+        run = run_here(outputs, f"by{by}", *BASES, f"analysis.identify_by={by}")
         metrics = read_json(run / "metrics.json")
         assert all(f"features/{name}/{MID}" in metrics for name in present)
         assert not any(f"features/{name}/{MID}" in metrics for name in absent)

@@ -54,16 +54,17 @@ class TestWhatWasAskedFor:
     @pytest.mark.parametrize(
         ("stages", "absent_files", "metrics", "timed"),
         [
-            (["basis"], {"ablations.json"}, OF_FEATURES, {"basis"}),
+            (["basis"], {"ablations.json", "features.json"}, {"features/kept", "features/condition"}, {"basis"}),
+            (["basis", "labels"], {"ablations.json"}, {"features/kept", "features/condition"}, {"basis", "names"}),
             (
                 ["basis", "edges"],
                 {"ablations.json"},
                 {*OF_FEATURES, "graph", *(f"edges/{measure}" for measure in MEASURES)},
-                {"basis", "edges"},
+                {"basis", "edges", "names"},
             ),
             (
                 ["basis", "ablation"],
-                set(),
+                {"features.json"},
                 {
                     *OF_FEATURES,
                     "features/ablation_area",
@@ -75,13 +76,16 @@ class TestWhatWasAskedFor:
     )
     def test_stages_that_were_not_asked_for_leave_nothing(self, quick, variant, stages, absent_files, metrics, timed):
         run = variant(f"analysis.stages=[{','.join(stages)}]")
-        written = {"config.yaml", "features.json", "graph.safetensors", "metrics.json", "model.safetensors"}
-        written |= {"timings.json", "ablations.json"} - absent_files
+        written = {"config.yaml", "graph.safetensors", "metrics.json", "model.safetensors", "timings.json"}
+        written |= {"features.json", "ablations.json"} - absent_files
         assert files_below(run) == written
         assert {measured(key) for key in read_json(run / "metrics.json")} - {"time", "memory"} == metrics
-        assert read_json(run / "timings.json").keys() == {"model", "statistics", "identification", "names"} | timed
-        expected = {name: tensor for name, tensor in tensors_of(quick).items() if not name.startswith("edges/")}
-        found = {name: tensor for name, tensor in tensors_of(run).items() if not name.startswith("edges/")}
+        assert read_json(run / "timings.json").keys() == {"model", "statistics", "identification"} | timed
+        left_out = (
+            ("edges/",) if {"edges", "ablation"} & set(stages) else ("edges/", "moved/", "moved_in_group/", "group/")
+        )
+        expected = {name: tensor for name, tensor in tensors_of(quick).items() if not name.startswith(left_out)}
+        found = {name: tensor for name, tensor in tensors_of(run).items() if not name.startswith(left_out)}
         assert_same_tensors(found, expected)
         assert any(name.startswith("edges/") for name in tensors_of(run)) is ("edges" in stages)
         if "ablation" in stages:

@@ -65,7 +65,7 @@ class TestForeignFiles:
         place = ("hydra.run.dir=all", "output_directory=all")
         assert carry_out(*SMALL, *place) == 0
         assert carry_out(*SMALL, *place) == 0
-        stages = ("model", "statistics", "basis", "identification", "names")
+        stages = ("model", "statistics", "basis", "identification")
         assert reused(tmp_path / "all") == dict.fromkeys(stages, True)
 
     def test_results_of_a_killed_run_are_not_taken_for_the_next_one_s(self, carry_out, tmp_path):

@@ -128,3 +128,11 @@ def test_names_that_share_a_tensor_have_one_each(tmp_path: Path) -> None:
     read_back = ModelFile.read(tmp_path / "own.safetensors").tensors
     assert torch.equal(read_back["blocks.0.attn.W_K"], weights[QUERIES])
     assert torch.equal(read_back[QUERIES], weights[QUERIES])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_that_git_lfs_has_not_fetched_is_named_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"checkpoint{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 538000000\n")
+    with pytest.raises(CheckpointError, match="a Git LFS pointer, not the file itself; expected what `git lfs pull`"):
+        ModelFile.read(path)

@@ -49,7 +49,8 @@ class TestReading:
             (Path.touch, "empty"),
             (lambda path: path.write_text(" \n "), "empty"),
             (lambda path: path.write_bytes(b"caf\xe9"), "not UTF-8 (byte 3 is 0xe9)"),
-            (Path.mkdir, "no .txt file"),
+            (Path.mkdir, "no .txt, .parquet, .jsonl file"),
+            (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "a Git LFS"),
         ],
     )
     def test_what_is_no_text(self, tmp_path, write, expected):

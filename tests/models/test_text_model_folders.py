@@ -103,7 +103,9 @@ def test_an_interrupted_download_without_a_network_is_told(asked, monkeypatch, t
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "some/path/to/nowhere"])
 def test_a_path_is_not_looked_for_on_the_hub(name, asked):
     assert asked("config.json") == []
-    with pytest.raises(ModelNotFound, match=r"expected a folder with a config\.json, found no such folder"):
+    with pytest.raises(
+        ModelNotFound, match=r"expected a folder with a config\.json, or a \.gguf file, found no such folder"
+    ):
         model_folder(name)
 
 

@@ -111,3 +111,35 @@ class TestPretrained:
             encode_pretrained("a", folder)
         assert str(folder) in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_a_tokenizer_that_git_lfs_has_not_fetched(self, folder):
+        (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(TextError, match=r"tokenizer\.json: a Git LFS pointer"):
+            encode_pretrained("a", folder)
+
+
+class TestWithoutATokenForTheUnknown:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Whole words alone."""
+        words = Tokenizer(models.WordLevel({"one": 0, "two": 1}, unk_token="<unk>"))
+        words.pre_tokenizer = pre_tokenizers.Whitespace()
+        words.save(str(tmp_path / "tokenizer.json"))
+        return tmp_path
+
+    def test_texts_that_it_knows(self, folder):
+        encoding = encode_pretrained("two one", folder)
+        assert encoding.tokens.tolist() == [1, 0]
+        assert [text.strip() for text in encoding.vocabulary] == ["one", "two"]
+
+    def test_texts_that_it_does_not(self, folder):
+        with pytest.raises(TextError, match="the tokenizer does not take the text") as error:
+            encode_pretrained("two three", folder)
+        assert "\n" not in str(error.value)
+
+    def test_letters_that_it_leaves_out(self, tmp_path):
+        Tokenizer(models.BPE(vocab={"x": 0, "y": 1, "xy": 2}, merges=[("x", "y")])).save(
+            str(tmp_path / "tokenizer.json")
+        )
+        vocabulary = encode_pretrained("xyx", tmp_path).vocabulary
+        assert [text.strip() for text in vocabulary] == ["x", "y", "xy"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformer_families import GROUPED, N_TOKENS, hugging_face_model
+from transformer_families import FAMILIES, GROUPED, N_TOKENS, hugging_face_model
 
 from models.transformer.bridge import UnsupportedFeature, load_pretrained
 from models.transformer.chain import chain_of
@@ -86,7 +86,8 @@ def test_a_name_without_a_network_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_damaged_weights_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-40])
-    assert_refused(folder, "cannot be loaded")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not readable as safetensors; expected the model's"):
+        load_pretrained(str(folder))
 
 
 def test_missing_weights_are_refused_not_drawn_at_random(folder: Path) -> None:
@@ -117,7 +118,82 @@ def test_weights_that_are_not_finite_are_refused_as_such(folder: Path) -> None:
     weights = load_file(path)
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
     save_file(weights, path, metadata={"format": "pt"})
-    assert_refused(folder, "weight blocks.1.mlp.W_in holds numbers that are not finite")
+    assert_refused(folder, "weight model.layers.1.mlp.up_proj.weight holds numbers that are not finite")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"]
+)
+def test_the_weight_that_is_not_finite_is_named_wherever_it_is(folder: Path, name: str) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights[name].view(-1)[1] = torch.inf
+    save_file(weights, path, metadata={"format": "pt"})
+    assert_refused(folder, f"weight {name} holds numbers that are not finite")
+
+
+def test_another_shape_is_told_with_both(folder: Path) -> None:
+    path, name = folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    weights = load_file(path)
+    shape = tuple(weights[name].shape)
+    weights[name] = weights[name][:-1].clone()
+    save_file(weights, path, metadata={"format": "pt"})
+    assert_refused(folder, f"weight {name} has another shape; expected {shape}, found {(shape[0] - 1, shape[1])}")
+
+
+def test_layers_beyond_the_configuration_are_refused_not_dropped(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
+    assert_refused(folder, "9 weights belong to layers that the configuration does not have", "model.layers.1.")
+
+
+def test_other_weights_that_are_left_out_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"value_head.weight": torch.ones(3)}, path, metadata={"format": "pt"})
+    load_pretrained(str(folder))
+    assert "1 weights that the model has no use for are left out: value_head.weight" in caplog.text
+
+
+def test_weights_in_float64_are_not_rounded(folder: Path) -> None:
+    path, name = folder / "model.safetensors", "model.embed_tokens.weight"
+    weights = load_file(path)
+    weights[name] = weights[name].double() + 1e-12
+    save_file(weights, path, metadata={"format": "pt"})
+    _, loaded = load_pretrained(str(folder))
+    assert {weight.dtype for weight in loaded.values()} == {torch.float64}
+    assert torch.equal(loaded["embed.W_E"], weights[name])
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 538000000\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_files_that_git_lfs_has_not_fetched_are_named_so(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(CheckpointError, match=rf"{name}: a Git LFS pointer, .*expected what `git lfs pull`"):
+        load_pretrained(str(folder))
+
+
+def test_a_kind_that_transformer_lens_does_not_load_is_named(tmp_path: Path) -> None:
+    sizes = {**GROUPED, "head_dim": 4, "architectures": ["HeliumForCausalLM"], "pad_token_id": None}
+    hugging_face_model("Helium", sizes, torch.float32).save_pretrained(tmp_path)
+    assert_refused(tmp_path, "TransformerLens does not load its architecture, HeliumForCausalLM")
+
+
+def test_components_that_a_kind_lacks_are_no_traceback(tmp_path: Path) -> None:
+    sizes = {"vocab_size": N_TOKENS, "d_model": 24, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4}
+    hugging_face_model("XGLM", sizes, torch.float32).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedFeature, match=f"{tmp_path}: .*cannot be represented as a chain of sections"):
+        load_pretrained(str(tmp_path))
+
+
+def test_a_key_that_its_kind_does_not_have_is_not_heeded(tmp_path: Path) -> None:
+    neox = {**FAMILIES["gpt-neox, parallel"][1], "num_key_value_heads": 1}
+    hugging_face_model("GPTNeoX", neox, torch.float32).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["num_key_value_heads"] == 1
+    architecture, _ = load_pretrained(str(tmp_path))
+    assert architecture.n_key_value_heads == architecture.n_heads
 
 
 def bring_code_along(folder: Path, kind: str) -> Path:
