@@ -75,7 +75,10 @@ def main() -> int:
     options = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    changes = random.Random(options.seed).sample(all_changes(), options.n)
+    # Shuffled and cut, so that a larger sample has the smaller one in it.
+    changes = all_changes()
+    random.Random(options.seed).shuffle(changes)
+    changes = changes[: options.n]
     if options.again is not None:
         survived = {one["change"] for one in json.loads(options.again.read_text()) if one["outcome"] == SURVIVED}
         changes = [change for change in changes if str(change) in survived]
