@@ -46,19 +46,20 @@ def reason_for(change: Change, reasons: list[dict[str, str]]) -> str | None:
     return None
 
 
-def tried(work: tuple[int, list[Change], Path, float]) -> list[tuple[Change, str]]:
+def tried(work: tuple[list[Change], Path, float]) -> list[tuple[Change, str]]:
     """The outcomes of one process's share."""
-    number, changes, measured, seconds = work
+    changes, measured, seconds = work
     outcomes: list[tuple[Change, str]] = []
     of_tests = covering.read(measured)
     with tempfile.TemporaryDirectory() as folder:
         (copy := Path(folder) / "project").mkdir()
         workshop = Workshop(REPOSITORY, copy, of_tests, seconds)
-        if number == 0:
-            workshop.check(sorted(of_tests.seconds, key=of_tests.seconds_of))
-        for change in changes:
-            outcomes.append((change, workshop.trial(change)))
-            print(f"{outcomes[-1][1]:>11}  {change}", flush=True)
+
+        def told(change: Change, outcome: str) -> None:
+            outcomes.append((change, outcome))
+            print(f"{outcome:>11}  {change}", flush=True)
+
+        workshop.outcomes(changes, told)
     return outcomes
 
 
@@ -87,7 +88,7 @@ def main() -> int:
         measured.mkdir(parents=True, exist_ok=True)
         if not (measured / ".coverage").exists():
             covering.measure(REPOSITORY, measured, options.jobs)
-        shares = [(job, changes[job :: options.jobs], measured, options.seconds) for job in range(options.jobs)]
+        shares = [(changes[job :: options.jobs], measured, options.seconds) for job in range(options.jobs)]
         with get_context("spawn").Pool(options.jobs) as pool:
             outcomes = [outcome for share in pool.map(tried, shares, chunksize=1) for outcome in share]
     reasons = tomllib.loads(REASONS.read_text(encoding="utf-8"))["change"]
