@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 # Tests run in this many processes, each with one thread.
 WORKERS ?= 2
+CHANGES ?= 200
+SEED ?= 0
 PYTEST := python -m pytest -n $(WORKERS)
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	{ echo "Python 3.11 to 3.13 is needed; set PYTHON=python3.11"; exit 1; }
@@ -20,13 +22,21 @@ PUBLISHED ?=
 BENCH ?=
 PAPER ?=
 
-.PHONY: demo test bench paper test-latest lock lint clean
+.PHONY: demo test coverage mutation bench paper test-latest lock lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.run experiment=demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/$(PYTEST)
+
+# Lines of libcore that its own tests execute; fails under 95 %.
+coverage: $(VENV)/installed-dev
+	$(BIN)/$(PYTEST) tests/libcore tests/parity --cov --cov-report=term
+
+# Which of a sample of single changes of libcore its own tests do not notice; CHANGES and SEED choose the sample.
+mutation: $(VENV)/installed-dev
+	$(BIN)/python -m tests.mutation --seed $(SEED) --n $(CHANGES) --jobs $(WORKERS)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m experiments.benchmark stages $(if $(CIFAR),--cifar $(CIFAR)) $(if $(STORIES),--stories $(STORIES)) \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from experiments.interruptions import end_in_order, exit_status_of, reason_of
@@ -15,7 +15,7 @@ OK, FAILED, USER_ERROR = 0, 1, 2
 
 
 @contextmanager
-def told_in_one_line(on_interruption: str = "nothing half-written is left") -> Iterator[None]:
+def told_in_one_line(on_interruption: str = "nothing half-written is left") -> Generator[None, None, None]:
     """Status 2 for the user's errors and what the machine refuses, 1 for a defect, 128 and its number for a signal."""
     end_in_order()
     try:

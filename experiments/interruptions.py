@@ -6,7 +6,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -85,7 +85,7 @@ def number_of(interruption: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Generator[None, None, None]:
     """What is short and must be whole; a signal that comes meanwhile is heeded behind it.
 
     A mask would not do: it is one thread's, and a signal comes to any thread, for the main one to handle.

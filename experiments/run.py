@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.command_end import FAILED, USER_ERROR, nobody_reads
-from experiments.config import model_titles  # noqa: F401  registers the resolver that `conf/` names directories by
+from experiments.config import model_titles  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers the resolver that `conf/` names directories by
 from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY

@@ -41,7 +41,7 @@ def process_of(main: Callable[[], None]) -> None:
     assert isinstance(status, int)
     # As the standard library ends processes of its own: there is no public name.
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -48,11 +48,13 @@ def find_communities(
     # igraph takes a second to import and brings a plotting library: only this function needs it.
     import igraph
 
-    first_vertex, n_vertices = {}, 0
+    first_vertex: dict[str, int] = {}
+    n_vertices = 0
     for layer in graph.node_layers:
         first_vertex[layer] = n_vertices
         n_vertices += graph.bases[layer].n_features
-    pairs, weights = [], []
+    pairs: list[Tensor] = []
+    weights: list[Tensor] = []
     for layer, next_layer in graph.pairs():
         strength = edge_weights(graph.variable_edges(layer), weight, (smallest_edges or {}).get(layer))
         target, source = torch.nonzero(strength, as_tuple=True)

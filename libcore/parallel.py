@@ -7,7 +7,7 @@ every operation wait for each other, most of all beside another busy process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
@@ -56,7 +56,7 @@ def shares_for(n_threads: int, n_examples: int) -> int:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> Generator[None, None, None]:
     """What is shorter than the threads' meeting after it: beside another busy process they wait for each other."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ except ImportError:  # on Windows
 
 
 @contextmanager
-def used(path: Path) -> Iterator[None]:
+def used(path: Path) -> Generator[None, None, None]:
     """Hold the path as in use; several may. Where the file system knows no locks, nothing is held."""
     if fcntl is None:
         yield
@@ -29,7 +29,7 @@ def used(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def unused(path: Path) -> Iterator[bool]:
+def unused(path: Path) -> Generator[bool, None, None]:
     """Whether nobody uses the path, and nobody will while the block goes on."""
     if fcntl is None:
         yield True

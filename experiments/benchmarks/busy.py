@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ AS_FAST = 1.05
 
 
 @contextmanager
-def busy_process() -> Iterator[None]:
+def busy_process() -> Generator[None, None, None]:
     """Another process that computes without end, as long as the block lasts."""
     process = subprocess.Popen([sys.executable, "-c", SPIN])
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def image_case(kind: str, override: str, numbers: tuple[int, int, int, int], sou
 
 
 @torch.no_grad()
-def with_balanced_logits(file: ModelFile, room: Room, inputs: Tensor) -> ModelFile:
+def with_balanced_logits(file: ModelFile, room: Room[Any], inputs: Tensor) -> ModelFile:
     """The same network, the readout's bias such that no class is named throughout.
 
     Not wholly balanced: where nothing but the mean is kept, all logits would be equal.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -57,7 +57,7 @@ def rate_of(size: int, dtype: torch.dtype, device: torch.device, seconds: float)
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Generator[None, None, None]:
     """So many of torch's in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

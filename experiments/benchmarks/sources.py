@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from experiments.config.composition import config_of
 from experiments.config.model_checks import resolve_device
@@ -38,7 +39,7 @@ class Sources:
             given.append(f"model.checkpoint={self.checkpoints[model]}")
         return config_of(given)
 
-    def room(self, config: RunConfig) -> Room:
+    def room(self, config: RunConfig) -> Room[Any]:
         """The model's room, its device and checkpoint checked; raises UserError."""
         resolve_device(config.device)
         room = room_of(config.model_settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ WRITTEN = "written.json"
 
 
 @contextmanager
-def own_folder(folder: Path, option: str, of_a_sweep: bool = False) -> Iterator[None]:
+def own_folder(folder: Path, option: str, of_a_sweep: bool = False) -> Generator[None, None, None]:
     """Within the block, files that no earlier command wrote there are not replaced; at its end, what it wrote is noted.
 
     Raises UserError for a folder that holds files none of which is a command's. One `of_a_sweep` holds its record.

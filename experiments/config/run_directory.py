@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -181,7 +181,7 @@ def refuse_second_run(directory: Path, sweep: str, number: int) -> None:
 
 
 @contextmanager
-def held(directory: Path, option: str) -> Iterator[None]:
+def held(directory: Path, option: str) -> Generator[None, None, None]:
     """The directory is this run's alone; raises UserError while another process has it.
 
     The lock leaves no file, and goes with the process, however that ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -106,7 +106,7 @@ def stand_apart(groups: Collection[str]) -> bool:
 
 def line_of(style: GroupStyle, label: str) -> Line2D:
     """A group's line in a legend."""
-    look = {"color": style.colour, "linewidth": style.width, "marker": style.marker}
+    look: dict[str, Any] = {"color": style.colour, "linewidth": style.width, "marker": style.marker}
     return Line2D([], [], markersize=MARK_SIZE, label=label, **look)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -83,7 +84,7 @@ def caption_gaps(layout: GraphLayout, columns: Sequence[Column], axes: Axes) -> 
     crowded = is_crowded(layout, float(axes.get_xlim()[1]))
     for edges, left, right in zip(layout.edges, columns, columns[1:], strict=False):
         middle, top = (left.right + right.left) / 2, axes.get_ylim()[1]
-        look = {"rotation": 90 if crowded else 0, "color": GREY_TEXT}
+        look: dict[str, Any] = {"rotation": 90 if crowded else 0, "color": GREY_TEXT}
         if not crowded:
             # Beside a narrow last column a centred caption would leave the panel.
             middle = min(middle, float(axes.get_xlim()[1]) - text_width(edge_count(edges)) / 2)

@@ -100,7 +100,7 @@ def plot_measure(
             "transform": offset_copy(axes.transData, axes.get_figure(root=True), x=points, units="points"),
             "has_bars": manner != "mean",  # means over other keys vary with these, which the thin lines show
         }
-        main = beside | {"color": style.colour, "linewidth": style.width, "marker": style.marker}
+        main: dict[str, Any] = beside | {"color": style.colour, "linewidth": style.width, "marker": style.marker}
         for index, other in enumerate(others):
             of_other = [run for run in members if run.others(key) == other]
             look: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -125,7 +126,7 @@ def plot_spectrum(spectrum: Spectrum, colour: str, width: float, axes: Axes) -> 
     """Kept directions as a line, dropped ones dotted."""
     relative, kept = spectrum.relative(), spectrum.n_kept
     rank = spectrum.rank()
-    look = {"color": colour, "linewidth": width}
+    look: dict[str, Any] = {"color": colour, "linewidth": width}
     axes.plot(rank[:kept], relative[:kept], label=f"{spectrum.group} kept", **look)
     axes.plot(rank[kept:], relative[kept:], linestyle=":", label=f"{spectrum.group} dropped", **look)
 

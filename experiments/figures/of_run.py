@@ -127,7 +127,7 @@ def shown_edges(graph: InteractionGraph, ablations: Ablations | None) -> dict[st
     return shown
 
 
-def ablation_curves(ablations: Ablations, group: str, run: str) -> dict:
+def ablation_curves(ablations: Ablations, group: str, run: str) -> dict[str, list[Any]]:
     """Curves as the figures take them, by kind."""
     from experiments.figures.ablation_curves import Curve
 

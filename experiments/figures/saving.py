@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def settle_layout(figure: Figure) -> None:
 
 
 @contextmanager
-def glyphs_alone() -> Iterator[None]:
+def glyphs_alone() -> Generator[None, None, None]:
     """Have matplotlib embed fonts without `FOR_SETTING_TEXT`: to cut them down takes longer than the letters do."""
     dropped = getattr(subset.Options, DROPPED_TABLES, None)
     if dropped is None:

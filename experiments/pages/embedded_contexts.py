@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -69,7 +71,7 @@ def described_features(
     refuse_non_finite(torch.stack([lowest, highest]), f"activations of {layer}")
     scale = largest_magnitudes(found, contexts.before)
     at_quantiles = [embedded_windows(one, scale, contexts.before) for one in found.quantiles]
-    parts: dict[str, list] = {
+    parts: dict[str, list[Any]] = {
         "lowest": rounded(lowest),
         "highest": rounded(highest),
         "mean": rounded(found.mean),

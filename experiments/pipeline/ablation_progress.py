@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from experiments.pipeline.console import Advance, duration
@@ -47,7 +47,9 @@ class AblationProgress:
 
 
 @contextmanager
-def ablation_progress(plan: AblationPlan, advance: Advance, stage: str = "ablation") -> Iterator[AblationProgress]:
+def ablation_progress(
+    plan: AblationPlan, advance: Advance, stage: str = "ablation"
+) -> Generator[AblationProgress, None, None]:
     """Say what the plan's work is at most, show it as it goes on, and say at the end what it was."""
     most = plan.left
     masks = max((curve.passes for (kind, _), curve in plan.curves.items() if kind == "edge"), default=0)

@@ -8,7 +8,7 @@ result is one folder (`cache_entry.py`), renamed into place when it is whole and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,7 +125,7 @@ class StageCache:
 
 
 @contextmanager
-def alone(lock: Path, stage: str) -> Iterator[None]:
+def alone(lock: Path, stage: str) -> Generator[None, None, None]:
     """Hold a stage's lock; waiting for another process that computes the same is said.
 
     What has the lock's name and is no file is set aside.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -53,7 +53,7 @@ class StageProgress:
 
 
 @contextmanager
-def progress_of(stage: str, left_is: str = "about") -> Iterator[Advance]:
+def progress_of(stage: str, left_is: str = "about") -> Generator[Advance, None, None]:
     """Show how far a stage has come for as long as the block lasts."""
     progress = StageProgress(stage, left_is)
     if sys.stderr.isatty():

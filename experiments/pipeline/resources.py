@@ -6,7 +6,7 @@ import ctypes
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Resources:
 
 
 @contextmanager
-def measured(device: torch.device) -> Iterator[Resources]:
+def measured(device: torch.device) -> Generator[Resources, None, None]:
     """Measure the block; the numbers are there when it ends."""
     taken, start = Resources(), time.perf_counter()
     reset_peak_memory(device)

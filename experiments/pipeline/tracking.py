@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def tracked(
     environment: Callable[[], Mapping[str, Any]],
     sweep: str | None = None,
     notes: str | None = None,
-) -> Iterator[Tracker]:
+) -> Generator[Tracker, None, None]:
     """A tracker for one run, its folder `directory/wandb`; closed as finished, failed or interrupted.
 
     `sweep` groups the runs of one sweep; `notes` are what the run is described by where the configuration does not say.

@@ -7,6 +7,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -25,12 +26,13 @@ def to_html(report: Report, out: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Any] = {
         "code_spans": code_spans,
         "breakable": breakable,
         "unbroken": unbroken,
         "embedded": lambda address: embedded(out / address),
     }
+    environment.filters.update(filters)
     return environment.get_template("report.html").render(title=TITLE, report=report, summary=summary_of(report))
 
 

@@ -12,9 +12,11 @@ import matplotlib
 from experiments.config.scores import ACCURACY
 from experiments.figures.groups import group_label
 from experiments.figures.of_run import ablation_curves, shown_edges
+from experiments.pipeline.feature_table import FeatureTable
 from experiments.reporting.finished_runs import FinishedRun
 from experiments.reporting.overview import MainMeasures, RunsOfModel, keys_together, runs_by_option, swept_runs
 from experiments.reporting.section_text import score_of
+from libcore.graph import InteractionGraph
 
 Figures = dict[str, str]
 """Addresses relative to the report, by caption."""
@@ -49,7 +51,7 @@ def draw_setting(runs: Sequence[FinishedRun], out: Path, stem: str) -> Figures:
     return drawn
 
 
-def graph_panels(run: FinishedRun, graph, table):
+def graph_panels(run: FinishedRun, graph: InteractionGraph, table: FeatureTable) -> tuple[Any, Any]:
     """One run's part of the graphs' figure and of the communities'."""
     from experiments.figures.communities import CommunityPanel
     from experiments.figures.interaction_graph import GraphPanel
@@ -61,7 +63,7 @@ def graph_panels(run: FinishedRun, graph, table):
     )
 
 
-def draw_graphs(panels: Sequence, keyboards: Sequence, out: Path, stem: str) -> Figures:
+def draw_graphs(panels: Sequence[Any], keyboards: Sequence[Any], out: Path, stem: str) -> Figures:
     """Graphs and communities."""
     from experiments.figures.communities import community_figure
     from experiments.figures.interaction_graph import interaction_graph_figure
@@ -112,7 +114,7 @@ def draw_swept_keys(model: RunsOfModel, main: MainMeasures, out: Path, stem: str
     return drawn
 
 
-def keep(figure, out: Path, name: str) -> str:
+def keep(figure: Any, out: Path, name: str) -> str:
     """Write a figure; its address."""
     from experiments.figures.saving import save_figure
 

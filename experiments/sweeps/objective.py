@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.config.schema import RunConfig
 from experiments.pipeline.metric_keys import plain
@@ -35,7 +35,7 @@ def direction_of(objective: str, lower_score_is_better: bool) -> Direction:
     return "maximize" if objective.startswith(LARGER_IS_BETTER) else "minimize"
 
 
-def check_objective(config: RunConfig, room: Room) -> None:
+def check_objective(config: RunConfig, room: Room[Any]) -> None:
     """Raises UserError for a key that this run's `metrics.json` would not have."""
     known = metric_keys(config, room)
     if config.objective is not None and config.objective not in known:
@@ -45,7 +45,7 @@ def check_objective(config: RunConfig, room: Room) -> None:
         )
 
 
-def metric_keys(config: RunConfig, room: Room) -> list[str]:
+def metric_keys(config: RunConfig, room: Room[Any]) -> list[str]:
     """The keys of `metrics.json` that the configuration asks for; `config` has its tolerances."""
     stages, layers = config.analysis.stages, room.node_layers
     tolerances = [plain(tolerance) for tolerance in config.analysis.tolerances or ()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def share_out_cores(launcher: DictConfig, n_jobs: int | None, is_timeout_given: 
 
 
 @contextmanager
-def slot(folder: Path) -> Iterator[None]:
+def slot(folder: Path) -> Generator[None, None, None]:
     """Wait until fewer jobs of the sweep run than may at once; before torch is imported, which takes memory."""
     if CORES_OF_SLURM in os.environ:
         os.environ.setdefault(THREADS, os.environ[CORES_OF_SLURM])

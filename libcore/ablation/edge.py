@@ -47,7 +47,7 @@ def edge_ablation_steps(
     def is_enough(kept: int, tolerance: float) -> bool:
         return data.within(scored[min(kept, n_edges)], test_score, tolerance)
 
-    tried = []
+    tried: list[int] = []
     for kept in ladder(basis.d * next_basis.d) if tolerances else ():
         if min(kept, n_edges) not in scored:
             yield evaluated(min(kept, n_edges))

@@ -38,7 +38,8 @@ def ladder(upper: int) -> list[int]:
 
     `upper` halved, rounded up each time, down to one.
     """
-    numbers, bracket = [], Bracket(0, upper)
+    numbers: list[int] = []
+    bracket = Bracket(0, upper)
     while (middle := bracket.middle) is not None:
         numbers.append(middle)
         bracket = bracket.halved(middle, is_enough=True)

@@ -35,7 +35,7 @@ def matmul(call: Call) -> Tensor:
     result = left @ right
     batch = ascii_letters[: result.ndim - 2]
     pairs = [(left, "YZ"), (right, "ZX")]
-    operands = []
+    operands: list[tuple[Tensor, str]] = []
     for value, own in pairs:
         operands.append((value, batch[len(batch) - (value.ndim - 2) :] + own))
     # A batch dimension of size 1 that the other operand has in full is broadcast by `expand` in `contracted`.
@@ -56,7 +56,7 @@ def einsum(call: Call) -> Tensor:
         (v.ndim - len(s.replace("...", "")) for v, s in zip(operands, labels_in, strict=True) if "..." in s), default=0
     )
     full = "".join(free[:leading])
-    spelled = []
+    spelled: list[str] = []
     for value, labels in zip(operands, labels_in, strict=True):
         n = value.ndim - len(labels.replace("...", ""))
         spelled.append(labels.replace("...", full[leading - n :]))

@@ -16,7 +16,7 @@ from libcore.from_module.tracing import Traced
 INPUT, OUTPUT = "input", "output"
 SEQUENCES = (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 NORMALISATIONS = (
-    nn.modules.batchnorm._NormBase,
+    nn.modules.batchnorm._NormBase,  # pyright: ignore[reportPrivateUsage] - torch has no public name
     nn.LayerNorm,
     nn.GroupNorm,
     *((nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()),
@@ -85,7 +85,7 @@ class NodeLayers:
                 raise NotRead(f"node_layers {list(names)}: {name!r} is no string; expected submodules' names")
         if len(names) < 2:
             raise NotRead(f"node_layers {list(names)}; expected two or more, the last one {OUTPUT!r} by default")
-        nodes = []
+        nodes: list[fx.Node] = []
         for index, name in enumerate(names):
             if name == OUTPUT and OUTPUT not in self.traced.read_by:
                 if index != len(names) - 1:
@@ -172,7 +172,8 @@ def nodes_that_everything_passes(traced: Traced) -> frozenset[fx.Node]:
     last_reader = {
         node: max((index[user] for user in node.users if user in needed), default=index[node]) for node in needed
     }
-    passed, furthest = set(), -1
+    passed: set[fx.Node] = set()
+    furthest = -1
     for node in sorted(needed, key=index.__getitem__):
         if furthest <= index[node]:
             passed.add(node)

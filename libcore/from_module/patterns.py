@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from libcore.from_module.affine_maps import NoClosedForm
 from libcore.from_module.form_rules import FORMS, OF_TWO, batch_norm, elementwise, reshaped
 from libcore.from_module.forms import Form, activation_form
 from libcore.from_module.layouts import Layout
 from libcore.from_module.operations import ELEMENTWISE, is_elementwise, operation_name
-from libcore.from_module.tracing import Traced, descendants
+from libcore.from_module.tracing import BatchNorm, Traced, descendants
 
 RESHAPING = frozenset({"flatten", "view", "reshape", "squeeze"})
 
@@ -56,7 +56,7 @@ def form_of(traced: Traced, node: fx.Node, forms: dict[fx.Node, Form]) -> Form:
     target: Any = node.target
     if node.op == "call_module":
         module = traced.module.get_submodule(str(target))
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm):
             if len(traced.shapes[node]) == 3:
                 raise NoClosedForm("a normalisation by position")
             moments = (module.running_mean, module.running_var, module.weight, module.bias)

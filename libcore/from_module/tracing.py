@@ -6,7 +6,7 @@ Submodules are traced through, down to torch's functions, except for batch norma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ from libcore.from_module.operations import is_elementwise
 from libcore.from_module.refusal import NotRead
 from libcore.messages import first_line
 
-LEAVES = (nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
+BatchNorm = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage] - torch has no public name
+LEAVES = (BatchNorm, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
 
 @contextmanager
-def unchecked_shapes() -> Iterator[None]:
+def unchecked_shapes() -> Generator[None, None, None]:
     """Annotated shapes are not checked meanwhile: a traced value has none."""
     disabled = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -89,7 +89,7 @@ def needed_edges(
     )
     dtype = working_dtype(chain, inputs)
     in_dtype = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
-    needed = []
+    needed: list[list[int]] = []
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         of_pair, rest = (in_dtype[layer], in_dtype[next_layer]), (predictions.score, settings.memory_budget)
         curve = edge_ablation(chain, predictions.data, index, of_pair, edges[layer], predictions.tolerances, *rest)

@@ -118,7 +118,7 @@ def pair_jacobians(
     rows = JacobianRows(to_features, basis.features(example), stream.memory_budget)
     scale = n_out / len(positions) / (stream.n_examples * n_in)
     of_rows = 2 * len(positions) * len(next_columns) * n_in * len(columns)
-    chunks = []
+    chunks: list[PairJacobians] = []
     for activation in stream.chunks(rows.values_per_example + of_rows):
         features = basis.features(activation)
         blocks = [row[..., columns].double() for row in rows(features, quadrature)]

@@ -62,7 +62,7 @@ def fit_file(
     """
     stored, node_layers = read_basis_file(path)
     tensors = {name: tensor.double() for name, tensor in stored.items()}
-    last, bases = chain.node_layers[-1], {}
+    last, bases = chain.node_layers[-1], dict[str, Basis]()
     for layer in chain.node_layers:
         if layer == last and not {f"to_basis/{layer}", f"from_basis/{layer}"} & set(tensors):
             bases[layer] = last_basis(chain, statistics, settings, working_dtype(chain, inputs))

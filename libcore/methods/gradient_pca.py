@@ -29,7 +29,7 @@ def fit_gradient_pca(
     layer keeps its own basis.
     """
     dtype = working_dtype(chain, inputs)
-    bases = {}
+    bases: dict[str, Basis] = {}
     for index, (layer, stream) in enumerate(
         zip(chain.node_layers, chain.streams(inputs, settings.memory_budget), strict=False)
     ):

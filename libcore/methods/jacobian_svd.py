@@ -22,7 +22,7 @@ def fit_jacobian_svd(
 ) -> dict[str, Basis]:
     """Right singular vectors, over all inputs, of the Jacobian to the next node layer's own coordinates, centred."""
     dtype = working_dtype(chain, inputs)
-    bases = {}
+    bases: dict[str, Basis] = {}
     for (layer, next_layer), section, stream in zip(
         pairwise(chain.node_layers), chain.sections, chain.streams(inputs, settings.memory_budget), strict=True
     ):

@@ -77,7 +77,8 @@ def chance(n_first: int, n_second: int, n_directions: int, seed: int = 0) -> Cha
     if max(n_first, n_second) > n_directions:
         raise ValueError(f"{max(n_first, n_second)} uncorrelated features among {n_directions} directions")
     generator = torch.Generator().manual_seed(seed)
-    matches, cosines = [], []
+    matches: list[float] = []
+    cosines: list[float] = []
     for _ in range(N_DRAWS):
         # A random basis beside a fixed one is as good as two random ones.
         drawn = torch.randn(n_directions, n_second, generator=generator, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property
@@ -68,7 +68,7 @@ class OwnRoom(Room[FactorySchema]):
         return f"model.factory={self.model.factory}"
 
     @contextmanager
-    def user_errors(self) -> Iterator[None]:
+    def user_errors(self) -> Generator[None, None, None]:
         """Whatever the user's code runs into is the user's to mend."""
         try:
             yield

@@ -6,7 +6,7 @@ TransformerLens takes seconds to import, so it is only imported by what loads a 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
 from sys import stderr
@@ -100,7 +100,7 @@ def has_logits_of(architecture: Architecture, weights: Weights, dtype: torch.dty
 
 
 @contextmanager
-def evaluated(bridge: TransformerBridge) -> Iterator[None]:
+def evaluated(bridge: TransformerBridge) -> Generator[None, None, None]:
     """Without dropout."""
     was_training = bridge.training
     bridge.eval()
@@ -111,7 +111,7 @@ def evaluated(bridge: TransformerBridge) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Generator[None, None, None]:
     """Other people's warnings are not shown, nor are progress bars where there is no terminal."""
     from transformers.utils import logging
 

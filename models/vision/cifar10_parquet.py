@@ -6,7 +6,7 @@ One row per example: `img`, a struct whose field `bytes` is an encoded image (PN
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -70,7 +70,7 @@ def find_parquet(root: Path) -> ParquetFiles | None:
 
 
 @contextmanager
-def opened(path: Path, n_rows: int) -> Iterator[Any]:
+def opened(path: Path, n_rows: int) -> Generator[Any, None, None]:
     """A `pyarrow.parquet.ParquetFile` with the right columns and number of rows.
 
     What Arrow cannot read, here or in the block, is raised as DatasetError.

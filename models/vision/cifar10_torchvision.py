@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -104,7 +104,7 @@ def download(root: Path) -> TorchvisionFolder:
 
 
 @contextmanager
-def stall_limit() -> Iterator[None]:
+def stall_limit() -> Generator[None, None, None]:
     """Connections opened meanwhile give up after `STALLED_SECONDS` of silence (torchvision sets no limit itself)."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED_SECONDS)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache as cached_per_process
 from pathlib import Path
@@ -146,7 +146,7 @@ def refuse_other_sums(root: Path, files: Sequence[Path]) -> None:
 
 
 @contextmanager
-def explained(root: Path) -> Iterator[None]:
+def explained(root: Path) -> Generator[None, None, None]:
     """Adds to what went wrong where the files were looked for and how to get them, in one line."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -42,7 +42,7 @@ ImageSchemaT = TypeVar("ImageSchemaT", bound=ImageClassifierSchema)
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors() -> Generator[None, None, None]:
     """What is wrong with a data set is the user's to mend."""
     try:
         yield

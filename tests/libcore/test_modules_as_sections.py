@@ -181,6 +181,14 @@ DIFFERENTIATED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "normalisation of a sum": (lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU()), POSITIONS),
     "control flow": (lambda: nn.Sequential(Branching(), nn.Linear(3, 2)), VECTOR),
     "max pooling": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), IMAGE),
+    "a convolution, dilated, that keeps the size": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding="same", dilation=2), nn.GroupNorm(2, 4)),
+        IMAGE,
+    ),
+    "a convolution without padding": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, (1, 3), padding="valid"), nn.GroupNorm(2, 4)),
+        IMAGE,
+    ),
     "group normalisation": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), IMAGE),
     "gated": (
         lambda: Written(lambda m, x: functional.silu(x @ m.a + m.b) * (x @ m.c), (3, 4), (4,), (3, 4)),

@@ -110,8 +110,7 @@ class AttributionPoint:
     def _through_own_query(self, rows: slice) -> Float[Tensor, "batch some head d_value feature_in"]:
         """An output position's own features, through its query."""
         X = self.X[:, :, rows]
-        W_Q_X = (X.flatten(1, 3) @ self.weights.Q).unflatten(1, X.shape[1:4])
-        W_Q_X = W_Q_X.permute(1, 2, 0, 3, 4)
+        W_Q_X = (X.flatten(1, 3) @ self.weights.Q).unflatten(1, X.shape[1:4]).permute(1, 2, 0, 3, 4)
         return torch.mul(W_Q_X, self.own_fhat[:, rows, None, None], out=W_Q_X.new_empty(W_Q_X.shape))
 
 

@@ -40,8 +40,8 @@ class RotaryAttributionWeights:
             (basis.from_basis @ weight).mT.contiguous() for weight in (attention.W_Q, attention.W_K, attention.W_V)
         )
         by_position = K[:: attention.group, :, None].repeat(1, 1, positions.count, 1)
-        self.K: Float[Tensor, "key_value_head d_head key feature_in"]
-        self.K = attention.waves(positions.keys, by_position).turn_columns(by_position)
+        turned = attention.waves(positions.keys, by_position).turn_columns(by_position)
+        self.K: Float[Tensor, "key_value_head d_head key feature_in"] = turned
 
 
 class RotaryAttributionPoint:

@@ -79,11 +79,11 @@ class AttentionTables:
     ) -> None:
         rows = [of_position @ from_basis for of_position in features]
         n_heads, _, d_value = attention.W_V.shape
-        if may_compose and len(from_basis) < d_value:
-            W_O = from_basis @ attention.W_V @ attention.W_O
+        composed = may_compose and len(from_basis) < d_value
+        W_O = from_basis @ attention.W_V @ attention.W_O if composed else attention.W_O
+        if composed:
             values = [of_position[:, None].expand(-1, n_heads, -1) for of_position in features]
         else:
-            W_O = attention.W_O
             values = [torch.einsum("nd,hde->nhe", of_position, attention.W_V) for of_position in rows]
         self.W_O = W_O.flatten(0, 1)
         attends = attention.attends(positions)

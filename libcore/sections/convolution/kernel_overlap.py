@@ -89,7 +89,7 @@ class Overlap:
 def overlaps(first: Window, second: Window) -> list[Overlap]:
     """Every way in which two hidden pixels share an input and an output pixel."""
     furthest = min((first.size - 1) // first.stride, second.size - 1)
-    found = []
+    found: list[Overlap] = []
     for displacement in range(-furthest, furthest + 1):
         for pixel_class in pixel_classes(first, second):
             shared_input = [(o, o - first.stride * displacement) for o in pixel_class.first]
