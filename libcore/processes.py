@@ -7,7 +7,7 @@ processes, so that all know it; everything else they do alike. In a single proce
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ class ProcessLost(Exception):
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined() -> Generator[None]:
     """The processes that `torchrun` has started together, for as long as the block lasts."""
     if number_started() == 1 or distributed.is_initialized():
         yield

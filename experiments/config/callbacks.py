@@ -86,5 +86,6 @@ class CheckBeforeStart(Callback):
         if SWEEP not in os.environ:  # else it is resumed
             stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}"
             record = SweepRecord(Path(config.hydra.sweep.dir).absolute() / "reports" / stamp)
+            record.sweep_beside()
             record.begin(sys.argv[1:], n_jobs, config.objective, direction)
             os.environ[SWEEP] = str(record.folder)

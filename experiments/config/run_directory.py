@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -153,11 +154,16 @@ def sweep_temporaries(directory: Path) -> None:
     remove_temporaries(directory, lambda name: is_result(name) or name == STATUS)
 
 
-def remove_temporaries(directory: Path, is_ours: Callable[[str], bool]) -> None:
-    """Remove half-written files below a directory that nobody writes to, by the relative names they would have had."""
+def remove_temporaries(directory: Path, is_ours: Callable[[str], bool], older_than: float | None = None) -> None:
+    """Remove half-written files below a directory, by the relative names they would have had.
+
+    Nobody may be writing to it, unless files are `older_than` so many seconds.
+    """
     for path in directory.rglob(".*.tmp"):
         found = TEMPORARY.fullmatch(path.name)
         if found is None or not is_own_file(path):
+            continue
+        if older_than is not None and time.time() - path.stat().st_mtime < older_than:
             continue
         if is_ours(path.with_name(found["name"]).relative_to(directory).as_posix()):
             path.unlink()

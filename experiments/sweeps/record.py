@@ -25,6 +25,8 @@ SWEEP = "LIB_SWEEP_DIRECTORY"
 RECORD, JOBS = "sweep.json", "runs.jsonl"
 STARTED, FINISHED = "started", "finished"
 SECONDS_BETWEEN_LOOKS, LOOKS_FOR_WAITING = 0.5, 40
+SECONDS_FOR_A_FILE = 3600.0
+"""Nothing is half-written for so long, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,13 @@ class SweepRecord:
         """Note the command's arguments, how many jobs there will be where that is known, and what is sought."""
         content = {"arguments": list(arguments), "jobs": n_jobs, "objective": objective, "direction": direction}
         write_json(self.folder / RECORD, content | {"from": os.getcwd()})
+
+    def sweep_beside(self) -> None:
+        """Remove what sweeps beside this one have left half-written, because they were killed."""
+        from experiments.config.run_directory import remove_temporaries
+
+        for path in self.folder.parent.glob(f"*/{RECORD}"):
+            remove_temporaries(path.parent, lambda _: True, older_than=SECONDS_FOR_A_FILE)
 
     def content(self) -> dict[str, Any]:
         """What was noted when the sweep began. Raises UserError where there is no sweep's record."""

@@ -154,10 +154,10 @@ def embedded_tokens(bridge: TransformerBridge) -> Tensor:
 
 def unembedding(bridge: TransformerBridge) -> tuple[Tensor, Tensor | None]:
     """From the final residual stream, a projection in front among it."""
-    W_U, b_U = bridge.unembed.W_U, bridge.unembed.b_U
+    weight, bias = bridge.unembed.W_U, bridge.unembed.b_U
     if "project_out" in dict(bridge.named_children()):
-        W_U = bridge.project_out.original_component.weight.T @ W_U
-    return W_U, b_U
+        weight = bridge.project_out.original_component.weight.T @ weight
+    return weight, bias
 
 
 def position_embedding(bridge: TransformerBridge, n_context: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -33,6 +34,22 @@ def test_the_last_word_on_every_job_counts(record):
     for entry in (job(1, "started"), job(0, "started"), job(1), job(0, "failed")):
         record.note(entry)
     assert record.jobs() == [job(0, "failed"), job(1)]
+
+
+def test_what_killed_sweeps_left_half_written_goes_when_it_is_old(record):
+    killed, foreign = SweepRecord(record.folder.with_name("killed")), record.folder.with_name("notes")
+    killed.begin([], 1, None, None)
+    (killed.folder / "figures").mkdir()
+    foreign.mkdir()
+    old = [killed.folder / "figures" / ".graph.png.12.tmp", killed.folder / ".report.md.12.tmp"]
+    stays = [killed.folder / ".metrics.csv.13.tmp", killed.folder / "mine.tmp", foreign / ".report.md.12.tmp"]
+    for path in (*old, *stays):
+        path.write_text("half")
+    for path in (*old, *stays[1:]):
+        os.utime(path, (time.time() - 4000,) * 2)
+    record.sweep_beside()
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in stays)
 
 
 def test_a_job_that_ended_without_a_word_was_killed(record, tmp_path):
