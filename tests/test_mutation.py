@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import tomllib
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from mutation.changes import changes_of
 from mutation.covering import Covering, junit_key
+from mutation.in_memory import exchanged, functions_below
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = {
@@ -72,6 +74,31 @@ def test_every_change_of_libcore_is_source_that_compiles():
     assert len(changes) > 5000
     for change in random.Random(0).sample(changes, 100):
         compile(change.applied(SOURCES[change.file]), change.file, "exec")
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of a constant, a wrapped function and one with a default."""
+    (tmp_path / "exchanged_module.py").write_text(
+        "from functools import wraps\nN = 3\n\n\ndef wrapped(f):\n    @wraps(f)\n    def g(x):\n        return f(x)\n"
+        "    return g\n\n\n@wrapped\ndef larger(x):\n    return x + 5\n\n\ndef other(x, y=7):\n    return x * y\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("exchanged_module")
+
+
+def test_code_of_functions_is_exchanged_and_nothing_else(module, tmp_path):
+    source = (tmp_path / "exchanged_module.py").read_text()
+    functions = functions_below(tmp_path)
+    by_text = {(change.before, change.after): change for change in changes_of("exchanged_module.py", source)}
+    found = exchanged(by_text["x + 5", "(x - 5)"], tmp_path, functions)
+    assert found is not None
+    for function, code in found:
+        function.__code__ = code
+    assert (module.larger(20), module.other(20)) == (15, 140)
+    # What is executed at the import has to be imported.
+    assert exchanged(by_text["3", "4"], tmp_path, functions) is None
+    assert exchanged(by_text["7", "8"], tmp_path, functions) is None
 
 
 def test_quick_tests_come_first_from_every_file():

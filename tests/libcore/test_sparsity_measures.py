@@ -69,6 +69,11 @@ def test_no_entries_have_no_sparsity(measure: Measure) -> None:
     assert isnan(measure(torch.zeros(0, 3, dtype=torch.float64)))
 
 
+def test_a_single_edge_holds_all() -> None:
+    edge = torch.tensor([[2.0]], dtype=torch.float64)
+    assert (mass_share(edge), participation_ratio(edge), gini(edge)) == (1.0, 1.0, 0.0)
+
+
 @given(edges=strengths)
 def test_measures_are_their_definitions(edges: Tensor) -> None:
     values = sorted(edges.flatten().tolist())
