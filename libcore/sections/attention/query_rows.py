@@ -29,8 +29,8 @@ VALUES_IN_CACHE = 2**17
 """Numbers worked on at a time where an intermediate is many times as large as what it comes from."""
 
 LEAST_SAMPLES = 16
-"""Worked on at a time, however wide the heads: a CPU is not fast at sums over fewer samples. Nine heads of width 64 take
-a fifth less time so than one sample at a time."""
+"""Worked on at a time, however wide the heads: a CPU is not fast at sums over fewer. Nine heads of width 64 take a
+fifth less time so than one sample at a time."""
 
 
 class QueryRowSums:
