@@ -118,6 +118,8 @@ class PositionwiseSums(BranchSums):
         self.reads, self.writes = basis.from_basis @ branch.reads, branch.writes @ next_basis.to_basis
         self.weighted_slope = float64_zeros(2 * len(self.reads), self.reads.shape[1], like=self.reads)
         self.weighted_right = torch.zeros_like(self.weighted_slope)
+        self.to_basis = next_basis.to_basis
+        self.in_features = float64_zeros(len(self.weighted_slope), self.to_basis.shape[1], like=self.reads)
 
     def add(self, activation: Tensor, weights: Tensor, positions: Positions) -> None:
         at = self.branch.path_jacobian(activation, self.quadrature).at(positions)
@@ -125,10 +127,13 @@ class PositionwiseSums(BranchSums):
         self.weighted_slope += weights.T @ at.slope
         for term in at.terms:
             left = (term.left @ self.basis.from_basis.T).repeat(1, 2)
-            self.weighted_right += (weights * left).T @ term.right
+            if term.in_output:
+                self.in_features += (weights * left).T @ (term.right @ self.to_basis)
+            else:
+                self.weighted_right += (weights * left).T @ term.right
 
     def total(self) -> Tensor:
-        return (self.weighted_slope * twice(self.reads) + self.weighted_right) @ self.writes
+        return (self.weighted_slope * twice(self.reads) + self.weighted_right) @ self.writes + self.in_features
 
 
 class AttentionSums(BranchSums):

@@ -22,14 +22,14 @@ from libcore.sections.composed import ComposedSection, compose
 from libcore.sections.convolution.convolution import ConvolutionSection, MaxPoolingSection
 from libcore.sections.convolution.residual import ResidualConvolutionSection
 from libcore.sections.normalisation import Normalisation
-from libcore.sections.normalised_branch import AffineBranch, NormalisedBranch
+from libcore.sections.normalised_branch import NormalisedBranch
 from libcore.sections.positionwise.branch import PositionwiseBranch, RescaleBranch, ScaleBranch
 from libcore.sections.positionwise.hidden import Elementwise, Gated, Linear
+from libcore.sections.positionwise.normalised_output import NormalisedPositionwise
 from libcore.sections.positionwise.residual_elementwise import ResidualElementwiseSection
 
 __all__ = [
     "AddedBranch",
-    "AffineBranch",
     "AffineSection",
     "AttentionBranch",
     "AttentionSection",
@@ -52,6 +52,7 @@ __all__ = [
     "MaxPoolingSection",
     "Normalisation",
     "NormalisedBranch",
+    "NormalisedPositionwise",
     "PositionwiseBranch",
     "RescaleBranch",
     "ResidualBlock",

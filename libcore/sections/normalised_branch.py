@@ -46,18 +46,3 @@ class NormalisedBranch(AddedBranch):
 
     def forward_values(self, positions: int, queries: int) -> int:
         return self.branch.forward_values(positions, queries) + queries * (4 * self.normalisation.width + self.d_out)
-
-
-class AffineBranch(AddedBranch):
-    """`f -> f_t @ weight`: what a node layer inside an MLP leaves to be done."""
-
-    def __init__(self, weight: Float[Tensor, "d_in d_out"]) -> None:
-        self.weight = weight
-
-    def __call__(
-        self, activation: Float[Tensor, "batch position d_in"], positions: Positions
-    ) -> Float[Tensor, "batch query d_out"]:
-        return positions.at_queries(activation) @ self.weight
-
-    def forward_values(self, positions: int, queries: int) -> int:
-        return positions * len(self.weight) + queries * self.weight.shape[1]

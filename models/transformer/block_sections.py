@@ -13,7 +13,6 @@ from torch.nn.functional import pad
 
 from libcore.sections import (
     AddedBranch,
-    AffineBranch,
     AffineSection,
     BlockSection,
     Branch,
@@ -86,17 +85,17 @@ class BlockSections(ModuleBranches):
     def after_hidden(self, start: NodeLayer, end: NodeLayer) -> Section:
         """From `[x, hidden, 1]` to the residual stream: linear, where nothing is normalised behind it."""
         module, d, d_in = f"blocks.{start.block}.mlp", self.architecture.d_model, self.width_of(start)
-        written = self.residual(d_in, d + 1)
-        written[:d] = 0.0
-        written[d:-1, :d] = self.weights[f"{module}.W_out"]
-        written[-1] = 0.0
-        branch, bias = self.output_of(
-            AffineBranch(written), self.weights[f"{module}.b_out"], f"blocks.{start.block}.ln2_post", d + 1
-        )
-        residual = self.residual(d_in, d + 1, bias)
-        if isinstance(branch, AffineBranch):
-            return self.with_normalised_sum(AffineSection(residual + branch.weight), start, end)
-        return residual_block(residual, (branch,))
+        residual = self.residual(d_in, d + 1)
+        written = residual.new_zeros(d_in, d)
+        written[d:-1] = self.weights[f"{module}.W_out"]
+        bias = self.weights[f"{module}.b_out"]
+        if self.architecture.output_normalisation == "none":
+            residual = self.residual(d_in, d + 1, bias)
+            residual[:, :d] += written
+            return self.with_normalised_sum(AffineSection(residual), start, end)
+        linear = PositionwiseBranch(written, self.eye(d, d), Linear())
+        branch, shift = self.output_of(linear, bias, f"blocks.{start.block}.ln2_post", d + 1)
+        return residual_block(self.residual(d_in, d + 1, shift), (branch,))
 
     def normalising(self, start: NodeLayer, d_out: int) -> Section:
         """To `[x, x_hat, 1]`, from the residual stream or with the scale beside it."""

@@ -24,6 +24,7 @@ from libcore.sections import (
     HeadNormalisation,
     Normalisation,
     NormalisedBranch,
+    NormalisedPositionwise,
     PositionwiseBranch,
     Rotary,
 )
@@ -70,7 +71,10 @@ class ModuleBranches:
         if kind == "none":
             return branch, bias
         gain, shift = (self.weights[f"{normalisation}.{name}"] for name in "wb")
-        return NormalisedBranch(branch, bias, self.normalisation_by(kind), gain, d_out), shift
+        how = (bias, self.normalisation_by(kind), gain, d_out)
+        if isinstance(branch, PositionwiseBranch):
+            return NormalisedPositionwise(branch, *how), shift
+        return NormalisedBranch(branch, *how), shift
 
     def attention(self, block: int, reading: Reading, d_out: int) -> AddedBranch:
         """Block `block`'s attention without its output bias; with closed forms, unless heads do more than attend."""

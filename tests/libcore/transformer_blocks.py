@@ -17,6 +17,7 @@ from libcore.sections import (
     Gated,
     Linear,
     Normalisation,
+    NormalisedPositionwise,
     PositionwiseBranch,
     RescaleBranch,
     Rotary,
@@ -61,6 +62,14 @@ def mlp_branch(
     return PositionwiseBranch(weight_in, weight_out, hidden, normalisation)
 
 
+def normalised_output(
+    generator: Generator, normalisation: Normalisation, branch: PositionwiseBranch, biases: bool = True
+) -> NormalisedPositionwise:
+    """With a gain for each coordinate."""
+    bias, gain = (random(generator, 1, WIDTH)[0] for _ in range(2))
+    return NormalisedPositionwise(branch, bias * float(biases), normalisation, gain, D)
+
+
 def block(generator: Generator, *branches: Branch, query_positions: tuple[int, ...] | None = None) -> BlockSection:
     """Branches beside a residual stream that is mixed, so that every one of its entries counts."""
     return BlockSection(keeping_constant(random(generator, D, D)), branches, query_positions)
@@ -92,6 +101,14 @@ BLOCKS: dict[str, Callable[[Generator], BlockSection]] = {
     ),
     "gated MLP": lambda g: block(g, mlp_branch(g, None, SILU)),
     "gated MLP, RMSNorm": lambda g: block(g, mlp_branch(g, RMS_NORM, SILU, biases=False)),
+    "MLP, LayerNorm of its output": lambda g: block(g, normalised_output(g, LAYER_NORM, mlp_branch(g, RMS_NORM, GELU))),
+    "gated MLP, RMSNorm of its output": lambda g: block(g, normalised_output(g, RMS_NORM, mlp_branch(g, None, SILU))),
+    "gated MLP, RMSNorm of its output, no biases": lambda g: block(
+        g, normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU, biases=False), biases=False)
+    ),
+    "parallel, RMSNorm of the MLP's output": lambda g: block(
+        g, attention_branch(g, RMS_NORM), normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU))
+    ),
     "parallel, LayerNorm": lambda g: block(g, attention_branch(g, LAYER_NORM), mlp_branch(g, LAYER_NORM, GELU)),
     "parallel, rotary, gated, RMSNorm": lambda g: block(
         g, attention_branch(g, RMS_NORM, 2, rotary=ROTARY), mlp_branch(g, RMS_NORM, SILU)

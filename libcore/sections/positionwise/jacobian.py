@@ -28,10 +28,17 @@ from libcore.streams import float64_zeros
 
 @dataclass(frozen=True)
 class RankOne:
-    """`left^T right B` at every position."""
+    """`left^T right B` at every position; `left^T right` where `right` is `in_output` coordinates already."""
 
     left: Float[Tensor, "*batch d_in"]
-    right: Float[Tensor, "*batch pre"]
+    right: Float[Tensor, "*batch pre_or_d_out"]
+    in_output: bool = False
+
+    def written(
+        self, writes: Float[Tensor, "pre feature_out"], to_basis: Float[Tensor, "d_out feature_out"]
+    ) -> Float[Tensor, "*batch feature_out"]:
+        """`right` in the next layer's features, `writes` being `B` into them."""
+        return self.right @ (to_basis if self.in_output else writes)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class PositionwiseJacobian:
         def flat(values: Tensor) -> Tensor:
             return positions.at_queries(values).flatten(0, 1)
 
-        terms = tuple(RankOne(flat(term.left), flat(term.right)) for term in self.terms)
+        terms = tuple(RankOne(flat(term.left), flat(term.right), term.in_output) for term in self.terms)
         return PositionwiseJacobian(flat(self.slope), terms)
 
 
@@ -102,7 +109,8 @@ class PositionwiseJacobianSums(JacobianSums):
     def __init__(self, branch: Positionwise, next_basis: Basis, quadrature: Quadrature) -> None:
         self.branch = branch
         self.quadrature = quadrature
-        self.reads, self.writes = branch.reads, branch.writes @ next_basis.to_basis
+        self.to_basis = next_basis.to_basis
+        self.reads, self.writes = branch.reads, branch.writes @ self.to_basis
         width = self.reads.shape[1]
         self.slope_sum = float64_zeros(width, like=self.reads)
         self.slope_gram = float64_zeros(width, width, like=self.reads)
@@ -114,7 +122,7 @@ class PositionwiseJacobianSums(JacobianSums):
         at = self.branch.path_jacobian(activation, self.quadrature).at(positions)
         self.slope_sum += at.slope.sum(0)
         self.slope_gram += at.slope.T @ at.slope
-        rights = [term.right @ self.writes for term in at.terms]
+        rights = [term.written(self.writes, self.to_basis) for term in at.terms]
         self.has_terms = self.has_terms or bool(rights)
         for term, right in zip(at.terms, rights, strict=True):
             self.terms_sum = self.terms_sum + term.left.T @ right
@@ -148,7 +156,8 @@ def positionwise_attributions(
     branch: Positionwise, basis: Basis, next_basis: Basis, quadrature: Quadrature, positions: Positions
 ) -> Attributions:
     """`fhat_j (A diag(d) B + sum_k y_k^T r_k B)_ji`, rows in feature coordinates."""
-    reads, writes = (basis.from_basis @ branch.reads).T.contiguous(), (branch.writes @ next_basis.to_basis).T
+    to_basis = next_basis.to_basis
+    reads, writes = (basis.from_basis @ branch.reads).T.contiguous(), (branch.writes @ to_basis).T
     width = writes.shape[1] // branch.reads_per_write
     reads_of, writes_of = reads.split(width), writes[:, :width].contiguous()
     # The derivative scales the narrower side, unless that would take the product several times; where the sides are
@@ -159,7 +168,7 @@ def positionwise_attributions(
         at = branch.path_jacobian(basis.activation(features), quadrature)
         fhat, slope = positions.at_queries(features), positions.at_queries(at.slope).permute(2, 0, 1).contiguous()
         lefts = [positions.at_queries(term.left) @ basis.from_basis.T * fhat for term in at.terms]
-        rights = [(positions.at_queries(term.right) @ writes.T).permute(2, 0, 1) for term in at.terms]
+        rights = [positions.at_queries(term.written(writes.T, to_basis)).permute(2, 0, 1) for term in at.terms]
 
         def add(attribution: Tensor, rows: slice) -> None:
             if narrow:
