@@ -17,7 +17,7 @@ from libcore.estimators.completeness import chain_completeness
 from libcore.fit_settings import FitSettings
 from libcore.gauge import jacobians
 from libcore.gauge.choice import MOST_PREDICTIONS, OwnPredictions
-from libcore.gauge.jacobians import attributions
+from libcore.gauge.jacobians import PairJacobians, attributions, joined
 from libcore.gauge.leading import MOST_OUTPUTS, leading_by_layer
 from libcore.gauge.mixed_basis import mixed_bases
 from libcore.gauge.mixing import MOST_CONDITION, FreeMixings, Mixing, Rotations
@@ -256,3 +256,13 @@ class TestLeading:
             {"output": Basis(eye, eye, importance, False)}, {"output": self.statistics(1)}, 0.0, 1
         )
         assert leading["output"].tolist() == list(range(3, len(eye)))
+
+
+def test_joined_samples_keep_all_positions(generator: Generator) -> None:
+    few, many = (PairJacobians(random(generator, 3, 4, n, 5), random(generator, 3, n, 5), 0.5) for n in (1, 2))
+    both = joined([few, many])
+    assert both.jacobian.shape == (6, 4, 2, 5)
+    assert torch.equal(both.jacobian[:3, :, :1], few.jacobian)
+    assert torch.equal(both.features[3:], many.features)
+    assert not both.jacobian[:3, :, 1].any()
+    assert not both.features[:3, 1].any()

@@ -82,6 +82,11 @@ def test_nothing_varies(generator: Generator) -> None:
     assert not projected_onto_range(random(generator, D, 2), zero, 100, RELATIVE, torch.float64).any()
 
 
+def test_what_lies_on_the_cut_is_not_above_it() -> None:
+    gram = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
+    assert gram_range.eigenvectors_above(gram, 1.0).abs().tolist() == [[1.0], [0.0]]
+
+
 def test_no_wide_eigenproblem_is_solved(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[int] = []
     solve = torch.linalg.eigh

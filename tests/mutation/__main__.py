@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import covering
 from .changes import Change, changes_of
-from .trial import NOT_COVERED, SURVIVED, Workshop
+from .trial import NOT_COVERED, SURVIVED, tried
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REASONS = Path(__file__).with_name("equivalent.toml")
@@ -44,23 +44,6 @@ def reason_for(change: Change, reasons: list[dict[str, str]]) -> str | None:
         ):
             return one["reason"]
     return None
-
-
-def tried(work: tuple[list[Change], Path, float]) -> list[tuple[Change, str]]:
-    """The outcomes of one process's share."""
-    changes, measured, seconds = work
-    outcomes: list[tuple[Change, str]] = []
-    of_tests = covering.read(measured)
-    with tempfile.TemporaryDirectory() as folder:
-        (copy := Path(folder) / "project").mkdir()
-        workshop = Workshop(REPOSITORY, copy, of_tests, seconds)
-
-        def told(change: Change, outcome: str) -> None:
-            outcomes.append((change, outcome))
-            print(f"{outcome:>11}  {change}", flush=True)
-
-        workshop.outcomes(changes, told)
-    return outcomes
 
 
 def main() -> int:
@@ -88,7 +71,7 @@ def main() -> int:
         measured.mkdir(parents=True, exist_ok=True)
         if not (measured / ".coverage").exists():
             covering.measure(REPOSITORY, measured, options.jobs)
-        shares = [(changes[job :: options.jobs], measured, options.seconds) for job in range(options.jobs)]
+        shares = [(REPOSITORY, changes[job :: options.jobs], measured, options.seconds) for job in range(options.jobs)]
         with get_context("spawn").Pool(options.jobs) as pool:
             outcomes = [outcome for share in pool.map(tried, shares, chunksize=1) for outcome in share]
     reasons = tomllib.loads(REASONS.read_text(encoding="utf-8"))["change"]

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from .changes import Change
-from .covering import FOLDERS, Covering
+from .covering import FOLDERS, Covering, read
 from .in_memory import Trials
 
 COPIED = ("libcore", "models", "experiments", "conf", "tests", "pyproject.toml")
@@ -150,3 +151,20 @@ def run_silently(run: Callable[[], int]) -> None:
         status = int(run())
     finally:
         os._exit(status)
+
+
+def tried(work: tuple[Path, list[Change], Path, float]) -> list[tuple[Change, str]]:
+    """The outcomes of one process's share."""
+    repository, changes, measured, seconds = work
+    outcomes: list[tuple[Change, str]] = []
+    of_tests = read(measured)
+    with tempfile.TemporaryDirectory() as folder:
+        (copy := Path(folder) / "project").mkdir()
+        workshop = Workshop(repository, copy, of_tests, seconds)
+
+        def told(change: Change, outcome: str) -> None:
+            outcomes.append((change, outcome))
+            print(f"{outcome:>11}  {change}", flush=True)
+
+        workshop.outcomes(changes, told)
+    return outcomes
