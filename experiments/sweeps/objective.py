@@ -21,7 +21,6 @@ LARGER_IS_BETTER = ("score/", "edges/hoyer/", "edges/gini/", "graph/modularity")
 
 FOLLOWING = {
     "identification": {"basis"},
-    "names": {"basis"},
     "signs": {"edges", "figures"},
     "examples": {"basis", "figures"},
 }
@@ -49,7 +48,8 @@ def metric_keys(config: RunConfig, room: Room[Any]) -> list[str]:
     """The keys of `metrics.json` that the configuration asks for; `config` has its tolerances."""
     stages, layers = config.analysis.stages, room.node_layers
     tolerances = [plain(tolerance) for tolerance in config.analysis.tolerances or ()]
-    timed = ["model", *(["data"] if room.reads_data else []), *(["statistics"] if stages != ["score"] else []), *stages]
+    timed = ["model", *(["data"] if room.reads_data else []), *(["statistics"] if stages != ["score"] else [])]
+    timed += [stage for stage in stages if stage != "labels"] + (["names"] if config.analysis.names_features else [])
     timed += [stage for stage, of in FOLLOWING.items() if of <= set(stages)]
     timed += ["resampling"] if config.analysis.resamples else []
     keys = [f"{what}/{stage}" for what in ("time", "memory") for stage in timed]

@@ -365,7 +365,9 @@ class TestNames:
     def test_a_folder_without_a_model(self, refused, tmp_path):
         (tmp_path / "empty").mkdir()
         arguments = ("model=pretrained_transformer", *QUICK)
-        assert_says(refused(*arguments, "model.name=./empty"), "model.name=./empty", "config.json, found none")
+        assert_says(
+            refused(*arguments, "model.name=./empty"), "model.name=./empty", "config.json, or a .gguf file, found none"
+        )
         assert_says(refused(*arguments, "model.name=./no"), "model.name=./no", "found no such folder")
 
     def test_the_hub_without_a_network(self, refused, tmp_path, monkeypatch):

@@ -220,6 +220,7 @@ hydra:
         (),
         ("analysis.stages=[score,basis,edges,ablation]",),
         ("analysis.stages=[basis,edges]",),
+        ("analysis.stages=[basis,labels]",),
         ("analysis.stages=[basis,edges,ablation]", "analysis.resamples=200"),
     ],
 )

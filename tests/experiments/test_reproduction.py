@@ -408,7 +408,7 @@ class TestCarryingOut:
         report.unlink()
         (run, *_) = sorted(tmp_path.glob("outputs/*/pca/seed0/*/status.json"))
         assert read_json(run)["environment"].keys() == {
-            *("git_commit", "versions", "python", "device", "cores", "threads")
+            *("git_commit", "versions", "python", "device", "cores", "threads", "processes")
         }
         assert f"torch {version('torch')}" in page
         run.write_text(json.dumps(read_json(run) | {"status": "interrupted"}))

@@ -72,7 +72,7 @@ class TestOffline:
     def test_the_configuration_is_config_yaml_beside_the_environment(self, full, logged):
         environment = logged.config.pop("environment")
         assert logged.config == yaml.safe_load((full / "config.yaml").read_text())
-        assert {"git_commit", "versions", "python", "device", "cores", "threads"} == environment.keys()
+        assert {"git_commit", "versions", "python", "device", "cores", "threads", "processes"} == environment.keys()
 
     def test_name_project_group_tags_and_type(self, logged):
         run = logged.run
