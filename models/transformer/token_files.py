@@ -45,7 +45,8 @@ def mapped_tokens(path: Path) -> Integer[np.ndarray, " token"]:
         raise
     except OSError as error:
         raise TextError(f"{path}: {reason_of(error)}; expected a file of tokens") from error
-    except (ValueError, EOFError, SyntaxError) as error:
+    # The header is a Python literal, whose tokenizer and parser have errors of their own.
+    except Exception as error:
         raise TextError(f"{path}: cannot be read as an array of NumPy's ({one_line(error)})") from error
     if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu" or tokens.ndim != 1:
         kind = f"{tokens.dtype} of shape {tokens.shape}" if isinstance(tokens, np.ndarray) else "several arrays"

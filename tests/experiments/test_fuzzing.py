@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -33,7 +34,10 @@ from libcore.methods.file import read_basis_file
 from libcore.statistics import statistics_of
 from models.training_state import TrainingEvaluation, read_training_state, write_training_state
 from models.transformer.configuration import read_configuration
+from models.transformer.documents import rows_of
+from models.transformer.gguf_file import check_gguf
 from models.transformer.text import read_text
+from models.transformer.token_files import mapped_tokens
 from models.transformer.vocabulary import read_tokenizer
 
 REFUSED = (*REFUSALS, ValueError, DistrustedEntryError)
@@ -230,6 +234,26 @@ def parquet(path: Path) -> None:
     writer.write_table(table, path, write_page_checksum=True)
 
 
+def rows_as_parquet(path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet as writer
+
+    writer.write_table(pyarrow.table({"text": ["Once upon a time.", "Λ"], "n": [1, 2]}), path)
+
+
+def gguf(path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(16)
+    writer.add_array("tokenizer.ggml.tokens", ["a", "Λ"])
+    writer.add_tensor("output.weight", np.ones((4, 4), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 W = torch.ones(4, 4)
 READERS: dict[str, tuple[str, Callable[[Path], object], Read]] = {
     "safetensors checkpoint": ("w.safetensors", lambda path: save_file({"w": W}, path), weights_of),
@@ -260,6 +284,14 @@ READERS: dict[str, tuple[str, Callable[[Path], object], Read]] = {
         lambda path: read_tokenizer(path.parent),
     ),
     "Parquet": ("train.parquet", parquet, read_parquet),
+    "rows of text, Parquet": ("rows.parquet", rows_as_parquet, lambda path: list(rows_of(path, 10**6))),
+    "rows of text, JSON": (
+        "rows.jsonl",
+        lambda path: path.write_text('{"text": "Once upon a time, Λ"}\n{"text": "", "n": 1}\n'),
+        lambda path: list(rows_of(path, 10**6)),
+    ),
+    "tokens": ("tokens.npy", lambda path: np.save(path, np.arange(20, dtype=np.int32)), mapped_tokens),
+    "GGUF": ("model.gguf", gguf, check_gguf),
 }
 
 DAMAGE = st.lists(
