@@ -9,12 +9,15 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
+from experiments.reporting.run_files import shown_path
 from libcore.messages import first_line, one_line
 from libcore.numerical_errors import NumericalError
 from libcore.processes import ProcessLost
+from models.whole_files import TEMPORARY
 
 DISK = {
     errno.ENOSPC: "no space left on the disk",
@@ -60,8 +63,17 @@ def of_disk(error: BaseException) -> str | None:
     """Files and file systems."""
     if not isinstance(error, OSError) or error.errno not in DISK:
         return None
-    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    place = "" if error.filename is None else f"{place_of(Path(os.fsdecode(error.filename)))}: "
     return f"{place}{DISK[error.errno]}; what was finished before is kept, and found again by the next run"
+
+
+def place_of(path: Path) -> str:
+    """A file by the name that it would have had, as users know it: `status.json` keeps the line."""
+    half_written = TEMPORARY.fullmatch(path.name)
+    try:
+        return shown_path(path.with_name(half_written["name"]) if half_written else path)
+    except OSError:  # the current folder is gone
+        return path.name
 
 
 def of_memory(error: BaseException) -> str | None:

@@ -72,6 +72,13 @@ class TestCauses:
             user_cause(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
         )
 
+    def test_a_file_has_the_name_that_users_know_it_by(self, tmp_path, monkeypatch):
+        """No folder above the current one, which `status.json` would keep, and no half-written file's."""
+        monkeypatch.chdir(tmp_path)
+        half_written = str(tmp_path / "runs" / ".graph.safetensors.12.tmp")
+        line = str(user_cause(OSError(errno.EFBIG, "too large", half_written)))
+        assert line.startswith("runs/graph.safetensors: larger than a file may be here")
+
     def test_a_cause_behind_another_error_is_found(self):
         error = ValueError("the stage failed")
         error.__cause__ = RuntimeError("while writing")
