@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.explanations import explain_composition
 from experiments.config.repeated_options import refuse_two_options
+from experiments.one_of_several import number_of_processes
 from libcore.messages import one_line
 from models.errors import UserError
 
@@ -75,6 +76,8 @@ class CheckBeforeStart(Callback):
         from experiments.sweeps.parallel_jobs import share_out_cores
         from experiments.sweeps.record import SWEEP, SweepRecord
 
+        if (n_processes := number_of_processes()) > 1:
+            raise UserError(f"a sweep in {n_processes} processes; expected a single run (hydra.mode=RUN)")
         refuse_output_subdir(config.hydra.output_subdir)
         check_writable(Path(config.output_directory), "output_directory=")
         check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir=")

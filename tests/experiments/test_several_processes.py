@@ -110,6 +110,7 @@ def test_stages_are_found_again_by_any_number_of_processes(folder: Path) -> None
     ("option", "said"),
     [
         ("--multirun", "--multirun in 2 processes; expected a single run"),
+        ("hydra.mode=MULTIRUN", "a sweep in 2 processes; expected a single run (hydra.mode=RUN)"),
         ("dtype=float16", "dtype"),
     ],
 )
