@@ -32,17 +32,21 @@ class NormalisedBranch(AddedBranch):
         self.branch = branch
         self.bias = bias
         self.normalisation = normalisation
-        self.gain = gain
-        self.d_out = d_out
+        self.to_output = pad(gain.diag(), (0, d_out - normalisation.width))
 
     def __call__(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> Float[Tensor, "batch query d_out"]:
-        width = self.normalisation.width
-        added = self.branch(activation, positions)[..., :width]
-        added = added + positions.at_queries(activation)[..., -1:] * self.bias
-        normalised = self.normalisation.centre(added) * self.normalisation.inverse_scale(added) * self.gain
-        return pad(normalised, (0, self.d_out - width))
+        added = self.added(activation, positions)
+        return (self.normalisation.centre(added) * self.normalisation.inverse_scale(added)) @ self.to_output
+
+    def added(
+        self, activation: Float[Tensor, "batch position d_in"], positions: Positions
+    ) -> Float[Tensor, "batch query width"]:
+        """What is normalised."""
+        of_branch = self.branch(activation, positions)[..., : self.normalisation.width]
+        return of_branch + positions.at_queries(activation)[..., -1:] * self.bias
 
     def forward_values(self, positions: int, queries: int) -> int:
-        return self.branch.forward_values(positions, queries) + queries * (4 * self.normalisation.width + self.d_out)
+        width, d_out = self.to_output.shape
+        return self.branch.forward_values(positions, queries) + queries * (4 * width + d_out)

@@ -14,38 +14,19 @@ from copy import copy
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from libcore.quadrature import Quadrature
 from libcore.sections.branch import Positions
-from libcore.sections.normalisation import Normalisation, unit_like
+from libcore.sections.normalisation import unit_like
+from libcore.sections.normalised_branch import NormalisedBranch
 from libcore.sections.positionwise.branch import PositionwiseBranch, sum_of
 from libcore.sections.positionwise.jacobian import Positionwise, PositionwiseJacobian, RankOne
 
 
-class NormalisedPositionwise(Positionwise):
-    """`f -> gain * n(branch(f) + bias)`, coordinates behind the residual stream's zero.
+class NormalisedPositionwise(NormalisedBranch, Positionwise):
+    """`NormalisedBranch` of a position-wise branch, with its closed form."""
 
-    Args:
-        branch: writes the residual stream's coordinates, and others behind them that are not used.
-        bias: of the branch, reads the constant coordinate.
-        normalisation: `n`; a bias of its own belongs into the block's residual part.
-        gain: of the normalisation.
-        d_out: of the output.
-    """
-
-    def __init__(
-        self,
-        branch: PositionwiseBranch,
-        bias: Float[Tensor, " width"],
-        normalisation: Normalisation,
-        gain: Float[Tensor, " width"],
-        d_out: int,
-    ) -> None:
-        self.branch = branch
-        self.bias = bias
-        self.normalisation = normalisation
-        self.to_output = pad(gain.diag(), (0, d_out - normalisation.width))
+    branch: PositionwiseBranch
 
     @property
     def reads(self) -> Tensor:
@@ -64,13 +45,6 @@ class NormalisedPositionwise(Positionwise):
         branch.to_output = self.to_output @ weight
         return branch
 
-    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        added = self.branch(activation, positions)[..., : self.normalisation.width]
-        return self._normalised(added + positions.at_queries(activation)[..., -1:] * self.bias)
-
-    def _normalised(self, added: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch d_out"]:
-        return (self.normalisation.centre(added) * self.normalisation.inverse_scale(added)) @ self.to_output
-
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
         at_points = [self._at_point(alpha * activation, weight) for alpha, weight in quadrature]
         terms = tuple(term for at in at_points for term in at.terms)
@@ -80,7 +54,7 @@ class NormalisedPositionwise(Positionwise):
         """At this activation, times the weight."""
         width, inner = self.normalisation.width, self.branch.path_jacobian(activation, AT_THE_END)
         every = Positions.of(activation.shape[1], None, activation.device)
-        added = self.branch(activation, every)[..., :width] + activation[..., -1:] * self.bias
+        added = self.added(activation, every)
         centred, inverse_scale = self.normalisation.centre(added), self.normalisation.inverse_scale(added)
         # J m_c^T
         writes = self.branch.writes[..., :width]
