@@ -33,6 +33,15 @@ def write_json(path: Path, texts: list[str]) -> None:
     path.write_text("".join(json.dumps({"id": number, "text": text}) + "\n\n" for number, text in enumerate(texts)))
 
 
+def assert_refused(read, path, write, expected):
+    """In one line that begins with the file's name."""
+    write(path)
+    with pytest.raises(TextError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: {expected}")
+    assert "\n" not in str(error.value)
+
+
 class TestRows:
     @pytest.mark.parametrize("name", ["texts.parquet", "texts.jsonl"])
     def test_every_row_is_a_line(self, tmp_path, name):
@@ -81,12 +90,7 @@ class TestRows:
         ],
     )
     def test_what_is_no_text(self, tmp_path, name, write, expected):
-        path = tmp_path / name
-        write(path)
-        with pytest.raises(TextError) as error:
-            read_text(path)
-        assert str(error.value).startswith(f"{path}: {expected}")
-        assert "\n" not in str(error.value)
+        assert_refused(read_text, tmp_path / name, write, expected)
 
     def test_columns_are_named_where_it_is_not_clear_which(self, tmp_path):
         write_parquet(tmp_path / "a.parquet", prompt=["a"], answer=["b"], n=[1])
@@ -212,12 +216,7 @@ class TestTokenFiles:
         ],
     )
     def test_what_is_none(self, tmp_path, name, write, expected):
-        path = tmp_path / name
-        write(path)
-        with pytest.raises(TextError) as error:
-            mapped_tokens(path)
-        assert str(error.value).startswith(f"{path}: {expected}")
-        assert "\n" not in str(error.value)
+        assert_refused(mapped_tokens, tmp_path / name, write, expected)
 
     def test_a_file_cut_short(self, tmp_path):
         np.save(tmp_path / "a.npy", np.arange(1000))
