@@ -44,11 +44,6 @@ def number_started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def rank_started() -> int:
-    """This one's number among them."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def count() -> int:
     """How many compute together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1

@@ -40,18 +40,20 @@ class ActivationStream:
 
         Of all chunks, number `first` and then each `every`-th.
         """
-        size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
-        for start in range(first * size, self.n_examples, every * size):
-            stop = min(start + size, self.n_examples)
-            yield self.produce(start, stop)
-            self.on_chunk(stop, self.n_examples)
+        for _, activation in self._numbered(self._chunk_size(values_per_example), first, every):
+            yield activation
 
     def own_chunks(self, values_per_example: int) -> Iterator[tuple[int, Tensor]]:
         """Those that this process takes of all, each with its first example's number; sums over them are to be summed
         over processes."""
-        size = rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
-        size = min(size, -(-self.n_examples // processes.count()))
-        for start in range(processes.rank() * size, self.n_examples, processes.count() * size):
+        size = min(self._chunk_size(values_per_example), -(-self.n_examples // processes.count()))
+        return self._numbered(size, processes.rank(), processes.count())
+
+    def _chunk_size(self, values_per_example: int) -> int:
+        return rows_per_chunk(max(values_per_example, self.values_to_produce), self.memory_budget)
+
+    def _numbered(self, size: int, first: int, every: int) -> Iterator[tuple[int, Tensor]]:
+        for start in range(first * size, self.n_examples, every * size):
             stop = min(start + size, self.n_examples)
             yield start, self.produce(start, stop)
             self.on_chunk(stop, self.n_examples)

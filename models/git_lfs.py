@@ -7,7 +7,12 @@ from pathlib import Path
 BEGINNING = b"version https://git-lfs.github.com/spec/"
 LONGEST = 1024
 """Bytes of a pointer, by its specification."""
-LFS_POINTER = "a Git LFS pointer, not the file itself; expected what `git lfs pull` puts in its place"
+
+
+def refuse_lfs_pointer(path: Path, refusal: type[Exception]) -> None:
+    """Raises the refusal for a regular file that is one, OSError where it cannot be read."""
+    if is_lfs_pointer(path):
+        raise refusal(f"{path}: a Git LFS pointer, not the file itself; expected what `git lfs pull` puts in its place")
 
 
 def is_lfs_pointer(path: Path) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from libcore.regular_files import unreadable
 from libcore.tensor_files import apart, read_tensors, tensors_hash, write_tensors
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.whole_files import written_whole
 
 UNREADABLE = (
@@ -59,8 +59,7 @@ class ModelFile:
         if (reason := unreadable(path)) is not None:
             raise CheckpointError(f"{path}: {reason}; expected a state dict (.pt) or a .safetensors file")
         try:
-            if is_lfs_pointer(path):
-                raise CheckpointError(f"{path}: {LFS_POINTER}")
+            refuse_lfs_pointer(path, CheckpointError)
             if path.suffix == ".safetensors":
                 return cls(*read_tensors(path))
             with warnings.catch_warnings(action="ignore"):

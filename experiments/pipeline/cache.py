@@ -87,7 +87,8 @@ class StageCache:
             return self._followed(folder, key, compute if together else None)
         with alone(folder.with_suffix(".lock"), stage):
             found = self._read(folder)
-            if processes.from_first(found is not None) and found is not None:
+            processes.from_first(found is not None)
+            if found is not None:
                 log.info("%s: reused (%s/%s)", stage, stage, key)
                 self.in_use.enter_context(used(folder))
                 return FinishedStage(found[0], key, found[1], reused=True, content=found[2])

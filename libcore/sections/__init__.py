@@ -2,7 +2,7 @@
 
 from libcore.sections.affine import AffineSection
 from libcore.sections.attention.branch import AttentionBranch
-from libcore.sections.attention.differentiated import DifferentiatedAttention
+from libcore.sections.attention.differentiated import DifferentiatedAttention, soft_capped
 from libcore.sections.attention.head_normalisation import HeadNormalisation
 from libcore.sections.attention.rotary import Rotary
 from libcore.sections.attention.section import AttentionSection
@@ -63,4 +63,5 @@ __all__ = [
     "Section",
     "compose",
     "residual_block",
+    "soft_capped",
 ]

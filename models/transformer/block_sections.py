@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-from torch import Tensor
 from torch.nn.functional import pad
 
 from libcore.sections import (
@@ -25,6 +23,7 @@ from libcore.sections import (
     Section,
     compose,
     residual_block,
+    soft_capped,
 )
 from models.transformer.module_branches import ModuleBranches, Reading
 from models.transformer.node_layers import NodeLayer
@@ -142,8 +141,3 @@ class BlockSections(ModuleBranches):
         d = self.architecture.d_model
         beside = {"residual": 0, "scale": 1, "normalized": d, "hidden": self.architecture.d_mlp}
         return d + beside[node.kind] + 1
-
-
-def soft_capped(cap: float, values: Tensor) -> Tensor:
-    """`cap * tanh(value / cap)`."""
-    return cap * torch.tanh(values / cap)

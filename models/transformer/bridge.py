@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from libcore.messages import first_line
+from libcore.messages import short_reason
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.bridge_architecture import architecture_of, attention_scales
 from models.transformer.bridge_positions import rotary_positions
 from models.transformer.bridge_weights import weights_of
 from models.transformer.chain import chain_of
-from models.transformer.loading import LONGEST_REASON, boot
+from models.transformer.loading import boot
 from models.transformer.node_layers import OUTPUT, all_node_layers
 from models.transformer.reference import Reference
 from models.transformer.unsupported import UnsupportedFeature, model_name, refuse_unsupported
@@ -29,7 +29,7 @@ from models.weights import CheckpointError
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = ["Reference", "UnsupportedFeature", "convert", "load_pretrained"]
+__all__ = ["UnsupportedFeature", "convert", "load_pretrained"]
 
 TOLERANCE = 1e-3
 """Largest deviation of a logit that passes for round-off in float32, as a share of the logits' spread."""
@@ -57,7 +57,7 @@ def load_pretrained(
             raise
         # What TransformerLens's components lack, or do not find in a model that is not built as they take it to be.
         except Exception as error:
-            reason = f"what TransformerLens makes of it ({first_line(error)[:LONGEST_REASON]})"
+            reason = f"what TransformerLens makes of it ({short_reason(error)})"
             raise UnsupportedFeature(model_name(bridge), reason) from error
 
 

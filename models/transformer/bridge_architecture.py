@@ -15,8 +15,7 @@ from models.transformer.activation_functions import name_of_function
 from models.transformer.architecture import Architecture
 from models.transformer.bridge_normalisations import normalisations_of
 from models.transformer.bridge_positions import RotaryPositions, alibi_slopes
-from models.transformer.bridge_weights import has_part
-from models.transformer.unsupported import UnsupportedFeature, model_name
+from models.transformer.unsupported import UnsupportedFeature, has_part, model_name
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

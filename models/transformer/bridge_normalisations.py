@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.transformer.unsupported import UnsupportedFeature, model_name
+from models.transformer.unsupported import UnsupportedFeature, has_part, model_name
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -65,7 +65,7 @@ def normalisations_of(bridge: TransformerBridge) -> Normalisations:
     queries_keys = of_all("normalisation of queries and keys", [kind_of(of_heads(part), cfg) for part in heads])
     if heads and len(heads) != 2 * len(blocks):
         raise UnsupportedFeature(name, "normalisation of queries and keys in some blocks")
-    final = kind_of(bridge.ln_final, cfg) if "ln_final" in dict(bridge.named_children()) else Kind()
+    final = kind_of(bridge.ln_final, cfg) if has_part(bridge, "ln_final") else Kind()
     is_after = getattr(blocks[0].original_component, "do_layer_norm_before", True) is False
     found = Normalisations(
         inputs=Kind() if is_after else before,
@@ -99,11 +99,9 @@ def kind_of(bridged: Any, cfg: Any) -> Kind:
         return Kind()
     eps = next((getattr(component, key) for key in ("eps", "variance_epsilon") if hasattr(component, key)), cfg.eps)
     name = type(component).__name__
-    if "RMS" in name:
-        return Kind("rms_norm", float(eps))
     is_layer_norm = isinstance(component, nn.LayerNorm) or "LayerNorm" in name
-    is_layer_norm = is_layer_norm or not getattr(bridged, "uses_rms_norm", False)
-    return Kind("layer_norm" if is_layer_norm else "rms_norm", float(eps))
+    is_rms_norm = "RMS" in name or (not is_layer_norm and getattr(bridged, "uses_rms_norm", False))
+    return Kind("rms_norm" if is_rms_norm else "layer_norm", float(eps))
 
 
 def gain_of(bridged: Any) -> Tensor:

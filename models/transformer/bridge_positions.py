@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.transformer.unsupported import UnsupportedFeature, model_name
+from models.transformer.unsupported import UnsupportedFeature, has_part, model_name
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -74,7 +74,7 @@ def rotary_positions(bridge: TransformerBridge) -> RotaryPositions:
     if bridge.cfg.positional_embedding_type != "rotary":
         return RotaryPositions()
     attention = bridge.blocks[0].attn.original_component
-    if "rotary_emb" in dict(bridge.named_children()):
+    if has_part(bridge, "rotary_emb"):
         return from_frequencies(bridge, bridge.rotary_emb.original_component)
     if getattr(attention, "rotary", None) is not None:
         return in_every_layer(bridge, from_native(bridge, attention.rotary), adjacent=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.transformer.architecture import Architecture, Weights
 from models.transformer.bridge_normalisations import head_normalisation_weights, normalisation_weights
 from models.transformer.bridge_positions import RotaryPositions
-from models.transformer.unsupported import UnsupportedFeature, model_name
+from models.transformer.unsupported import UnsupportedFeature, has_part, model_name
 from models.weights import CheckpointError
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ def weights_of(
     Raises UnsupportedFeature for a weight of a shape that does not belong, CheckpointError for one that is not finite.
     """
     factors, (W_U, b_U) = Factors.of(bridge), unembedding(bridge)
-    found = {"embed.W_E": embedded_tokens(bridge), "unembed.W_U": factors.logits * W_U, "unembed.b_U": b_U}
-    if b_U is not None:
-        found["unembed.b_U"] = factors.logits * b_U
-    if "ln_final" in dict(bridge.named_children()):
+    found = {"embed.W_E": embedded_tokens(bridge, factors.embedding), "unembed.W_U": factors.logits * W_U}
+    found["unembed.b_U"] = None if b_U is None else factors.logits * b_U
+    if has_part(bridge, "ln_final"):
         found |= normalisation_weights("ln_final", bridge.ln_final)
     if architecture.positions == "learned":
         found["pos_embed.W_pos"] = position_embedding(bridge, architecture.n_context)
@@ -141,13 +140,12 @@ def in_layout(found: dict[str, Tensor | None], architecture: Architecture, name:
     return weights
 
 
-def embedded_tokens(bridge: TransformerBridge) -> Tensor:
+def embedded_tokens(bridge: TransformerBridge, factor: float) -> Tensor:
     """Every token's embedding as the model computes it: a scale, a projection and a normalisation are in it."""
     n_tokens = len(bridge.embed.W_E)
-    embedded = bridge.embed(torch.arange(n_tokens, device=bridge.embed.W_E.device)[None])[0]
-    embedded = embedded * Factors.of(bridge).embedding
+    embedded = factor * bridge.embed(torch.arange(n_tokens, device=bridge.embed.W_E.device)[None])[0]
     for name in ("project_in", "embed_ln"):
-        if name in dict(bridge.named_children()):
+        if has_part(bridge, name):
             embedded = getattr(bridge, name).original_component(embedded)
     return embedded
 
@@ -155,7 +153,7 @@ def embedded_tokens(bridge: TransformerBridge) -> Tensor:
 def unembedding(bridge: TransformerBridge) -> tuple[Tensor, Tensor | None]:
     """From the final residual stream, a projection in front among it."""
     weight, bias = bridge.unembed.W_U, bridge.unembed.b_U
-    if "project_out" in dict(bridge.named_children()):
+    if has_part(bridge, "project_out"):
         weight = bridge.project_out.original_component.weight.T @ weight
     return weight, bias
 
@@ -164,8 +162,3 @@ def position_embedding(bridge: TransformerBridge, n_context: int) -> Tensor:
     """Of positions 0, 1, …; some models keep rows of other uses before them."""
     offset = getattr(bridge.pos_embed.original_component, "offset", 0)
     return bridge.pos_embed.W_pos[offset : offset + n_context]
-
-
-def has_part(block: Any, name: str) -> bool:
-    """Whether a block has a component of its own by that name."""
-    return name in dict(block.named_children())

@@ -9,7 +9,7 @@ from typing import Any
 
 from libcore.messages import one_line
 from libcore.regular_files import reason_of, refuse_irregular
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.transformer.vocabulary import TextError
 
 COLUMN = "text"
@@ -29,8 +29,7 @@ def rows_of(path: Path, largest: int) -> Iterator[str]:
     """
     try:
         refuse_irregular(path, largest)
-        if is_lfs_pointer(path):
-            raise TextError(f"{path}: {LFS_POINTER}")
+        refuse_lfs_pointer(path, TextError)
         n_characters = 0
         for text in ROWS[path.suffix](path):
             n_characters += len(text) + 1

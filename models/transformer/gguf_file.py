@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from libcore.messages import first_line
+from libcore.messages import short_reason
 from libcore.regular_files import reason_of, refuse_irregular
 from models.checked_tensors import read_checked
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.transformer.configuration import CONFIGURATION, TOKENIZER, write_description
 from models.transformer.gguf_header import GgufError, GgufHeader, read_header
 from models.weights import CheckpointError
@@ -25,7 +25,6 @@ SUFFIX = ".gguf"
 PACKAGE = "gguf"
 QUANTIZATION = "quantization_config"
 """What a model's configuration says of weights in few bits, which TransformerLens takes for weights that still are."""
-LONGEST_REASON = 160
 
 
 def is_gguf(path: Path) -> bool:
@@ -41,8 +40,7 @@ def check_gguf(path: Path) -> GgufHeader:
         )
     try:
         refuse_irregular(path)
-        if is_lfs_pointer(path):
-            raise CheckpointError(f"{path}: {LFS_POINTER}")
+        refuse_lfs_pointer(path, CheckpointError)
         return read_header(path)
     except GgufError as error:
         raise CheckpointError(f"{path}: {error}; expected a whole GGUF file") from error
@@ -107,5 +105,5 @@ def tokenizer_of(path: Path) -> Tokenizer:
     # The library raises whatever it trips over.
     except Exception as error:
         raise CheckpointError(
-            f"{path}: no tokenizer that can be read ({first_line(error)[:LONGEST_REASON]}); expected one in the file"
+            f"{path}: no tokenizer that can be read ({short_reason(error)}); expected one in the file"
         ) from error

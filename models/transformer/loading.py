@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from libcore.messages import first_line
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from libcore.messages import first_line, short_reason
+from models.git_lfs import refuse_lfs_pointer
 from models.transformer.gguf_file import check_gguf, is_gguf, plain_model
 from models.transformer.reference import Reference
 from models.transformer.stored_weights import Stored, refuse_other_numbers, stored_weights
@@ -32,7 +32,6 @@ MOST_LAYERS = 1000
 """Each is built before a weight is looked at."""
 N_NAMED = 3
 """Weights that a message names, of many."""
-LONGEST_REASON = 160
 TAKEN_FOR_GRANTED = ("num_key_value_heads",)
 """What TransformerLens reads from any configuration, whether or not the model's own class has such a thing."""
 
@@ -65,8 +64,7 @@ def boot(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple
         )
     # Of many kinds, by what about the architecture it trips over.
     except Exception as error:
-        reason = first_line(error)
-        said = "" if "rchitecture" in reason else f" ({reason[:LONGEST_REASON]})"
+        said = "" if "rchitecture" in first_line(error) else f" ({short_reason(error)})"
         raise CheckpointError(
             f"{name}: TransformerLens does not load its architecture, {type(model).__name__}; "
             f"expected one that it does{said}"
@@ -82,7 +80,7 @@ def reference_of(name: str, model: Any) -> Reference:
     except Exception as error:
         raise CheckpointError(
             f"{name}: its own library cannot compute with it; expected a configuration that fits its weights "
-            f"({first_line(error)[:LONGEST_REASON]})"
+            f"({short_reason(error)})"
         ) from error
 
 
@@ -111,7 +109,7 @@ def hugging_face_model(name: str, dtype: torch.dtype | None, trust_remote_code: 
             ) from error
         raise CheckpointError(
             f"{name}: cannot be loaded; expected a Hugging Face folder, a GGUF file, or a name on the hub "
-            f"({first_line(error)[:LONGEST_REASON]})"
+            f"({short_reason(error)})"
         ) from error
     check_weights(name, model, loaded, stored)
     return model
@@ -140,8 +138,7 @@ def loaded_model(name: str, dtype: torch.dtype, trust_remote_code: bool) -> tupl
 def refuse_pointers(folder: Path) -> None:
     """Raises CheckpointError for a folder that was cloned without its large files."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if is_lfs_pointer(file):
-            raise CheckpointError(f"{file}: {LFS_POINTER}")
+        refuse_lfs_pointer(file, CheckpointError)
 
 
 def check_weights(name: str, model: Any, loaded: Mapping[str, Any], stored: Iterable[Stored]) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from libcore.regular_files import reason_of, regular_text
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.memory import machine_memory
 from models.transformer.documents import ROWS, rows_of
 from models.transformer.vocabulary import Encoding, TextError
@@ -135,8 +135,7 @@ def whole_texts(files: list[Path]) -> Iterator[str]:
 def read_file(path: Path) -> str:
     """One UTF-8 file; raises TextError."""
     try:
-        if is_lfs_pointer(path):
-            raise TextError(f"{path}: {LFS_POINTER}")
+        refuse_lfs_pointer(path, TextError)
         return regular_text(path, "utf-8-sig", largest=largest_text())
     except UnicodeDecodeError as error:
         raise TextError(f"{path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x})") from error

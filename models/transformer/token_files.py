@@ -10,7 +10,7 @@ from jaxtyping import Integer
 
 from libcore.messages import one_line
 from libcore.regular_files import reason_of, refuse_irregular
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.transformer.vocabulary import TextError
 
 ARRAY, RAW = ".npy", ".bin"
@@ -31,8 +31,7 @@ def mapped_tokens(path: Path) -> Integer[np.ndarray, " token"]:
     """
     try:
         refuse_irregular(path)
-        if is_lfs_pointer(path):
-            raise TextError(f"{path}: {LFS_POINTER}")
+        refuse_lfs_pointer(path, TextError)
         n_bytes = path.stat().st_size
         if not n_bytes:
             raise TextError(f"{path}: empty; expected tokens")

@@ -105,6 +105,11 @@ def components_of(component: Any) -> set[str]:
     return {name for name, child in children.items() if name == "blocks" or hasattr(child, "original_component")}
 
 
+def has_part(component: Any, name: str) -> bool:
+    """Whether a bridge, or a block of it, has a component of its own by that name."""
+    return name in dict(component.named_children())
+
+
 def model_name(bridge: TransformerBridge) -> str:
     """What messages call the model."""
     return str(bridge.cfg.model_name)

@@ -14,7 +14,7 @@ from jaxtyping import Int, Int32, Integer
 from torch import Tensor
 
 from libcore.messages import one_line
-from models.git_lfs import LFS_POINTER, is_lfs_pointer
+from models.git_lfs import refuse_lfs_pointer
 from models.transformer.configuration import TOKENIZER, ConfigurationError, beginning_of_sequence, description
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     file, described = folder / TOKENIZER, folder.is_file()
-    if is_lfs_pointer(file):
-        raise TextError(f"{file}: {LFS_POINTER}")
+    refuse_lfs_pointer(file, TextError)
     try:
         if described or file.is_file():
             tokenizer = (

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from models.transformer.architecture import Architecture, Weights
-from models.transformer.bridge import Reference, convert
+from models.transformer.bridge import convert
+from models.transformer.reference import Reference
 
 N_TOKENS = 17
 N_CONTEXT = 16

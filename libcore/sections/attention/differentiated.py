@@ -55,7 +55,7 @@ class DifferentiatedAttention(Attention, AddedBranch):
         k, v = self.for_heads(k), self.for_heads(v)
         scores = (q / self.scale) @ k.transpose(-1, -2)
         if self.soft_cap is not None:
-            scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
+            scores = soft_capped(self.soft_cap, scores)
         return Pattern(q, k, v, (scores + self.added_to_scores(positions)).softmax(-1))
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
@@ -85,3 +85,8 @@ def prepared(
     if normalisation.turned:
         return normalisation(waves.turn(heads), constant)
     return waves.turn(normalisation(heads, constant))
+
+
+def soft_capped(cap: float, values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """`cap * tanh(value / cap)`."""
+    return cap * torch.tanh(values / cap)
