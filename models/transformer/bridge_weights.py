@@ -32,8 +32,11 @@ def weights_of(
     Raises UnsupportedFeature for a weight of a shape that does not belong, CheckpointError for one that is not finite.
     """
     factors, (W_U, b_U) = Factors.of(bridge), unembedding(bridge)
-    found = {"embed.W_E": embedded_tokens(bridge, factors.embedding), "unembed.W_U": factors.logits * W_U}
-    found["unembed.b_U"] = None if b_U is None else factors.logits * b_U
+    found: dict[str, Tensor | None] = {
+        "embed.W_E": embedded_tokens(bridge, factors.embedding),
+        "unembed.W_U": factors.logits * W_U,
+        "unembed.b_U": None if b_U is None else factors.logits * b_U,
+    }
     if has_part(bridge, "ln_final"):
         found |= normalisation_weights("ln_final", bridge.ln_final)
     if architecture.positions == "learned":
