@@ -27,7 +27,12 @@ class ProcessLost(Exception):
 
 @contextmanager
 def joined() -> Generator[None]:
-    """The processes that `torchrun` has started together, for as long as the block lasts."""
+    """The processes that `torchrun` has started together, for as long as the block lasts; they leave it together.
+
+    A thread of gloo's that drops the last exchange's tensors while the interpreter is already being taken apart aborts
+    the process (PyTorch 2.14); the barrier, which holds none, gives it the time. A command's process ends without that
+    taking apart (`experiments.start_up.process_of`).
+    """
     if number_started() == 1 or distributed.is_initialized():
         yield
         return
@@ -35,6 +40,7 @@ def joined() -> Generator[None]:
     distributed.init_process_group(backend, timeout=WAITS_AT_MOST)
     try:
         yield
+        together(distributed.barrier)
     finally:
         distributed.destroy_process_group()
 

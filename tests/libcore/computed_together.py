@@ -14,6 +14,7 @@ from tiny_models import AMPLE, basis_of, random, random_activation, random_chain
 from torch import Tensor
 from transformer_blocks import BLOCKS, D
 
+from experiments.start_up import process_of
 from libcore import processes
 from libcore.ablation import ablate_by_example, accuracy
 from libcore.ablation.evaluation import EvaluationData
@@ -76,9 +77,14 @@ def of_a_chain(generator: torch.Generator) -> dict[str, Tensor]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Compute and write."""
     torch.set_num_threads(1)
     with processes.joined():
         tensors = computed()
         if processes.rank() == 0:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, sys.argv[1])
+
+
+if __name__ == "__main__":
+    process_of(main)
