@@ -14,8 +14,9 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
-from libcore.sections.base import Section
+from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.branch import AddedBranch, Branch, Positions
+from libcore.sections.masked_block import masked_block_evaluation
 from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk, within_cache
 
 Block = TypeVar("Block", bound="BlockSection")
@@ -65,6 +66,19 @@ class ResidualBlock(Section, Generic[OneBranch]):
         if self.carries_constant_alone:
             return activation[..., -1:] * self.residual[-1]
         return activation @ self.residual
+
+    def masked_evaluation(
+        self,
+        features: Float[Tensor, "batch position feature_in"],
+        basis: Basis,
+        next_basis: Basis,
+        memory_budget: int,
+    ) -> MaskedEvaluation:
+        """Every branch by what its masks keep or leave out."""
+        positions = self.positions_of(features)
+        return masked_block_evaluation(
+            self.residual, self.branches, positions, features, basis, next_basis, memory_budget
+        )
 
     def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
         positions = self.positions_of(example)

@@ -19,6 +19,7 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Movable
+from libcore.sections.normalisation import Normalisation
 
 DenseJacobian = Callable[[], Float[Tensor, "sample d_in feature_out"]]
 """A chunk's Jacobians `d fhat_t / d f_t` within each output position, in full."""
@@ -81,13 +82,45 @@ path from zero (METHOD.md eq. 7), float64: what the output positions share is co
 
 
 class AddedBranch(Movable, ABC):
-    """A function of the whole activation that is added to the residual stream's part."""
+    """A function of the whole activation that is added to the residual stream's part.
+
+    It is `f -> between(n(f) @ read_weight) @ write_weight`, `n` its normalisation in front or nothing.
+
+    Attributes:
+        position_wise: whether an output position reads its own activation alone.
+    """
+
+    position_wise = False
 
     @abstractmethod
     def __call__(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> Float[Tensor, "batch query d_out"]:
         """What the branch adds at the output positions."""
+
+    @property
+    def read_normalisation(self) -> Normalisation | None:
+        """`n`."""
+        return None
+
+    @property
+    @abstractmethod
+    def read_weight(self) -> Float[Tensor, "d_in read"]:
+        """All that it reads, linear but for `n`."""
+
+    @abstractmethod
+    def between(
+        self,
+        read: Float[Tensor, "batch position read"],
+        constant: Float[Tensor, "batch position"],
+        positions: Positions,
+    ) -> Float[Tensor, "batch query written"]:
+        """From what was read to what `write_weight` writes; read at the output positions where it is position-wise."""
+
+    @property
+    @abstractmethod
+    def write_weight(self) -> Float[Tensor, "written d_out"]:
+        """The linear map that it ends with."""
 
     @abstractmethod
     def forward_values(self, positions: int, queries: int) -> int:

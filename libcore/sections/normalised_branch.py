@@ -47,6 +47,30 @@ class NormalisedBranch(AddedBranch):
         of_branch = self.branch(activation, positions)[..., : self.normalisation.width]
         return of_branch + positions.at_queries(activation)[..., -1:] * self.bias
 
+    @property
+    def read_normalisation(self) -> Normalisation | None:
+        return self.branch.read_normalisation
+
+    @property
+    def read_weight(self) -> Float[Tensor, "d_in read"]:
+        return self.branch.read_weight
+
+    def between(
+        self,
+        read: Float[Tensor, "batch position read"],
+        constant: Float[Tensor, "batch position"],
+        positions: Positions,
+    ) -> Float[Tensor, "batch query width"]:
+        of_branch = self.branch.between(read, constant, positions)
+        if not self.branch.position_wise:
+            constant = positions.at_queries(constant)
+        added = of_branch @ self.branch.write_weight[:, : self.normalisation.width] + constant[..., None] * self.bias
+        return self.normalisation.centre(added) * self.normalisation.inverse_scale(added)
+
+    @property
+    def write_weight(self) -> Float[Tensor, "width d_out"]:
+        return self.to_output
+
     def forward_values(self, positions: int, queries: int) -> int:
         width, d_out = self.to_output.shape
         return self.branch.forward_values(positions, queries) + queries * (4 * width + d_out)

@@ -115,11 +115,24 @@ class Attention(Movable):
                 in_a_row = last - first == len(queries) - 1
                 yield slice(first, last + 1) if in_a_row else queries, keys
 
-    def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
+    def project(
+        self, activation: Float[Tensor, "batch position d_in"], positions: Positions
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries at the output positions, keys and values at all positions; the latter of every key-value head."""
         read = activation if self.normalisation is None else self.normalisation(activation)
         q = split_heads(positions.at_queries(read), self.W_Q)
         k, v = (split_heads(read, weight[:: self.group]) for weight in (self.W_K, self.W_V))
+        return self.prepared(q, k, v, activation[..., -1], positions)
+
+    def prepared(
+        self,
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch key_value_head key d_head"],
+        v: Float[Tensor, "batch key_value_head key d_value"],
+        constant: Float[Tensor, "batch key"],
+        positions: Positions,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What was read, as scores and values are made of it."""
         return self.waves(positions.queries, q).turn(q), self.waves(positions.keys, k).turn(k), v
 
     def for_heads(
@@ -132,26 +145,76 @@ class Attention(Movable):
         """Queries, keys and values, and how much each position attends to each."""
         q, k, v = self.project(activation, positions)
         k, v = self.for_heads(k), self.for_heads(v)
-        scores = (q / self.scale) @ k.transpose(-1, -2)
-        return Pattern(q, k, v, (scores + self.added_to_scores(positions)).softmax(-1))
+        return Pattern(q, k, v, (self.scores(q, k) + self.added_to_scores(positions)).softmax(-1))
 
-    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        if torch.is_grad_enabled():
-            pattern = self.pattern(activation, positions)
-            z = pattern.a @ pattern.v
+    def scores(
+        self, q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]
+    ) -> Float[Tensor, "batch head query key"]:
+        """Before what positions add to them."""
+        return (q / self.scale) @ k.transpose(-1, -2)
+
+    def attended(
+        self,
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch key_value_head key d_head"],
+        v: Float[Tensor, "batch key_value_head key d_value"],
+        positions: Positions,
+    ) -> Float[Tensor, "batch query head_and_d_value"]:
+        """What all heads attend to, from what `prepared` gives."""
+        k, v = self.for_heads(k), self.for_heads(v)
+        if torch.is_grad_enabled() or not self.scores_are_products:
+            z = (self.scores(q, k) + self.added_to_scores(positions)).softmax(-1) @ v
         else:
             # Three times as fast, but its derivative cannot be batched over output features.
-            q, k, v = self.project(activation, positions)
-            k, v = self.for_heads(k), self.for_heads(v)
             added = self.attends(positions) if self.slopes is None else self.added_to_scores(positions).to(q)
             z = scaled_dot_product_attention(q, k, v, added, scale=1 / self.scale)
-        return z.transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+        return z.transpose(1, 2).flatten(2)
+
+    @property
+    def scores_are_products(self) -> bool:
+        """Of queries and keys, and of nothing else."""
+        return True
+
+    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
+        return self.attended(*self.project(activation, positions), positions) @ self.write_weight
+
+    @property
+    def read_normalisation(self) -> Normalisation | None:
+        """In front of all heads."""
+        return self.normalisation
+
+    @property
+    def read_weight(self) -> Float[Tensor, "d_in read"]:
+        """Of queries, keys and values side by side."""
+        weights = (self.W_Q, self.W_K[:: self.group], self.W_V[:: self.group])
+        return torch.cat([of_heads(weight) for weight in weights], dim=1)
+
+    def between(
+        self,
+        read: Float[Tensor, "batch position read"],
+        constant: Float[Tensor, "batch position"],
+        positions: Positions,
+    ) -> Float[Tensor, "batch query head_and_d_value"]:
+        """What all heads attend to, from what `read_weight` reads."""
+        weights = (self.W_Q, self.W_K[:: self.group], self.W_V[:: self.group])
+        parts = read.split([len(weight) * weight.shape[-1] for weight in weights], dim=-1)
+        q, k, v = (part.unflatten(-1, (len(weight), -1)) for part, weight in zip(parts, weights, strict=True))
+        q, k, v = (heads.transpose(1, 2) for heads in (positions.at_queries(q), k, v))
+        return self.attended(*self.prepared(q, k, v, constant, positions), positions)
+
+    @property
+    def write_weight(self) -> Float[Tensor, "head_and_d_value d_out"]:
+        """Of all heads."""
+        return self.W_O.flatten(0, 1)
+
+
+def of_heads(weight: Float[Tensor, "head d_in d_head"]) -> Float[Tensor, "d_in head_and_d_head"]:
+    """Of all heads side by side."""
+    return weight.transpose(0, 1).flatten(1)
 
 
 def split_heads(
     activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
 ) -> Float[Tensor, "batch head position d_head"]:
     """What every head reads of an activation, in one product."""
-    n_heads, _, d_head = weight.shape
-    projected = activation @ weight.transpose(0, 1).flatten(1)
-    return projected.unflatten(-1, (n_heads, d_head)).transpose(1, 2)
+    return (activation @ of_heads(weight)).unflatten(-1, (len(weight), -1)).transpose(1, 2)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.sections.attention.attention import Attention, Pattern, split_heads
+from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.head_normalisation import HeadNormalisation
 from libcore.sections.attention.rotary import Waves
 from libcore.sections.branch import AddedBranch, Positions
@@ -40,29 +40,21 @@ class DifferentiatedAttention(Attention, AddedBranch):
         vars(branch).update(vars(attention), clip=clip, queries=queries, keys=keys, soft_cap=soft_cap)
         return branch
 
-    def project(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> tuple[Tensor, ...]:
-        read = activation if self.normalisation is None else self.normalisation(activation)
-        q = split_heads(positions.at_queries(read), self.W_Q)
-        k, v = (split_heads(read, weight[:: self.group]) for weight in (self.W_K, self.W_V))
+    def prepared(
+        self, q: Tensor, k: Tensor, v: Tensor, constant: Float[Tensor, "batch key"], positions: Positions
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.clip is not None:
             q, k, v = (heads.clamp(-self.clip, self.clip) for heads in (q, k, v))
-        constant = activation[..., -1]
         q = prepared(q, positions.at_queries(constant), self.queries, self.waves(positions.queries, q))
         return q, prepared(k, constant, self.keys, self.waves(positions.keys, k)), v
 
-    def pattern(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Pattern:
-        q, k, v = self.project(activation, positions)
-        k, v = self.for_heads(k), self.for_heads(v)
-        scores = (q / self.scale) @ k.transpose(-1, -2)
-        if self.soft_cap is not None:
-            scores = soft_capped(self.soft_cap, scores)
-        return Pattern(q, k, v, (scores + self.added_to_scores(positions)).softmax(-1))
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = super().scores(q, k)
+        return scores if self.soft_cap is None else soft_capped(self.soft_cap, scores)
 
-    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        if self.soft_cap is None:
-            return super().__call__(activation, positions)
-        pattern = self.pattern(activation, positions)
-        return (pattern.a @ pattern.v).transpose(1, 2).flatten(2) @ self.W_O.flatten(0, 1)
+    @property
+    def scores_are_products(self) -> bool:
+        return self.soft_cap is None
 
     def forward_values(self, positions: int, queries: int) -> int:
         n_heads, d_in, d_head = self.W_Q.shape

@@ -11,7 +11,6 @@ from libcore.sections.attention.kept import kept_attention_evaluation
 from libcore.sections.attention.masked import masked_attention_evaluation
 from libcore.sections.base import KeptEvaluation, MaskedEvaluation
 from libcore.sections.block import BlockSection
-from libcore.sections.masked import evaluate_mask_by_mask
 from libcore.streams import ActivationStream
 
 
@@ -64,9 +63,9 @@ class AttentionSection(BlockSection):
         next_basis: Basis,
         memory_budget: int,
     ) -> MaskedEvaluation:
-        """By tables over distinct activations where there are few of them (one per token), else mask by mask."""
+        """By tables over distinct activations where there are few of them (one per token), else as any block's."""
         positions = self.positions_of(features)
         fast = masked_attention_evaluation(
             self.residual, self.attention, positions, features, basis, next_basis, memory_budget
         )
-        return fast or evaluate_mask_by_mask(self, features, basis, next_basis, memory_budget)
+        return fast or super().masked_evaluation(features, basis, next_basis, memory_budget)

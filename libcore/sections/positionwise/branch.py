@@ -56,6 +56,21 @@ class PositionwiseBranch(Positionwise):
         branch.weight_out = self.weight_out @ weight
         return branch
 
+    @property
+    def read_normalisation(self) -> Normalisation | None:
+        return self.normalisation
+
+    @property
+    def read_weight(self) -> Tensor:
+        return self.weight_in
+
+    def between(self, read: Tensor, constant: Tensor, positions: Positions) -> Tensor:
+        return self.hidden(read)
+
+    @property
+    def write_weight(self) -> Tensor:
+        return self.weight_out
+
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         read = positions.at_queries(activation)
         if self.normalisation is not None:
@@ -103,6 +118,18 @@ class ScaleBranch(Positionwise):
         branch.write = self.write @ weight
         return branch
 
+    @property
+    def read_weight(self) -> Tensor:
+        width = self.normalisation.width
+        return self.normalisation.fold(torch.eye(width + 1, width, dtype=self.write.dtype, device=self.write.device))
+
+    def between(self, read: Tensor, constant: Tensor, positions: Positions) -> Tensor:
+        return (read.square().mean(-1, keepdim=True) + self.normalisation.eps).rsqrt()
+
+    @property
+    def write_weight(self) -> Tensor:
+        return self.write
+
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         return self.normalisation.inverse_scale(positions.at_queries(activation)) * self.write
 
@@ -140,6 +167,17 @@ class RescaleBranch(Positionwise):
         branch = copy(self)
         branch.weight_out = self.weight_out @ weight
         return branch
+
+    @property
+    def read_weight(self) -> Tensor:
+        return torch.cat([self.reads, unit_like(self.reads.T, self.scale)[:1].T], dim=1)
+
+    def between(self, read: Tensor, constant: Tensor, positions: Positions) -> Tensor:
+        return read[..., :-1] * read[..., -1:]
+
+    @property
+    def write_weight(self) -> Tensor:
+        return self.weight_out
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         read = positions.at_queries(activation)

@@ -61,6 +61,8 @@ class PositionwiseJacobian:
 class Positionwise(Branch):
     """A branch whose Jacobian at a position is `A diag(d) B` and a few rank-one terms."""
 
+    position_wise = True
+
     @property
     @abstractmethod
     def reads(self) -> Float[Tensor, "d_in pre"]:

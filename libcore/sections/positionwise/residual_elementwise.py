@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
 from libcore.jacobian_factor import JacobianFactor
 from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
-from libcore.sections.base import MaskedEvaluation, columns
 from libcore.sections.block import BlockSection
-from libcore.sections.masks import distinct_masks
 from libcore.sections.positionwise.attributions import ElementwiseAttributions
 from libcore.sections.positionwise.branch import PositionwiseBranch
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.sections.positionwise.hidden import Elementwise
 from libcore.sections.positionwise.jacobian import PositionwiseJacobianSums
-from libcore.streams import ActivationStream, within_cache
+from libcore.streams import ActivationStream
 
 VALUES_IN_CACHE = 2**19
 """Numbers that the second-level caches of two cores (1 MB each) hold in float32; measured best on such."""
@@ -34,7 +32,7 @@ class ResidualElementwiseSection(BlockSection):
 
     A block of one elementwise branch, whose Jacobian Gram it has. What is its own is there for speed: that Gram by its
     factors where the input is wide, edges without the neurons that are not active, and for ablation a linear map to
-    begin with, and masked outputs that cost as many rows of `weight_in` as they keep inputs.
+    begin with.
 
     Args:
         residual: `[d_in, d_out]`, carries the residual stream, the output bias and the constant coordinate.
@@ -135,49 +133,3 @@ class ResidualElementwiseSection(BlockSection):
         budget_of_share = half.memory_budget // threads_for(example)
         shares = map_shares(half, values, BYTES_IN_CACHE, square_sum_of)
         return torch.stack(shares).sum(0).T / (stream.n_examples * n_positions)
-
-    def masked_evaluation(
-        self,
-        features: Float[Tensor, "batch position feature_in"],
-        basis: Basis,
-        next_basis: Basis,
-        memory_budget: int,
-    ) -> MaskedEvaluation:
-        """The linear part is one product; each distinct mask evaluates the hidden layer from its kept inputs alone.
-
-        Masks are taken in chunks of similar size and gathered to a common width, so the cost follows the number of
-        kept edges: a mask of three inputs costs three rows of `weight_in`, not all of them.
-        """
-        flat = features.flatten(0, 1)
-        linear = basis.from_basis @ self.residual @ next_basis.to_basis
-        weight_in = basis.from_basis @ self.weight_in
-        # The padding index of `distinct_masks` points at this row of zeros.
-        padded_weight_in = torch.cat([weight_in, torch.zeros_like(weight_in[:1])])
-        weight_out = self.weight_out @ next_basis.to_basis
-        rows, masks_per_chunk = self._block_of_hidden(flat, memory_budget)
-
-        def evaluate(mask: Bool[Tensor, "some feature_in"], outputs: Tensor | None = None) -> Tensor:
-            output = flat @ (columns(linear, outputs) * mask.T)
-            chosen_out = columns(weight_out, outputs)
-            for kept, outputs_of_mask in distinct_masks(mask, masks_per_chunk):
-                index, kept_weight = kept.clamp(max=flat.shape[1] - 1), padded_weight_in[kept]
-                for features_block, output_block in zip(flat.split(rows), output.split(rows), strict=True):
-                    kept_features = features_block[:, index].transpose(0, 1)
-                    hidden = self.activation_function(torch.bmm(kept_features, kept_weight))
-                    for hidden_of_mask, those in zip(hidden, outputs_of_mask, strict=True):
-                        output_block[:, those] += hidden_of_mask @ chosen_out[:, those]
-            return output.unflatten(0, features.shape[:2])
-
-        return evaluate
-
-    def _block_of_hidden(self, flat: Tensor, memory_budget: int) -> tuple[int, int]:
-        """Examples and masks whose hidden activations are held at once.
-
-        On a CPU they stay in cache: written to memory and read back, they would cost more than the products.
-        """
-        width, d_hidden = flat.shape[1], self.weight_in.shape[1]
-        budget = memory_budget // 8
-        in_cache = within_cache(budget, VALUES_IN_CACHE, flat)
-        rows = max(1, min(len(flat), in_cache // d_hidden, budget // (2 * (width + d_hidden))))
-        values_per_mask = width * d_hidden + rows * (width + d_hidden)
-        return rows, max(1, min(in_cache // (rows * d_hidden), budget // values_per_mask))
