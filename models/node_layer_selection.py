@@ -13,7 +13,7 @@ NO_OTHER_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 def select_names(
-    chosen: Sequence[str], known: Sequence[str], other_names: Mapping[str, str] = NO_OTHER_NAMES
+    chosen: Sequence[str], known: Sequence[str], other_names: Mapping[str, str] = NO_OTHER_NAMES, at_least: int = 2
 ) -> tuple[str, ...]:
     """The chosen ones of the model's node layers, in the model's order.
 
@@ -21,9 +21,10 @@ def select_names(
         chosen: names, and patterns as of file names (`blocks.*.hook_resid_pre`).
         known: all node layers of the model, in its order.
         other_names: further names of node layers, with those in `known`; one chosen by such a name goes by it.
+        at_least: how many there have to be.
 
     Raises ValueError for an entry that matches nothing, with the nearest name, for names that repeat or are not in the
-    model's order, and for fewer than two layers in all.
+    model's order, and for fewer layers than there have to be.
     """
     every_name = (*known, *other_names)
     names = [entry for entry in chosen if not is_pattern(entry)]
@@ -39,8 +40,10 @@ def select_names(
             raise ValueError(f"{pattern}: matches no node layer; expected some of {', '.join(known)}")
         for name in found:
             chosen_name.setdefault(other_names.get(name, name), name)
-    if len(chosen_name) < 2:
-        raise ValueError(f"{list(chosen)}: {len(chosen_name)} node layer; expected at least 2 of {', '.join(known)}")
+    if len(chosen_name) < at_least:
+        raise ValueError(
+            f"{list(chosen)}: {len(chosen_name)} node layer; expected at least {at_least} of {', '.join(known)}"
+        )
     return tuple(chosen_name[layer] for layer in known if layer in chosen_name)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
+from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
 from experiments.config.scores import with_tolerances
 from experiments.config.settings import fit_settings
@@ -55,7 +56,7 @@ def check_method(config: RunConfig) -> None:
 def check_model(config: RunConfig) -> None:
     """What only the model tells: node layers, checkpoint, data and their size, and whether there are closed forms."""
     room = room_of(config.model_settings)
-    assert room.node_layers  # raises UserError
+    ablated(config, room.node_layers)  # raises UserError, as do the node layers
     file = room.read_checkpoint() if config.model.checkpoint is not None else None
     room.check()
     check_sizes(config, *room.split_sizes())
@@ -79,3 +80,6 @@ def check_sizes(config: RunConfig, n_train: int, n_test: int) -> None:
     n_fitted = config.analysis.n_examples or n_train
     if config.analysis.half is not None and n_fitted < 2:
         raise UserError(f"analysis.half={config.analysis.half}: a single example has no halves; expected null")
+    n_fitted //= 1 if config.analysis.half is None else 2
+    if (n := config.analysis.n_edge_examples) is not None and n > n_fitted:
+        raise UserError(f"analysis.n_edge_examples={n}: the basis is fitted on {n_fitted}; expected at most that")

@@ -55,6 +55,14 @@ class ProbesConfig(Strict):
     seed: Seed
 
 
+class AblateConfig(Strict):
+    """What of a model is ablated."""
+
+    nodes: list[str] | None
+    edges: list[str] | None
+    node_search: Literal["every", "bisection"]
+
+
 Identification = Literal["rounding", "halves"]
 """What tells which features are identified: fits that are made again."""
 
@@ -66,6 +74,7 @@ class AnalysisConfig(Strict):
     n_examples: Count | None
     n_test_examples: Count | None
     n_score_examples: Count | None
+    n_edge_examples: Count | None
     half: Literal["first", "second"] | None
     node_layers: Annotated[list[str], Field(min_length=1)] | None
     integration: Literal["gradient", "trapezoidal", "gauss_legendre"]
@@ -77,6 +86,7 @@ class AnalysisConfig(Strict):
     memory_budget: str | int
     ablation_dtype: Literal["float32", "float64"]
     tolerances: Annotated[list[Tolerance], Field(min_length=1)] | None
+    ablate: AblateConfig
     resamples: Annotated[int, Field(ge=0, le=10**6)]
     identify_by: list[Identification] | None
     communities: CommunitiesConfig
@@ -139,14 +149,20 @@ class AnalysisConfig(Strict):
                 f"resamples={self.resamples}: test examples are resampled for needed counts; "
                 "expected ablation among the stages, or 0"
             )
+        if self.resamples and self.ablate.node_search == "bisection":
+            raise ValueError(
+                f"resamples={self.resamples}: on resamples every number of features is tried; "
+                "expected ablate.node_search=every, or resamples=0"
+            )
         if self.integration == "gradient" and self.n_points not in (None, 1):
             raise ValueError(
                 f"n_points={self.n_points}: integration=gradient has one point; expected trapezoidal or gauss_legendre"
             )
-        if self.communities.edge_weight == "log" and not {"edges", "ablation"} <= set(self.stages):
+        ablates_all_edges = {"edges", "ablation"} <= set(self.stages) and self.ablate.edges is None
+        if self.communities.edge_weight == "log" and not ablates_all_edges:
             raise ValueError(
                 "communities.edge_weight=log takes its smallest edge from the edge ablation; "
-                "expected edges and ablation among the stages, or sqrt"
+                "expected edges and ablation among the stages and ablate.edges=null, or sqrt"
             )
         if self.truncation_rule == "relative" and self.truncation is not None and self.truncation >= 1:
             raise ValueError(f"truncation={self.truncation}: expected a share of the largest eigenvalue, under 1")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
 from experiments.config.scores import ACCURACY, Score
 from experiments.pipeline.ablation_progress import ablation_progress
@@ -47,13 +48,17 @@ def ablation_stage(
     bases: dict[str, Basis],
     edges: dict[str, Tensor],
 ) -> tuple[FinishedStage, Ablations]:
-    """Node ablation of every node layer but the last, and edge ablation of every layer pair with edges."""
+    """Node ablation of every node layer but the last, and edge ablation of every layer pair with edges.
+
+    Of those that `analysis.ablate` names.
+    """
     depends_on = {
         "features": features_identity,
         "edges": sorted(edges),
         "dtype": config.analysis.ablation_dtype,
         "n_test_examples": config.analysis.n_test_examples,
         "tolerances": config.analysis.tolerances,
+        "ablate": config.analysis.ablate.model_dump(),
     }
     stage = cache.finish(
         "ablation",
@@ -77,8 +82,9 @@ def compute_ablations(
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
     score = Score(test.score_name, test.lower_is_better)
-    with ablation_progress(plan_ablations(chain, bases, edges, tolerances), advance) as progress:
-        steps = ablation_steps(chain, test, bases, edges, tolerances, budget)
+    which = ablated(config, chain.node_layers)
+    with ablation_progress(plan_ablations(chain, bases, edges, tolerances, which), advance) as progress:
+        steps = ablation_steps(chain, test, bases, edges, tolerances, budget, which)
         found = carried_out(steps, progress.evaluated)
     ablations = Ablations(found.test_score, score, found.nodes, found.edges)
     if not math.isfinite(ablations.test_score):

@@ -46,11 +46,11 @@ def names_stage(
 
 
 def communities_of(config: RunConfig, graph: InteractionGraph, ablations: Ablations | None) -> Communities:
-    """Leiden with the configured edge weight; `auto` is `log` where an ablation says which edges were needed."""
+    """Leiden with the configured edge weight; `auto` is `log` where an ablation says which are needed, of all."""
     settings = config.analysis.communities
     weight = settings.edge_weight
     if weight == "auto":
-        weight = "log" if ablations is not None else "sqrt"
+        weight = "log" if ablations is not None and config.analysis.ablate.edges is None else "sqrt"
     smallest: dict[str, float] = {}
     if weight == "log" and ablations is not None:
         tightest = min(config.analysis.tolerances or ())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.ablations import Ablations
@@ -58,9 +59,12 @@ def compute_intervals(
     """On the ablation's own test examples, in its dtype; `advance` is told how far it has come."""
     dtype, tolerances = getattr(torch, config.analysis.ablation_dtype), config.analysis.tolerances or ()
     chain = model.chain(dtype)
+    which = ablated(config, chain.node_layers)
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
-    with ablation_progress(plan_resampling(chain, bases, edges, len(tolerances)), advance, "resampling") as progress:
+    with ablation_progress(
+        plan_resampling(chain, bases, edges, len(tolerances), which), advance, "resampling"
+    ) as progress:
         steps = resampling_steps(
             chain,
             test,
@@ -70,6 +74,7 @@ def compute_intervals(
             tolerances,
             config.analysis.resamples,
             config.analysis.memory_bytes,
+            which=which,
         )
         found = carried_out(steps, progress.evaluated)
     return {"features": intervals_of(found.nodes), "edges": intervals_of(found.edges)}

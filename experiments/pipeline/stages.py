@@ -92,9 +92,12 @@ def basis_stage(
 def edges_stage(
     cache: StageCache, config: RunConfig, basis_identity: str, chain: Chain, inputs: Tensor, bases: dict[str, Basis]
 ) -> tuple[FinishedStage, dict[str, Tensor]]:
-    """Squared interaction strengths of every layer pair."""
+    """Squared interaction strengths of every layer pair, on the first `analysis.n_edge_examples` of the inputs."""
     quadrature, errors = quadrature_of(config), SamplingErrors("edges")
-    depends_on = {"basis": basis_identity, "quadrature": asdict(quadrature)} | estimator_depends_on(config)
+    n_examples = config.analysis.n_edge_examples
+    depends_on = {"basis": basis_identity, "quadrature": asdict(quadrature), "n_examples": n_examples}
+    depends_on |= estimator_depends_on(config)
+    inputs = inputs[:n_examples]
 
     def compute(advance: Advance) -> StageResult:
         observed = watched(chain, advance, len(chain.sections))
@@ -115,6 +118,8 @@ def signs_stage(
 ) -> tuple[FinishedStage, dict[str, SignedEdges]]:
     """Which way each interaction goes, for the pages."""
     quadrature, budget = quadrature_of(config), config.analysis.memory_bytes
+    n_examples = config.analysis.n_edge_examples
+    inputs = inputs[:n_examples]
 
     def compute(advance: Advance) -> StageResult:
         signed = chain_signed_edges(watched(chain, advance, len(chain.sections)), inputs, bases, quadrature, budget)
@@ -122,9 +127,8 @@ def signs_stage(
         tensors |= {f"slope/{layer}": of_layer.slope for layer, of_layer in signed.items()}
         return StageResult(tensors, {layer: of_layer.n_examples for layer, of_layer in signed.items()})
 
-    stage = cache.finish(
-        "signs", stage_key({"basis": basis_identity, "quadrature": asdict(quadrature)}, ("libcore",)), compute
-    )
+    depends_on = {"basis": basis_identity, "quadrature": asdict(quadrature), "n_examples": n_examples}
+    stage = cache.finish("signs", stage_key(depends_on, ("libcore",)), compute)
     tensors, n_examples = stage.result.tensors, stage.result.values
     return stage, {
         layer: SignedEdges(tensors[f"mean/{layer}"], tensors[f"slope/{layer}"], n) for layer, n in n_examples.items()

@@ -65,10 +65,11 @@ def setting_of(run: FinishedRun) -> Setting:
 
 
 def with_edge_weight(setting: Setting) -> Setting:
-    """`auto` as what it comes to: the logarithm takes its smallest edge from the ablation, where there is one."""
+    """`auto` as what it comes to: the logarithm takes its smallest edges from the ablation, if of all pairs."""
     stages = setting.get("analysis.stages")
     if setting.get(EDGE_WEIGHT) == "auto" and isinstance(stages, list):
-        return setting | {EDGE_WEIGHT: "log" if "ablation" in stages else "sqrt"}
+        ablates_all = "ablation" in stages and setting.get("analysis.ablate.edges") is None
+        return setting | {EDGE_WEIGHT: "log" if ablates_all else "sqrt"}
     return setting
 
 

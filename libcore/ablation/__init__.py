@@ -11,9 +11,10 @@ from libcore.ablation.evaluation import (
     unablated_score,
 )
 from libcore.ablation.node import node_ablation
-from libcore.ablation.whole_model import Ablations, ablate, ablation_steps
+from libcore.ablation.whole_model import Ablated, Ablations, ablate, ablation_steps
 
 __all__ = [
+    "Ablated",
     "AblationCurve",
     "Ablations",
     "EvaluationData",

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from libcore.ablation.bisection import bisection_steps
 from libcore.ablation.evaluation import AblationCurve, EvaluationData
 from libcore.ablation.masked_scores import masked_scores
-from libcore.ablation.schedule import Bracket, ladder
 from libcore.ablation.steps import KeptAndScore, carried_out
 from libcore.basis import Basis
 from libcore.chain import Chain
@@ -30,42 +30,19 @@ def edge_ablation_steps(
 ) -> Generator[KeptAndScore, None, AblationCurve]:
     """Keep the `n` strongest edges behind node layer number `index`; each output feature has its own masked inputs.
 
-    The needed count comes from the published bisection between 0 and `d_in * d_out`, taken from below: the numbers that
-    it would halve its way down are tried upwards, from one edge to the first that is enough at every tolerance, and
-    those above are taken to be enough. It then goes on as published. Few edges cost little, and the curve is drawn down
-    to one edge on the way. All edges are tried too: a basis may not do with all that it has kept.
+    The needed count comes from the published bisection between 0 and `d_in * d_out` (`bisection_steps`).
     """
     basis, next_basis = bases
-    score_of = masked_scores(chain, data, index, bases, memory_budget, stream)
-    curve = AblationCurve()
-    scored, n_edges = curve.score_by_kept, edges[:, basis.variable].numel()
+    score_of_mask = masked_scores(chain, data, index, bases, memory_budget, stream)
 
-    def evaluated(kept: int) -> KeptAndScore:
-        scored[kept] = score_of(strongest_edges(edges, kept, basis.has_constant))
-        return kept, scored[kept]
+    def score_of(kept: int) -> float:
+        return score_of_mask(strongest_edges(edges, kept, basis.has_constant))
 
-    def is_enough(kept: int, tolerance: float) -> bool:
-        return data.within(scored[min(kept, n_edges)], test_score, tolerance)
+    def within(score: float, tolerance: float) -> bool:
+        return data.within(score, test_score, tolerance)
 
-    tried: list[int] = []
-    for kept in ladder(basis.d * next_basis.d) if tolerances else ():
-        if min(kept, n_edges) not in scored:
-            yield evaluated(min(kept, n_edges))
-        tried.append(kept)
-        if all(is_enough(kept, tolerance) for tolerance in tolerances):
-            break
-    for tolerance in tolerances:
-        bracket = Bracket(too_few=0, enough=basis.d * next_basis.d).from_below(
-            [(kept, is_enough(kept, tolerance)) for kept in tried]
-        )
-        while (middle := bracket.middle) is not None:
-            if min(middle, n_edges) not in scored:
-                yield evaluated(min(middle, n_edges))
-            bracket = bracket.halved(middle, is_enough(middle, tolerance))
-        curve.needed[tolerance] = min(bracket.enough, n_edges)
-    if tolerances and n_edges not in scored:
-        yield evaluated(n_edges)
-    return curve
+    n_edges = edges[:, basis.variable].numel()
+    return (yield from bisection_steps(score_of, basis.d * next_basis.d, n_edges, tolerances, within))
 
 
 def edge_ablation(

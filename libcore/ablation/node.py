@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+from libcore.ablation.bisection import bisection_steps
 from libcore.ablation.evaluation import AblationCurve, EvaluationData
 from libcore.ablation.examples import Block, Examples, part_of, sums
 from libcore.ablation.steps import KeptAndScore, carried_out
@@ -24,7 +25,7 @@ def node_ablation_steps(
     data: EvaluationData,
     index: int,
     basis: Basis,
-    schedule: Iterable[int],
+    schedule: Iterable[int] | None,
     tolerances: Sequence[float],
     test_score: float,
     memory_budget: int,
@@ -33,10 +34,20 @@ def node_ablation_steps(
     """Keep the first `n` features of node layer number `index`, the constant counted as one; run the rest of the model.
 
     The needed count is the smallest `n` whose score is within tolerance. Scores need not grow with `n`, so that every
-    `n` below it is tried too: after those of the schedule, what is between them, upwards. `stream` gives the layer's
-    activations on the data; by default they are computed from the inputs.
+    `n` below it is tried too: after those of the schedule, what is between them, upwards. Without a schedule they are
+    taken to grow, and the needed count comes from a bisection, a tenth of the evaluations where layers are wide.
+    `stream` gives the layer's activations on the data; by default they are computed from the inputs.
     """
     scores_of = kept_scores(chain, data, index, basis, memory_budget, stream)
+    if schedule is None:
+        bracket = (basis.n_features, basis.n_features, tolerances)
+        return (
+            yield from bisection_steps(
+                lambda kept: scores_of([kept])[0],
+                *bracket,
+                lambda score, tolerance: data.within(score, test_score, tolerance),
+            )
+        )
     curve = AblationCurve()
     scored = curve.score_by_kept
 

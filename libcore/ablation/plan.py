@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from libcore.ablation.schedule import bisection_evaluations, kept_schedule, ladder
-from libcore.ablation.whole_model import AblationKind
+from libcore.ablation.schedule import bisection_evaluations, ladder
+from libcore.ablation.whole_model import Ablated, AblationKind
 from libcore.basis import Basis
 from libcore.chain import Chain
 
@@ -97,19 +97,30 @@ class AblationPlan:
 
 
 def plan_ablations(
-    chain: Chain, bases: dict[str, Basis], layers_with_edges: Collection[str], tolerances: Sequence[float]
+    chain: Chain,
+    bases: dict[str, Basis],
+    layers_with_edges: Collection[str],
+    tolerances: Sequence[float],
+    which: Ablated | None = None,
 ) -> AblationPlan:
-    """Node ablation of every node layer but the last by `kept_schedule`, edge ablation of those with edges."""
+    """Node ablation of every node layer but the last, edge ablation of those with edges, of those that are ablated."""
+    which = which or Ablated()
     curves: dict[tuple[AblationKind, str], PlannedCurve] = {}
     n_sections = len(chain.sections)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
-        numbers = range(basis.n_features + 1) if tolerances else kept_schedule(basis.n_features)
-        curves["node", layer] = PlannedCurve(len(numbers), passes=n_sections + 1)
-        if layer in layers_with_edges:
-            bracket = basis.d * next_basis.d
-            curves["edge", layer] = PlannedCurve(
-                len(ladder(bracket)) + 1 + len(tolerances) * bisection_evaluations(bracket // 2) if tolerances else 0,
-                passes=next_basis.n_features + n_sections - index,
-            )
+        if which.has_nodes(layer):
+            schedule = which.schedule(basis.n_features)
+            n_numbers = most_by_bisection(basis.n_features, tolerances) if schedule is None else len(schedule)
+            if schedule is not None and tolerances:
+                n_numbers = basis.n_features + 1
+            curves["node", layer] = PlannedCurve(n_numbers, passes=n_sections + 1)
+        if layer in layers_with_edges and which.has_edges(layer):
+            most = most_by_bisection(basis.d * next_basis.d, tolerances)
+            curves["edge", layer] = PlannedCurve(most, passes=next_basis.n_features + n_sections - index)
     return AblationPlan(curves)
+
+
+def most_by_bisection(upper: int, tolerances: Sequence[float]) -> int:
+    """Evaluations of `bisection_steps`, at most."""
+    return len(ladder(upper)) + 1 + len(tolerances) * bisection_evaluations(upper // 2) if tolerances else 0

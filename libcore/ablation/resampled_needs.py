@@ -24,7 +24,7 @@ from libcore.ablation.sampling_error import (
     resampled_edge_steps,
     resampled_node_steps,
 )
-from libcore.ablation.whole_model import AblationKind, Evaluation, labelled
+from libcore.ablation.whole_model import Ablated, AblationKind, Evaluation, labelled
 from libcore.basis import Basis
 from libcore.chain import Chain
 
@@ -52,12 +52,14 @@ def resampling_steps(
     n_resamples: int,
     memory_budget: int,
     seed: int = 0,
+    which: Ablated | None = None,
 ) -> Generator[Evaluation, None, ResampledNeeds]:
-    """Of every node layer but the last, and of every layer pair with edges, evaluation by evaluation.
+    """Of every node layer but the last, and of every layer pair with edges, evaluation by evaluation: what was ablated.
 
     `edge_curves` are the ablation's own, from whose needed counts the search starts. A quarter of the budget is for the
     resamples and what is summed over them.
     """
+    which = which or Ablated()
     for_resamples = memory_budget // 4
     for_evaluations = memory_budget - for_resamples
     scores, resamples = ExampleScores(data), Resamples(len(data.inputs), n_resamples, for_resamples, seed)
@@ -72,10 +74,11 @@ def resampling_steps(
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, stream = bases[layer], streams[index]
         rest = (stream.memory_budget, stream)
-        of_kept = kept_scores(chain, scores.watched, index, basis, *rest)
-        of_nodes = resampled_node_steps(curve_of(taken_after(scores, of_kept)), basis.n_features)
-        found.nodes[layer] = yield from labelled("node", layer, of_nodes)
-        if layer in edges:
+        if which.has_nodes(layer):
+            of_kept = kept_scores(chain, scores.watched, index, basis, *rest)
+            of_nodes = resampled_node_steps(curve_of(taken_after(scores, of_kept)), basis.n_features)
+            found.nodes[layer] = yield from labelled("node", layer, of_nodes)
+        if layer in edges and which.has_edges(layer):
             strengths = edges[layer]
             of_mask = masked_scores(chain, scores.watched, index, (basis, bases[next_layer]), *rest)
             curve = curve_of(masked_taken(scores, of_mask, strengths, basis.has_constant))
@@ -115,15 +118,21 @@ def totals(curves: Mapping[str, NeededByResample]) -> NeededByResample:
 
 
 def plan_resampling(
-    chain: Chain, bases: Mapping[str, Basis], layers_with_edges: Collection[str], n_tolerances: int
+    chain: Chain,
+    bases: Mapping[str, Basis],
+    layers_with_edges: Collection[str],
+    n_tolerances: int,
+    which: Ablated | None = None,
 ) -> AblationPlan:
     """Evaluations that `resampling_steps` takes at most."""
+    which = which or Ablated()
     curves: dict[tuple[AblationKind, str], PlannedCurve] = {}
     n_sections = len(chain.sections)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
-        curves["node", layer] = PlannedCurve(basis.n_features + 1, passes=n_sections + 1)
-        if layer in layers_with_edges:
+        if which.has_nodes(layer):
+            curves["node", layer] = PlannedCurve(basis.n_features + 1, passes=n_sections + 1)
+        if layer in layers_with_edges and which.has_edges(layer):
             doublings = (basis.n_features * next_basis.n_features).bit_length() + 1
             curves["edge", layer] = PlannedCurve(
                 4 * n_tolerances * doublings, passes=next_basis.n_features + n_sections - index

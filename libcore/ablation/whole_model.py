@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
@@ -52,6 +52,34 @@ class Ablations:
     edges: dict[str, AblationCurve] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ablated:
+    """What of a model is ablated.
+
+    Attributes:
+        nodes: node layers whose features are; None for all but the last.
+        edges: node layers whose outgoing edges are, of those that have any; None for all.
+        every_number: whether of features the smallest number within a tolerance is looked for among all numbers, or by
+            bisection, which takes scores to grow with it.
+    """
+
+    nodes: Collection[str] | None = None
+    edges: Collection[str] | None = None
+    every_number: bool = True
+
+    def has_nodes(self, layer: str) -> bool:
+        """Whether this node layer's features are."""
+        return self.nodes is None or layer in self.nodes
+
+    def has_edges(self, layer: str) -> bool:
+        """Whether the edges that leave this node layer are."""
+        return self.edges is None or layer in self.edges
+
+    def schedule(self, n_features: int) -> list[int] | None:
+        """Numbers of kept features that are scored whatever comes out."""
+        return kept_schedule(n_features) if self.every_number else None
+
+
 def ablation_steps(
     chain: Chain,
     data: EvaluationData,
@@ -59,16 +87,22 @@ def ablation_steps(
     edges: Mapping[str, Float[Tensor, "feature_out feature_in"]],
     tolerances: Sequence[float],
     memory_budget: int,
+    which: Ablated | None = None,
 ) -> Generator[Evaluation, None, Ablations]:
-    """Node ablation of every node layer but the last, edge ablation of those with edges, evaluation by evaluation."""
+    """Node ablation of every node layer but the last, edge ablation of those with edges, evaluation by evaluation.
+
+    Of those that `which` names.
+    """
+    which = which or Ablated()
     ablations = Ablations(unablated_score(chain, data, memory_budget))
     streams = replace(chain, on_chunk=unwatched).streams(data.inputs, memory_budget)
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
         rest = (tolerances, ablations.test_score, streams[index].memory_budget, streams[index])
-        of_nodes = node_ablation_steps(chain, data, index, basis, kept_schedule(basis.n_features), *rest)
-        ablations.nodes[layer] = yield from labelled("node", layer, of_nodes)
-        if layer in edges:
+        if which.has_nodes(layer):
+            of_nodes = node_ablation_steps(chain, data, index, basis, which.schedule(basis.n_features), *rest)
+            ablations.nodes[layer] = yield from labelled("node", layer, of_nodes)
+        if layer in edges and which.has_edges(layer):
             of_edges = edge_ablation_steps(chain, data, index, (basis, next_basis), edges[layer], *rest)
             ablations.edges[layer] = yield from labelled("edge", layer, of_edges)
     return ablations

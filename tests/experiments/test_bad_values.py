@@ -103,6 +103,10 @@ class TestCombinations:
                 ["analysis.communities.edge_weight=log", "analysis.stages=[basis,edges]"],
                 ("communities.edge_weight=log", "ablation"),
             ),
+            (
+                ["analysis.communities.edge_weight=log", "analysis.ablate.edges=[]"],
+                ("communities.edge_weight=log", "ablate.edges=null"),
+            ),
             (["method=pca", "method.jacobian=path"], ("method.jacobian",)),
             (["method.name=pca"], ("method.jacobian",)),
             (["analysis.truncation=2"], ("truncation=2", "under 1")),
@@ -119,6 +123,7 @@ class TestCombinations:
             (["-m", "model=cifar10_mlp", "model=modular_addition"], ("two options of one group",)),
             (["hydra/launcher=basic", "hydra/launcher=joblib"], ("hydra/launcher=basic hydra/launcher=joblib: two",)),
             (["analysis.resamples=20"], ("resamples=20", "200 or more")),
+            (["analysis.resamples=500", "analysis.ablate.node_search=bisection"], ("resamples=500", "=every")),
             (["analysis.resamples=500", "analysis.stages=[basis,edges]"], ("resamples=500", "expected ablation")),
         ],
     )
@@ -137,6 +142,16 @@ class TestCombinations:
             "model=cifar10_cnn", *TOY_MODELS["cifar10_cnn"], "model.pooling=max", "analysis.estimator=closed_form"
         )
         assert_says(line, "analysis.estimator=closed_form", "no closed form", "auto", "exact")
+
+    def test_ablated_node_layers_that_are_none(self, refused):
+        line = refused("analysis.ablate.nodes=[blocks.0.hook_resid_prf]")
+        assert_says(line, "analysis.ablate.nodes=blocks.0.hook_resid_prf", "did you mean blocks.0.hook_resid_pre")
+        line = refused("analysis.ablate.edges=[output]")  # the last node layer, which no edges leave
+        assert_says(line, "analysis.ablate.edges=output", "expected some of")
+
+    def test_more_edge_examples_than_are_fitted_on(self, refused):
+        line = refused("analysis.n_examples=20", "analysis.half=first", "analysis.n_edge_examples=11")
+        assert_says(line, "analysis.n_edge_examples=11", "the basis is fitted on 10")
 
     def test_more_test_examples_than_there_are(self, refused):
         line = refused("model=cifar10_mlp", "model.dataset=digits", "analysis.n_test_examples=361")

@@ -29,9 +29,11 @@ from running import (
 from safetensors.torch import load_file
 
 from experiments.config.model_checks import check_model
-from libcore.graph import InteractionGraph
+from libcore.graph import InteractionGraph, interaction_edges
 from models.errors import UserError
 from models.modular_addition.data import split_pairs
+from models.room import room_of
+from models.weights import ModelFile
 
 POSITIONS = {PRE: 3, MID: 1, POST: 1, OUTPUT: 1}
 HALVES = ("first", "second")
@@ -139,6 +141,29 @@ class TestWhatWasAskedFor:
             assert reused(run)["model"]
             assert read_json(run / "metrics.json")["score/train"] == read_json(quick / "metrics.json")["score/train"]
         assert not any(reused(second)[stage] for stage in ("statistics", "basis", "edges", "ablation"))
+
+    def test_edges_from_the_first_examples(self, quick, variant):
+        """The bases are those of all; edges, and nothing else, are those of a run on the first alone."""
+        run = variant("analysis.n_edge_examples=5", "analysis.stages=[basis,edges]")
+        graph, full = (InteractionGraph.load(path / "graph.safetensors") for path in (run, quick))
+        assert reused(run)["basis"]
+        assert not reused(run)["edges"]
+        room = room_of(config_of(*TOY).model_settings)
+        model = room.analysed(ModelFile.read(run / "model.safetensors"), torch.device("cpu"))
+        chain = model.chain(torch.float64)
+        expected = interaction_edges(chain, model.fit_inputs(None, None)[:5], full.bases)
+        for layer, edges in expected.items():
+            assert torch.allclose(graph.edges[layer], edges, rtol=1e-9)
+            assert not torch.allclose(graph.edges[layer], full.edges[layer], rtol=1e-3)
+
+    def test_ablate_some_node_layers(self, quick, variant):
+        run = variant(f"analysis.ablate.nodes=[{MID}]", "analysis.ablate.edges=[*.hook_resid_pre]")
+        some, full = (read_json(path / "ablations.json") for path in (run, quick))
+        assert some["node_ablation"] == {MID: full["node_ablation"][MID]}
+        assert some["edges_needed"] == {PRE: full["edges_needed"][PRE]}
+        metrics = read_json(run / "metrics.json")
+        for tolerance in TOLERANCES:
+            assert metrics[f"features/needed_{tolerance}/total"] == some["nodes_needed"][MID][tolerance]
 
     def test_node_layers_by_pattern(self, variant):
         run = variant("method=pca", "analysis.node_layers=[blocks.*.hook_resid_p*,output]", "analysis.stages=[basis]")

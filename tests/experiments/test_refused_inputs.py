@@ -146,6 +146,8 @@ VALUES: list[tuple[str, str, object, str]] = [
     (MODULAR, "analysis.resamples", 10**9, "less than or equal to 1000000"),
     (MODULAR, "analysis.n_examples", HUGE, "less than or equal to 2147483647"),
     (MODULAR, "analysis.n_score_examples", 0, "greater than or equal to 1"),
+    (MODULAR, "analysis.n_edge_examples", 0, "greater than or equal to 1"),
+    (MODULAR, "analysis.ablate.node_search", "some", "every"),
     (MODULAR, "analysis.memory_budget", "9" * 400 + "GB", "at least 1MB"),
     (MODULAR, "analysis.memory_budget", "1000000GB", "expected a part of it"),
     (MODULAR, "analysis.memory_budget", -5, "at least 1MB"),

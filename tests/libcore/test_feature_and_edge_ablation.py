@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from libcore import ablate, fit
 from libcore.ablation import (
+    Ablated,
     AblationCurve,
     EvaluationData,
     ablation_steps,
@@ -23,6 +24,7 @@ from libcore.ablation import (
     unablated_score,
 )
 from libcore.ablation import masked_scores as scoring
+from libcore.ablation.bisection import bisection_steps
 from libcore.ablation.evaluation import number_of_largest
 from libcore.ablation.node import node_ablation_steps
 from libcore.ablation.plan import plan_ablations
@@ -361,6 +363,40 @@ class TestSteps:
             if tuple(tolerances) == TOLERANCES:
                 assert ablations.nodes[layer].needed == setting.node_ablation(index).needed
                 assert ablations.edges[layer] == setting.edge_ablation(index)
+
+    def test_of_some_node_layers(self, setting: Setting) -> None:
+        """Those named are ablated as among all; of the others there is nothing, neither done nor planned."""
+        chain, (first, middle, last) = setting.chain, setting.chain.node_layers[:-1]
+        which = Ablated(nodes=[middle], edges=[first, last])
+        seen: list[Evaluation] = []
+        steps = ablation_steps(chain, setting.data, setting.bases, setting.edges, TOLERANCES, AMPLE, which)
+        ablations = carried_out(steps, seen.append)
+        assert ablations.nodes == {middle: setting.node_ablation(1)}
+        assert ablations.edges == {first: setting.edge_ablation(0), last: setting.edge_ablation(2)}
+        plan = plan_ablations(chain, setting.bases, setting.edges, TOLERANCES, which)
+        assert set(plan.curves) == {("node", middle), ("edge", first), ("edge", last)}
+        assert {(step.kind, step.layer) for step in seen} == set(plan.curves)
+
+    def test_features_by_bisection(self, setting: Setting) -> None:
+        """Where scores grow with the number it finds what trying every number finds, with fewer evaluations."""
+        chain, basis = setting.chain, setting.bases["middle"]
+        n, growing = basis.n_features, EvaluationData(setting.inputs, lambda output, start, stop: 0.0)
+        scores = {kept: kept / n for kept in range(n + 1)}
+        which = Ablated(every_number=False)
+        for needed in range(1, n + 1):
+            steps = bisection_steps(scores.__getitem__, n, n, [1 - needed / n], lambda s, t: growing.within(s, 1.0, t))
+            curve = carried_out(steps)
+            assert curve.needed == {1 - needed / n: needed}
+            assert all(score == scores[kept] for kept, score in curve.score_by_kept.items())
+            plan = plan_ablations(chain, setting.bases, {}, [1 - needed / n], which)
+            assert len(curve.score_by_kept) <= plan.curves["node", "middle"].most
+        steps = ablation_steps(chain, setting.data, setting.bases, {}, TOLERANCES, AMPLE, which)
+        for index, curve in enumerate(carried_out(steps).nodes.values()):
+            for tolerance, needed in curve.needed.items():
+                within = setting.score_of_kept_features(index, needed) >= setting.test_score - tolerance - 1e-12
+                assert within or needed == max(curve.score_by_kept)
+                before = setting.score_of_kept_features(index, needed - 1) >= setting.test_score - tolerance - 1e-12
+                assert not before
 
     def test_a_model_that_needs_everything_costs_all_that_was_planned(self, setting: Setting) -> None:
         basis = setting.bases["middle"]
