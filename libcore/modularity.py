@@ -63,7 +63,8 @@ def find_communities(
         target = target + first_vertex[next_layer] + int(graph.bases[next_layer].has_constant)
         pairs.append(torch.stack([source, target], dim=1))
 
-    network = igraph.Graph(n_vertices, torch.cat(pairs).tolist())
+    # An array, and no list: of twenty million edges that is a gigabyte less.
+    network = igraph.Graph(n_vertices, torch.cat(pairs).numpy())
     edge_weight = torch.cat(weights).tolist()
     igraph.set_random_number_generator(random.Random(seed))
     partition = network.community_leiden(
