@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from libcore.from_module import read_module
+from libcore.held_activations import Held, Scratch, room_for
 from libcore.numerical_errors import NumericalError, all_finite
 from libcore.parallel import in_threads
 from libcore.sections import Section, compose
@@ -35,6 +36,7 @@ class Chain:
         isolated: by node layer, coordinates that stay features of their own (a normalisation's scale).
         before: sections between `embed` and the first node layer, of layers that were left out.
         on_chunk: `(node layer, examples done, examples in all)`, called after every chunk of a pass over data.
+        scratch: room on disk for activations that the memory budget does not hold, None for none.
     """
 
     node_layers: tuple[str, ...]
@@ -45,6 +47,7 @@ class Chain:
     before: tuple[Section, ...] = ()
     isolated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     on_chunk: Callable[[str, int, int], None] = unwatched
+    scratch: Scratch | None = None
 
     def __post_init__(self) -> None:
         if len(self.sections) != len(self.node_layers) - 1:
@@ -131,7 +134,7 @@ class Chain:
         return compose(self.sections_from(index))(activation)
 
     def stream(
-        self, inputs: Tensor, index: int, memory_budget: int, held: Mapping[int, Tensor] | None = None
+        self, inputs: Tensor, index: int, memory_budget: int, held: Mapping[int, Held] | None = None
     ) -> ActivationStream:
         """Activations of node layer number `index` on `inputs`, recomputed chunk by chunk.
 
@@ -151,14 +154,15 @@ class Chain:
     def streams(self, inputs: Tensor, memory_budget: int) -> list[ActivationStream]:
         """Activations on `inputs` of every node layer that a section starts from: all but the last.
 
-        Held from one pass through the model as far as they fit into half of the budget, narrow layers first, which the
-        chunks then do without; those of the others are computed again from the layer held before them, or from the
-        inputs. Raises ValueError as `checked` does.
+        Held from one pass through the model as far as they fit into half of the budget, which the chunks then do
+        without, or on disk where there is `scratch`; those of the others are computed again from the layer held before
+        them, or from the inputs. Raises ValueError as `checked` does.
         """
         with torch.no_grad():
             examples = list(self.checked(self.activations(inputs[:1])))
-        held = self._held(inputs, examples[: len(self.sections)], memory_budget)
-        left = memory_budget - sum(activations.nbytes for activations in held.values())
+        held, in_memory = room_for(len(inputs), examples[: len(self.sections)], memory_budget // 2, self.scratch)
+        left = memory_budget - in_memory
+        self._hold(inputs, held, left)
         return [
             stream_of_held(held[index], left, partial(self.on_chunk, layer), layer)
             if index in held
@@ -166,31 +170,23 @@ class Chain:
             for index, layer in enumerate(self.node_layers[:-1])
         ]
 
-    def _held(self, inputs: Tensor, examples: Sequence[Tensor], memory_budget: int) -> dict[int, Tensor]:
-        """Activations by the node layer's number, of the layers that are held."""
-        room, chosen = memory_budget // 2, set[int]()
-        bytes_of = [len(inputs) * example.nbytes for example in examples]
-        for index in sorted(range(len(examples)), key=bytes_of.__getitem__):
-            if bytes_of[index] <= room:
-                room -= bytes_of[index]
-                chosen.add(index)
-        if not chosen:
-            return {}
-        held = {index: examples[index].new_empty(len(inputs), *examples[index].shape[1:]) for index in chosen}
+    def _hold(self, inputs: Tensor, held: Mapping[int, Held], memory_budget: int) -> None:
+        """Fill what activations are held in, by the node layer's number, in one pass."""
+        if not held:
+            return
         n_threads = 1 if inputs.is_cuda else torch.get_num_threads()
-        chunk = rows_per_chunk(self.values_to_produce(inputs, max(chosen)), memory_budget // 2 // n_threads)
+        chunk = rows_per_chunk(self.values_to_produce(inputs, max(held)), memory_budget // n_threads)
         chunk = min(chunk, -(-len(inputs) // n_threads))
 
         def hold(start: int, check: Callable[[], None]) -> None:
             check()
             with torch.no_grad():
-                passed = islice(self.activations(inputs[start : start + chunk]), max(chosen) + 1)
+                passed = islice(self.activations(inputs[start : start + chunk]), max(held) + 1)
                 for index, activation in enumerate(passed):
                     if index in held:
                         held[index][start : start + chunk] = activation
 
         in_threads(hold, range(0, len(inputs), chunk), inputs.is_cuda)
-        return held
 
     def checked(self, activations: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same activations, first node layer to last, each looked at before the next is computed from it.

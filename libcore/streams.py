@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from libcore import processes
+from libcore.held_activations import Held
 
 OnChunk = Callable[[int, int], None]
 """`(examples done, examples in all)`, called after every chunk, by whatever thread used it."""
@@ -80,9 +81,9 @@ class ActivationStream:
 
 
 def stream_of_held(
-    activations: Tensor, memory_budget: int, on_chunk: OnChunk = unwatched, name: str = ""
+    activations: Held, memory_budget: int, on_chunk: OnChunk = unwatched, name: str = ""
 ) -> ActivationStream:
-    """Activations `[example, position, d]` that are in memory already."""
+    """Activations `[example, position, d]` that are there already, in memory or on disk."""
     return ActivationStream(
         lambda start, stop: activations[start:stop], len(activations), memory_budget, on_chunk=on_chunk, name=name
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import torch
 
 from experiments.config.schema import RunConfig
+from libcore.chain import Chain
 from libcore.eigen import Truncation
 from libcore.estimators.stochastic import Probes
 from libcore.fit_settings import FitSettings
+from libcore.held_activations import Scratch
 from libcore.quadrature import Quadrature
+from models.analysed import AnalysedModel
 
 DEFAULT_POINTS = 10
 
@@ -38,3 +44,10 @@ def fit_settings(
         probes_of(config),
         on_error,
     )
+
+
+def chain_of(model: AnalysedModel, config: RunConfig, dtype: torch.dtype) -> Chain:
+    """The model's chain in this dtype, with the room on disk that it may take."""
+    disk = config.analysis.disk_bytes
+    scratch = Scratch(config.cache_directory, disk) if disk else None
+    return replace(model.chain(dtype), scratch=scratch)

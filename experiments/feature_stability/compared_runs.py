@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from experiments.config.analysis_schema import bytes_of
 from experiments.config.run_directory import read_status
-from experiments.config.schema import bytes_of
 from experiments.figures.groups import group_label
 from experiments.pipeline.ablations import Ablations
 from experiments.reporting.finished_runs import FinishedRun, read_run, tell_apart

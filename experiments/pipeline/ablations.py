@@ -14,6 +14,7 @@ from torch import Tensor
 from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
 from experiments.config.scores import ACCURACY, Score
+from experiments.config.settings import chain_of
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
@@ -78,7 +79,7 @@ def compute_ablations(
         config.analysis.memory_bytes,
         config.analysis.tolerances or (),
     )
-    chain = model.chain(dtype)
+    chain = chain_of(model, config, dtype)
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
     score = Score(test.score_name, test.lower_is_better)

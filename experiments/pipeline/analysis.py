@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.config.schema import RunConfig
+from experiments.config.settings import chain_of
 from experiments.pipeline.ablations import Ablations, ablation_stage
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.console import progress_of
@@ -88,7 +89,7 @@ def analyse(
 
     `header` is what the graph's file says of its origin.
     """
-    wanted, chain = config.analysis.stages, model.chain(getattr(torch, config.dtype))
+    wanted, chain = config.analysis.stages, chain_of(model, config, getattr(torch, config.dtype))
     if wanted == ["score"]:
         return
     inputs = model.fit_inputs(config.analysis.n_examples, config.analysis.half)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from experiments.config.schema import RunConfig
-from experiments.config.settings import fit_settings
+from experiments.config.settings import chain_of, fit_settings
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance, PassesOverData
@@ -56,14 +56,14 @@ def identification_stage(
     Values are counts by node layer. Movements by rounding have an entry for every feature, the constant included. What
     can't be trusted is said in the log, each time.
     """
-    chain = model.chain(getattr(torch, config.dtype))
+    chain = chain_of(model, config, getattr(torch, config.dtype))
     wanted = config.identify_by
 
     def compute(advance: Advance) -> StageResult:
         found = StageResult(values={layer: of_fit(statistics[layer], basis) for layer, basis in bases.items()})
         refits = Refits(config, inputs, advance)
         if "rounding" in wanted:
-            fits_again = refits.rounded(model.chain(torch.float64), statistics)
+            fits_again = refits.rounded(chain_of(model, config, torch.float64), statistics)
             if fits_again is not None:
                 take_movements(found, fits_again[0], bases, fits_again[1])
         if "halves" in wanted:

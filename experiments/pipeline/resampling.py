@@ -10,6 +10,7 @@ from torch import Tensor
 
 from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
+from experiments.config.settings import chain_of
 from experiments.pipeline.ablation_progress import ablation_progress
 from experiments.pipeline.ablations import Ablations
 from experiments.pipeline.cache import FinishedStage, StageCache
@@ -58,7 +59,7 @@ def compute_intervals(
 ) -> NeededIntervals:
     """On the ablation's own test examples, in its dtype; `advance` is told how far it has come."""
     dtype, tolerances = getattr(torch, config.analysis.ablation_dtype), config.analysis.tolerances or ()
-    chain = model.chain(dtype)
+    chain = chain_of(model, config, dtype)
     which = ablated(config, chain.node_layers)
     test = model.test.first(config.analysis.n_test_examples)
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}

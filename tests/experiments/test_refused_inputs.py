@@ -151,6 +151,8 @@ VALUES: list[tuple[str, str, object, str]] = [
     (MODULAR, "analysis.memory_budget", "9" * 400 + "GB", "at least 1MB"),
     (MODULAR, "analysis.memory_budget", "1000000GB", "expected a part of it"),
     (MODULAR, "analysis.memory_budget", -5, "at least 1MB"),
+    (MODULAR, "analysis.disk_budget", -5, "0B for none"),
+    (MODULAR, "analysis.disk_budget", "much", "such as 8GB"),
     (MODULAR, "analysis.tolerances", [5.0], "up to 1"),
     (MODULAR, "analysis.tolerances", [-0.1], "greater than or equal to 0"),
     (MODULAR, "analysis.tolerances", [0.1, 0.1], "both 0.1"),

@@ -13,13 +13,14 @@ from pydantic.fields import FieldInfo
 from running import TOY_MODELS, assert_says, config_of
 
 from experiments.config import memory
-from experiments.config.schema import RunConfig, bytes_of
+from experiments.config.analysis_schema import bytes_of
+from experiments.config.schema import RunConfig
 from models import model_kinds
 from models.errors import UserError
 from models.memory import in_words, machine_memory
 
 LARGE = 10**9
-FREE = {"analysis.memory_budget"}
+FREE = {"analysis.memory_budget", "analysis.disk_budget"}
 """Beside a text; compared with memory by itself."""
 
 
