@@ -41,8 +41,8 @@ WITHOUT_EFFECT = (
 
 `memory_budget`, `disk_budget`, `device` and `threads` say how a number is computed: sums are taken in other chunks or
 by another machine, equal up to round-off. `data.root` and `output_directory` say where files lie, `tracking` who is
-told, `hydra` and `objective` how runs are launched and chosen. `identify_by`, `resamples`, `stages` and `estimate_only` say which
-metrics there are, not their values, but for the edge weight of the communities (`with_edge_weight`).
+told, `hydra` and `objective` how runs are launched and chosen. `identify_by`, `resamples`, `stages` and `estimate_only`
+say which metrics there are, not their values, but for the edge weight of the communities (`with_edge_weight`).
 """
 AVERAGED = ("method", "seed")
 """What has its own place in every table."""
