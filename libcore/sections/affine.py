@@ -11,6 +11,7 @@ from libcore.basis import Basis
 from libcore.jacobian_factor import JacobianFactor
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section, columns
+from libcore.sections.operations import Operations
 from libcore.streams import ActivationStream, float64_zeros
 
 
@@ -82,3 +83,25 @@ class AffineSection(Section):
             return features @ (columns(interaction, outputs) * mask.T)
 
         return evaluate
+
+    def forward_operations(self, example: Tensor) -> int:
+        return 2 * example.shape[1] * self.weight.numel()
+
+    def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
+        d_in, d_out = self.weight.shape
+        jacobian = 2 * d_in * d_out * n_out
+        # Made anew for the Gram where there are no factors.
+        return Operations(once=2 * jacobian + 2 * d_in * d_in * n_out if n_out >= d_in else jacobian)
+
+    def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
+        d_in = len(self.weight)
+        return 0, d_in * n_out + (d_in * d_in if n_out >= d_in else 0)
+
+    def edge_operations(
+        self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
+    ) -> Operations:
+        d_in, d_out = self.weight.shape
+        return Operations(2 * example.shape[1] * d_in * n_in, 2 * n_in * d_out * (d_in + n_out))
+
+    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+        return 2 * example.numel() + n_in

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from libcore.basis import Basis
 from libcore.jacobian_factor import JacobianFactor
 from libcore.quadrature import Quadrature
+from libcore.sections.operations import Operations, counted
 from libcore.streams import ActivationStream
 
 Moved = TypeVar("Moved", bound="Movable")
@@ -43,6 +44,11 @@ class Section(Movable, ABC):
     def forward_values(self, example: Float[Tensor, "1 position d_in"]) -> int:
         """Numbers alive per example in a forward pass."""
         return 2 * (example.numel() + self(example).numel())
+
+    def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        """Of a pass on one example, in matrix products; counted where nothing is known."""
+        with torch.no_grad():
+            return counted(lambda: self(example))
 
 
 def columns(weight: Float[Tensor, "*rest d_out"], outputs: Int[Tensor, " some"] | None) -> Float[Tensor, "*rest some"]:
@@ -82,6 +88,37 @@ class ClosedForm(Protocol):
         quadrature: Quadrature,
     ) -> Float[Tensor, "feature_out feature_in"]:
         """`E` of METHOD.md eq. 8, in float64."""
+        ...
+
+
+@runtime_checkable
+class CountedForm(Protocol):
+    """A closed form that says how many operations it takes."""
+
+    def gram_operations(self, example: Float[Tensor, "1 position d_in"], n_out: int, n_points: int) -> Operations:
+        """Of the Jacobian Gram into `n_out` features, at so many points of the path."""
+        ...
+
+    def gram_memory(
+        self, example: Float[Tensor, "1 position d_in"], n_out: int, n_points: int
+    ) -> tuple[int, int]:
+        """Numbers alive for every example of a chunk, and beside those for every share of the chunks."""
+        ...
+
+    def edge_operations(
+        self,
+        example: Float[Tensor, "1 position d_in"],
+        n_in: int,
+        n_out: int,
+        n_points: int,
+        n_examples: int,
+        memory_budget: int,
+    ) -> Operations:
+        """Of edges between so many features; few examples, and a large budget, have more positions taken together."""
+        ...
+
+    def edge_values(self, example: Float[Tensor, "1 position d_in"], n_in: int, n_out: int, n_points: int) -> int:
+        """Numbers alive for every example of a chunk of edges."""
         ...
 
 

@@ -15,8 +15,16 @@ from libcore.basis import Basis
 from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
+from libcore.sections.block_operations import (
+    block_edge_operations,
+    block_edge_values,
+    block_gram_memory,
+    block_gram_operations,
+    bytes_of_thread,
+)
 from libcore.sections.branch import AddedBranch, Branch, Positions
 from libcore.sections.masked_block import masked_block_evaluation
+from libcore.sections.operations import Operations
 from libcore.streams import ActivationStream, float64_zeros, rows_per_chunk, within_cache
 
 Block = TypeVar("Block", bound="BlockSection")
@@ -85,6 +93,11 @@ class ResidualBlock(Section, Generic[OneBranch]):
         n_queries = len(positions.queries)
         in_branches = max((branch.forward_values(positions.count, n_queries) for branch in self.branches), default=0)
         return example.numel() + 2 * n_queries * self.residual.shape[1] + in_branches
+
+    def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        positions = self.positions_of(example)
+        carried = 0 if self.carries_constant_alone else 2 * len(positions.queries) * self.residual.numel()
+        return carried + sum(branch.forward_operations(positions) for branch in self.branches)
 
 
 class BlockSection(ResidualBlock[Branch]):
@@ -177,6 +190,23 @@ class BlockSection(ResidualBlock[Branch]):
         values = 2 * (2 * example.numel() + sum(shared) + per_query)
         shares = map_shares(stream, values, most_bytes, square_sum_of)
         return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)
+
+    def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
+        return block_gram_operations(self.residual, self.branches, self.positions_of(example), n_out, n_points)
+
+    def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
+        return block_gram_memory(self.residual, self.branches, self.positions_of(example), n_out, n_points)
+
+    def edge_operations(
+        self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
+    ) -> Operations:
+        at_a_time = bytes_of_thread(memory_budget, ATTRIBUTION_BYTES_IN_CACHE, example)
+        shapes = (self.positions_of(example), example, n_in, n_out, n_points, n_examples)
+        return block_edge_operations(self.residual, self.branches, *shapes, at_a_time)
+
+    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+        shared, beside = block_edge_values(self.branches, self.positions_of(example), n_in, n_points)
+        return 2 * (2 * example.numel() + shared + 2 * n_in * n_out + beside)
 
 
 def residual_block(residual: Float[Tensor, "d_in d_out"], branches: Sequence[AddedBranch]) -> ResidualBlock[Any]:

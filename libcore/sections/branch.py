@@ -20,6 +20,7 @@ from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import Movable
 from libcore.sections.normalisation import Normalisation
+from libcore.sections.operations import Operations
 
 DenseJacobian = Callable[[], Float[Tensor, "sample d_in feature_out"]]
 """A chunk's Jacobians `d fhat_t / d f_t` within each output position, in full."""
@@ -126,6 +127,12 @@ class AddedBranch(Movable, ABC):
     def forward_values(self, positions: int, queries: int) -> int:
         """Numbers alive per example in a forward pass."""
 
+    def forward_operations(self, positions: Positions) -> int:
+        """Of a pass on one example: what is read and what is written."""
+        n_queries = len(positions.queries)
+        n_read = n_queries if self.position_wise else positions.count
+        return 2 * n_read * self.read_weight.numel() + 2 * n_queries * self.write_weight.numel()
+
 
 class Branch(AddedBranch):
     """One with closed forms."""
@@ -148,6 +155,18 @@ class Branch(AddedBranch):
         """Numbers alive per example while a chunk is taken into the sums."""
 
     @abstractmethod
+    def gram_operations(self, positions: Positions, n_out: int, n_points: int) -> Operations:
+        """Of the Jacobian Gram into `n_out` features."""
+
+    @abstractmethod
+    def dense_operations(self, positions: Positions, n_out: int, n_points: int) -> int:
+        """Of one example's Jacobians in full."""
+
+    @abstractmethod
+    def gram_sums(self, positions: Positions, n_out: int, n_points: int) -> int:
+        """Numbers that the Jacobian Gram's sums hold, whatever the number of examples."""
+
+    @abstractmethod
     def attributions(
         self,
         basis: Basis,
@@ -164,3 +183,9 @@ class Branch(AddedBranch):
     @abstractmethod
     def attribution_values_per_query(self, positions: int, n_in: int) -> int:
         """Numbers alive beside those, and beside the attributions, for every output position taken at a time."""
+
+    @abstractmethod
+    def attribution_operations(
+        self, positions: Positions, n_in: int, n_out: int, n_points: int, queries_at_a_time: int
+    ) -> Operations:
+        """Of its part of the attributions, so many output positions being taken at a time."""

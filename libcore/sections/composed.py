@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from libcore.sections.base import Section
@@ -26,6 +27,14 @@ class ComposedSection(Section):
             values = max(values, section.forward_values(example))
             example = section(example)
         return values
+
+    def forward_operations(self, example: Tensor) -> int:
+        found = 0
+        for section in self.sections:
+            found += section.forward_operations(example)
+            with torch.no_grad():
+                example = section(example)
+        return found
 
 
 def compose(sections: Sequence[Section]) -> Section:

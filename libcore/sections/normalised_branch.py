@@ -74,3 +74,6 @@ class NormalisedBranch(AddedBranch):
     def forward_values(self, positions: int, queries: int) -> int:
         width, d_out = self.to_output.shape
         return self.branch.forward_values(positions, queries) + queries * (4 * width + d_out)
+
+    def forward_operations(self, positions: Positions) -> int:
+        return self.branch.forward_operations(positions) + 2 * len(positions.queries) * self.to_output.numel()

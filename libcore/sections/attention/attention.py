@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from libcore.sections.attention.operations import AttentionShape
 from libcore.sections.attention.rotary import Rotary, Waves
 from libcore.sections.base import Movable
 from libcore.sections.branch import Positions
@@ -177,6 +178,31 @@ class Attention(Movable):
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         return self.attended(*self.project(activation, positions), positions) @ self.write_weight
+
+    def shape(self, positions: Positions) -> AttentionShape:
+        """What its operations depend on."""
+        blocks = [(len(positions.queries[queries]), keys.stop - keys.start) for queries, keys in self.key_blocks(positions)]
+        weights, terms = (self.W_Q, self.W_K, self.W_V), 0
+        if self.normalisation is not None:
+            width = self.normalisation.width
+            terms = 2 if any(weight[:, width:].any() for weight in weights) else 1
+        return AttentionShape(
+            self.W_Q.shape[1],
+            self.W_O.shape[2],
+            len(self.W_Q),
+            len(self.W_Q) // self.group,
+            self.W_Q.shape[2],
+            self.W_V.shape[2],
+            0 if self.rotary is None else len(self.rotary.frequencies),
+            terms,
+            positions.count,
+            len(positions.queries),
+            sum(n_queries * n_keys for n_queries, n_keys in blocks),
+            sum(n_queries for n_queries, _ in blocks),
+        )
+
+    def forward_operations(self, positions: Positions) -> int:
+        return self.shape(positions).forward()
 
     @property
     def read_normalisation(self) -> Normalisation | None:

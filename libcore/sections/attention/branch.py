@@ -12,8 +12,10 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import KEYS_PER_BLOCK, Attention
 from libcore.sections.attention.attributions import attention_attributions
 from libcore.sections.attention.gram import AttentionJacobianSums
+from libcore.sections.attention.operations import pairs_of_rows
 from libcore.sections.attention.query_rows import few_keys
 from libcore.sections.branch import Attributions, Branch, JacobianSums, Positions
+from libcore.sections.operations import Operations
 
 
 class AttentionBranch(Attention, Branch):
@@ -73,3 +75,18 @@ class AttentionBranch(Attention, Branch):
         if self.rotary is None:
             return dz + n_heads * positions * (2 * d_value + 2)
         return dz + n_heads * (positions + 3 * n_in + min(positions, KEYS_PER_BLOCK) * (d_value + n_in))
+
+    def gram_operations(self, positions: Positions, n_out: int, n_points: int) -> Operations:
+        return self.shape(positions).gram(n_out, few_keys(positions.count, self.W_Q.shape[-1]), n_points)
+
+    def dense_operations(self, positions: Positions, n_out: int, n_points: int) -> int:
+        return self.shape(positions).dense(n_out, n_points)
+
+    def gram_sums(self, positions: Positions, n_out: int, n_points: int) -> int:
+        return self.shape(positions).accumulated(n_out, n_points)
+
+    def attribution_operations(
+        self, positions: Positions, n_in: int, n_out: int, n_points: int, queries_at_a_time: int
+    ) -> Operations:
+        pairs = pairs_of_rows(self.attends(positions), queries_at_a_time)
+        return self.shape(positions).attributions(n_in, n_out, pairs, n_points)

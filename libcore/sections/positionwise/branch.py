@@ -77,6 +77,11 @@ class PositionwiseBranch(Positionwise):
             read = self.normalisation(read)
         return self.hidden(read @ self.weight_in) @ self.weight_out
 
+    def terms(self, n_points: int) -> int:
+        if self.normalisation is None:
+            return 0
+        return 2 if self.weight_in[self.normalisation.width :].any() else 1
+
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
         if self.normalisation is None:
             pre = activation @ self.weight_in
@@ -133,6 +138,12 @@ class ScaleBranch(Positionwise):
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         return self.normalisation.inverse_scale(positions.at_queries(activation)) * self.write
 
+    def forward_operations(self, positions: Positions) -> int:
+        return 0
+
+    def terms(self, n_points: int) -> int:
+        return 1
+
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
         left = padded(self.normalisation.centre(activation), 1) / -self.normalisation.width
         right = sum_of(
@@ -182,6 +193,12 @@ class RescaleBranch(Positionwise):
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         read = positions.at_queries(activation)
         return (read[..., : self.width] * read[..., self.scale, None]) @ self.weight_out
+
+    def forward_operations(self, positions: Positions) -> int:
+        return 2 * len(positions.queries) * self.weight_out.numel()
+
+    def terms(self, n_points: int) -> int:
+        return 1
 
     def path_jacobian(self, activation: Tensor, quadrature: Quadrature) -> PositionwiseJacobian:
         mean_alpha = sum(alpha * weight for alpha, weight in quadrature)

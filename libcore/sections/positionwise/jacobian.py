@@ -23,6 +23,8 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.branch import AddAttributions, Attributions, Branch, DenseJacobian, JacobianSums, Positions
+from libcore.sections.operations import Operations
+from libcore.sections.positionwise.operations import PositionwiseShape
 from libcore.streams import float64_zeros
 
 
@@ -86,6 +88,34 @@ class Positionwise(Branch):
 
     def forward_values(self, positions: int, queries: int) -> int:
         return queries * (2 * self.reads.shape[0] + 3 * self.reads.shape[1] + self.writes.shape[1])
+
+    @abstractmethod
+    def terms(self, n_points: int) -> int:
+        """How many rank-one terms `path_jacobian` has."""
+
+    def deriving_operations(self, positions: Positions, n_points: int) -> int:
+        """Of `path_jacobian` on one example, beside what is read."""
+        return 0
+
+    def shape(self, positions: Positions, n_points: int) -> PositionwiseShape:
+        """What its operations depend on."""
+        (d_in, pre), d_out = self.reads.shape, self.write_weight.shape[1]
+        counts = self.reads_per_write, self.terms(n_points), positions.count, len(positions.queries)
+        return PositionwiseShape(d_in, pre, d_out, *counts, self.deriving_operations(positions, n_points))
+
+    def gram_operations(self, positions: Positions, n_out: int, n_points: int) -> Operations:
+        return self.shape(positions, n_points).gram(n_out)
+
+    def dense_operations(self, positions: Positions, n_out: int, n_points: int) -> int:
+        return self.shape(positions, n_points).dense(n_out)
+
+    def gram_sums(self, positions: Positions, n_out: int, n_points: int) -> int:
+        return self.shape(positions, n_points).accumulated(n_out)
+
+    def attribution_operations(
+        self, positions: Positions, n_in: int, n_out: int, n_points: int, queries_at_a_time: int
+    ) -> Operations:
+        return self.shape(positions, n_points).attributions(n_in, n_out)
 
     def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:
         return PositionwiseJacobianSums(self.to(dtype=torch.float64), next_basis.double(), quadrature)

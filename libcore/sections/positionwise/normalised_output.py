@@ -72,6 +72,16 @@ class NormalisedPositionwise(NormalisedBranch, Positionwise):
             terms.append(RankOne(constant, scaled * of_bias, in_output=True))
         return PositionwiseJacobian(scaled * inner.slope, tuple(terms))
 
+    def terms(self, n_points: int) -> int:
+        return n_points * (self.branch.terms(1) + (2 if self.bias.any() else 1))
+
+    def deriving_operations(self, positions: Positions, n_points: int) -> int:
+        T, (d, pre), (width, d_out) = positions.count, self.reads.shape, self.to_output.shape
+        every = Positions.of(T, None, positions.keys.device)
+        along = 2 * T * pre * (width * (1 + self.branch.terms(1)) + d) + 2 * T * width * d_out
+        point = self.branch.forward_operations(every) + along
+        return n_points * point + (n_points - 1) * 2 * T * d * pre
+
     def jacobian_values(self, positions: int, queries: int, n_out: int, n_points: int) -> int:
         own = positions * (8 * self.normalisation.width + 4 * len(self.reads) + 2 * self.reads.shape[1])
         return super().jacobian_values(positions, queries, n_out, n_points) + n_points * own

@@ -13,6 +13,7 @@ from libcore.jacobian_factor import JacobianFactor
 from libcore.parallel import map_shares, threads_for
 from libcore.quadrature import Quadrature
 from libcore.sections.block import BlockSection
+from libcore.sections.operations import Operations
 from libcore.sections.positionwise.attributions import ElementwiseAttributions
 from libcore.sections.positionwise.branch import PositionwiseBranch
 from libcore.sections.positionwise.elementwise import path_derivative
@@ -133,3 +134,35 @@ class ResidualElementwiseSection(BlockSection):
         budget_of_share = half.memory_budget // threads_for(example)
         shares = map_shares(half, values, BYTES_IN_CACHE, square_sum_of)
         return torch.stack(shares).sum(0).T / (stream.n_examples * n_positions)
+
+    def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
+        carried = self._carried_directions(n_out)
+        if self.weight_in.shape[1] + carried >= len(self.residual):
+            return super().gram_operations(example, n_out, n_points)
+        shape = self.branches[0].shape(self.positions_of(example), n_points)
+        return shape.moments(n_out, carried) + Operations(once=2 * self.residual.numel() * n_out)
+
+    def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
+        rank = self.weight_in.shape[1] + self._carried_directions(n_out)
+        if rank >= len(self.residual):
+            return super().gram_memory(example, n_out, n_points)
+        branch, positions = self.branches[0], self.positions_of(example)
+        each = 2 * example.numel() + branch.jacobian_values(positions.count, positions.count, 0, n_points)
+        return each, 3 * rank * rank + 2 * len(self.residual) * rank
+
+    def _carried_directions(self, n_out: int) -> int:
+        """Of `_carried`."""
+        return 1 if self.carries_constant_alone else n_out
+
+    def edge_operations(
+        self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
+    ) -> Operations:
+        """With a derivative at every neuron: the least is what those without one leave."""
+        (d_in, d_out), d_hidden = self.residual.shape, self.weight_in.shape[1]
+        each = 4 * d_in * n_in + 2 * d_in * d_hidden + 2 * d_hidden * n_in * n_out
+        once = 2 * n_in * d_out * (d_in + n_out) + 2 * d_hidden * (n_in * d_in + d_out * n_out)
+        return Operations(example.shape[1] * each, once)
+
+    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+        of_chunk = 2 * n_in + example.shape[1] * (sum(self.residual.shape) + 6 * self.weight_in.shape[1])
+        return of_chunk + self.weight_in.shape[1] * (n_in + n_out) + 2 * n_in * n_out
