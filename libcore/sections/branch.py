@@ -133,6 +133,10 @@ class AddedBranch(Movable, ABC):
         n_read = n_queries if self.position_wise else positions.count
         return 2 * n_read * self.read_weight.numel() + 2 * n_queries * self.write_weight.numel()
 
+    def between_operations(self, positions: Positions) -> int:
+        """Of what is between reading and writing, on one example."""
+        return 0
+
 
 class Branch(AddedBranch):
     """One with closed forms."""

@@ -77,3 +77,7 @@ class NormalisedBranch(AddedBranch):
 
     def forward_operations(self, positions: Positions) -> int:
         return self.branch.forward_operations(positions) + 2 * len(positions.queries) * self.to_output.numel()
+
+    def between_operations(self, positions: Positions) -> int:
+        written = len(self.branch.write_weight) * len(self.to_output)
+        return self.branch.between_operations(positions) + 2 * len(positions.queries) * written

@@ -11,6 +11,7 @@ from tiny_models import AMPLE, affine, basis_of, keeping_constant, random, rando
 from torch import Generator
 from torch.nn import functional
 
+from libcore.constant import beside_constant
 from libcore.estimators import edges, jacobian_factor, jacobian_gram
 from libcore.estimators.differentiation import exact_edges, exact_jacobian_gram
 from libcore.estimators.operations import edge_operations, gram_operations
@@ -75,7 +76,7 @@ def attention(size: Size, key_value_heads: int = 4, normalisation: bool = True, 
         weight[:, -1] *= float(biases)
     return AttentionBranch(
         *weights,
-        random(g, 4, d_head, d_in),
+        beside_constant(random(g, 4, d_head, size.width)),
         Normalisation(size.width, True, 1e-2) if normalisation else None,
         rotary=Rotary(torch.linspace(0.1, 1, d_head // 2)) if settings.pop("rotary", False) else None,
         **settings,
@@ -88,7 +89,7 @@ def mlp(size: Size, hidden: Elementwise | Gated, normalisation: bool = True, bia
     weight_in = random(g, d_in, 4 * size.width * hidden.pre_activations_per_hidden)
     weight_in[-1] *= float(biases)
     n = Normalisation(size.width, False, 1e-2) if normalisation else None
-    return PositionwiseBranch(weight_in, random(g, 4 * size.width, d_in), hidden, n)
+    return PositionwiseBranch(weight_in, beside_constant(random(g, 4 * size.width, size.width)), hidden, n)
 
 
 def normalised_output(size: Size) -> Branch:

@@ -204,6 +204,9 @@ class Attention(Movable):
     def forward_operations(self, positions: Positions) -> int:
         return self.shape(positions).forward()
 
+    def between_operations(self, positions: Positions) -> int:
+        return self.shape(positions).attending()
+
     @property
     def read_normalisation(self) -> Normalisation | None:
         """In front of all heads."""
