@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny_models import AMPLE, affine, basis_of, keeping_constant, random, random_activation, stream_of
+from tiny_models import (
+    affine,
+    basis_of,
+    convolution,
+    keeping_constant,
+    random,
+    random_activation,
+    residual_convolution,
+    stream_of,
+)
 from torch import Generator
 from torch.nn import functional
 
@@ -180,6 +189,33 @@ def test_edges(name: str, size: Size, quadrature: Quadrature) -> None:
     features = (basis.n_features, next_basis.n_features)
     formula = edge_operations(section, activation[:1], *features, len(quadrature.points), size.examples, budget)
     assert formula.of(size.examples) == pytest.approx(found, rel=TOLERANCE)
+
+
+IMAGES = [(4, 6, 5), (16, 6, 5), (4, 24, 5), (4, 6, 20)]
+"""Channels of the image, hidden ones, and features."""
+
+
+@pytest.mark.parametrize(("channels", "hidden", "features"), IMAGES)
+@pytest.mark.parametrize("n_examples", [3, 30])
+@pytest.mark.parametrize("residual", [False, True])
+def test_convolutions(residual: bool, n_examples: int, channels: int, hidden: int, features: int) -> None:
+    grid = (6, 6)
+    section = convolution(drawn(), channels, hidden, grid, 3, 1, 1)
+    if residual:
+        windows = ((3, 1, 1), (3, 1, 1), (1, 1, 0))
+        section = residual_convolution(drawn(), (channels, hidden, hidden), grid, windows, functional.gelu)
+    activation = random_activation(drawn(), n_examples, 36, channels)
+    basis, next_basis = basis_of(random(drawn(), channels, channels)), basis_of(random(drawn(), hidden, features))
+    stream, shapes = stream_of(activation, 2**30), (basis.n_features, next_basis.n_features)
+    with torch.no_grad():
+        found = counted(lambda: section(activation))
+    assert n_examples * section.forward_operations(activation[:1]) == pytest.approx(found, rel=TOLERANCE)
+    found = counted(lambda: jacobian_gram(section, stream, next_basis, GRADIENT, "closed_form"))
+    formula = gram_operations(section, activation[:1], features)
+    assert formula.of(n_examples) == pytest.approx(found, rel=TOLERANCE)
+    found = counted(lambda: edges(section, stream, basis, next_basis, GRADIENT, "closed_form"))
+    formula = edge_operations(section, activation[:1], *shapes, 1, n_examples, 2**30)
+    assert formula.of(n_examples) == pytest.approx(found, rel=TOLERANCE)
 
 
 SMALL = [Size(10, 6, 11, 3), Size(40, 6, 11, 3), Size(10, 20, 11, 3), Size(10, 6, 40, 3), Size(10, 6, 11, 12)]

@@ -18,6 +18,8 @@ from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section, columns
 from libcore.sections.convolution.kernel_overlap import Window
+from libcore.sections.convolution.operations import convolution_forward, linear_edges, linear_gram
+from libcore.sections.operations import Operations
 from libcore.streams import ActivationStream, float64_zeros
 
 
@@ -79,6 +81,25 @@ class ConvolutionSection(Section):
         rows, columns, d_in, d_out = self.kernel.shape
         pixels_out = self.grid_out[0] * self.grid_out[1]
         return 2 * example.numel() + pixels_out * (rows * columns * d_in + 2 * d_out)
+
+    def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        return convolution_forward(self)
+
+    def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
+        return linear_gram(self, n_out)
+
+    def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
+        d_in = self.kernel.shape[2]
+        return 0, d_in * (d_in + n_out)
+
+    def edge_operations(
+        self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
+    ) -> Operations:
+        return linear_edges(self, example.shape[1], n_in, n_out)
+
+    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+        offsets, pixels = self.kernel.shape[0] * self.kernel.shape[1], self.grid_out[0] * self.grid_out[1]
+        return 2 * example.shape[1] * n_in + pixels * n_in * (2 * offsets + 3 * n_out)
 
     def between(self, reads: Float[Tensor, "from d_in"], writes: Float[Tensor, "d_out to"]) -> ConvolutionSection:
         """The same map between other coordinates: `reads` before it, `writes` after it."""

@@ -26,6 +26,8 @@ from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.convolution.convolution import ConvolutionSection
 from libcore.sections.convolution.kernel_overlap import Overlap, overlaps, pixel_classes
 from libcore.sections.convolution.masked import masked_hidden_evaluation
+from libcore.sections.convolution.operations import convolution_forward, residual_edges, residual_gram
+from libcore.sections.operations import Operations
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.streams import ActivationStream, float64_zeros
 
@@ -77,6 +79,28 @@ class ResidualConvolutionSection(Section):
             self.second.forward_values(hidden),
             self.residual.forward_values(example),
         )
+
+    def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
+        return sum(convolution_forward(section) for section in (self.first, self.second, self.residual))
+
+    def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
+        return residual_gram(self, self._overlaps(), n_out)
+
+    def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
+        return self._values_per_example(), (len(self._overlaps()) + 2) * self.second.kernel.shape[2] ** 2
+
+    def edge_operations(
+        self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
+    ) -> Operations:
+        return residual_edges(self, example.shape[1], n_in, n_out)
+
+    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+        hidden, (rows, columns) = self.second.kernel.shape[2], self.second.kernel.shape[:2]
+        pixels_out = self.second.grid_out[0] * self.second.grid_out[1]
+        attributions = n_in * pixels_out * (rows * columns * hidden + 2 * n_out)
+        beside = self.first.edge_values(example, n_in, hidden, n_points)
+        beside += self.residual.edge_values(example, n_in, n_out, n_points)
+        return self._values_per_example() + beside + attributions
 
     def path_derivative(
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature
