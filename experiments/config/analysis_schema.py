@@ -57,6 +57,7 @@ class AnalysisConfig(Strict):
     """What to compute, and how exactly."""
 
     stages: Annotated[list[Stage], Field(min_length=1)]
+    estimate_only: bool
     n_examples: Count | None
     n_test_examples: Count | None
     n_score_examples: Count | None

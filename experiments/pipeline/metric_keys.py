@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 TOTAL = "total"
 NEEDED = re.compile(r"(?P<kind>[^/]+/needed(?:_low|_high)?)_(?P<tolerance>\d+(?:\.\d+)?)(?:/(?P<layer>.+))?")
-WITHOUT_LAYER = ("score", "graph", "time", "memory")
+WITHOUT_LAYER = ("score", "graph", "time", "memory", "estimate")
 """Sections whose second part says what was measured, not where."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from experiments.config.model_checks import resolve_device
+from experiments.config.run_directory import TRACKED, own_results, read_status
 from experiments.config.schema import RunConfig
 from experiments.config.scores import with_tolerances
 from experiments.figures.of_run import draw_figures
@@ -19,14 +20,17 @@ from experiments.pipeline.analysis import RunResults, analyse
 from experiments.pipeline.cache import StageCache
 from experiments.pipeline.console import progress_of
 from experiments.pipeline.environment import environment
+from experiments.pipeline.estimate import estimate_metrics, tell
 from experiments.pipeline.graph_header import graph_header
 from experiments.pipeline.json_files import write_json, write_text
 from experiments.pipeline.model_stage import model_file, model_stage
 from experiments.pipeline.resources import keep_freed_memory, measured
+from experiments.pipeline.stage_costs import costs_of_run
 from experiments.pipeline.stages import score_stage
 from experiments.pipeline.tracking import tracked
 from libcore import processes
 from models.analysed import AnalysedModel
+from models.errors import UserError
 from models.in_use import used
 from models.room import Room, room_of
 from models.weights import ModelFile
@@ -36,6 +40,9 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = ("graph.safetensors", "model.safetensors")
 """What `tracking.artifacts` keeps."""
+
+ESTIMATED = frozenset({"config.yaml", "metrics.json", "timings.json"})
+"""What an estimate leaves beside log and status."""
 
 
 def run_pipeline(
@@ -67,6 +74,8 @@ def run_pipeline(
         tracked(config, directory, partial(environment, device), sweep, notes) as tracker,
     ):
         results = RunResults(tracker)
+        if config.analysis.estimate_only:
+            return estimated(results, config, room, device, directory, begin)
         trained = model_stage(cache, room, tracker.training)
         results.finished("model", trained)
         log.info("model: %s", trained.result.values["summary"])
@@ -95,6 +104,38 @@ def run_pipeline(
         "weights": {"sha256": file.hash} | ({"file": "model.safetensors"} if source is None else source),
         "cache": sorted([*results.entries, *room.kept_files()]),
     }
+
+
+def estimated(
+    results: RunResults,
+    config: RunConfig,
+    room: Room[Any],
+    device: torch.device,
+    directory: Path,
+    begin: Callable[[], None],
+) -> dict[str, Any]:
+    """What the stages will take, for the log and `metrics.json`: of a model as it is before training, if it trains."""
+    refuse_results(directory)
+    model = with_data(results, room, room.initial(), device)
+    begin()
+    costs = costs_of_run(config, model)
+    tell(costs, device)
+    results.metrics |= estimate_metrics(costs, device)
+    if processes.rank() == 0:
+        write_text(directory / "config.yaml", to_yaml(config))
+        write_json(directory / "timings.json", results.timings)
+        write_json(directory / "metrics.json", results.metrics)
+        results.tracker.results(results.metrics, {}, [])
+    return {"cache": sorted(room.kept_files())}
+
+
+def refuse_results(directory: Path) -> None:
+    """Raises UserError where a run has left more than an estimate: it would give way to one."""
+    status = read_status(directory)
+    if status is None or status["status"] != "finished":
+        return
+    if any(name not in ESTIMATED and not name.startswith(f"{TRACKED}/") for name in own_results(directory)):
+        raise UserError(f"{directory}: holds a run's results; expected another hydra.run.dir for an estimate")
 
 
 def with_data(results: RunResults, room: Room[Any], file: ModelFile, device: torch.device) -> AnalysedModel:

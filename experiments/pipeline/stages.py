@@ -17,6 +17,8 @@ from experiments.config.settings import fit_settings, probes_of, quadrature_of
 from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance, PassesOverData
+from experiments.pipeline.estimate import announce
+from experiments.pipeline.stage_costs import StageCosts
 from libcore import codec
 from libcore.ablation import unablated_score
 from libcore.basis import Basis
@@ -47,6 +49,7 @@ def statistics_stage(
     }
 
     def compute(advance: Advance) -> StageResult:
+        announce("statistics", StageCosts(config, chain, inputs).statistics, cache.device)
         statistics = chain_statistics(
             watched(chain, advance, len(chain.node_layers)), inputs, config.analysis.memory_bytes
         )
@@ -78,6 +81,7 @@ def basis_stage(
     } | estimator_depends_on(config)
 
     def compute(advance: Advance) -> StageResult:
+        announce("basis", StageCosts(config, chain, inputs).basis, cache.device)
         observed = watched(chain, advance, 1 if method.searches else len(chain.sections))
         try:
             bases = method(observed, inputs, statistics, settings, **options)
@@ -100,6 +104,7 @@ def edges_stage(
     inputs = inputs[:n_examples]
 
     def compute(advance: Advance) -> StageResult:
+        announce("edges", StageCosts(config, chain, inputs, features_of(chain, bases)).edges, cache.device)
         observed = watched(chain, advance, len(chain.sections))
         estimator, budget = config.analysis.estimator, config.analysis.memory_bytes
         edges = interaction_edges(observed, inputs, bases, quadrature, estimator, budget, probes_of(config), errors)
@@ -146,6 +151,9 @@ def score_stage(cache: StageCache, config: RunConfig, model_identity: str, model
     def compute(advance: Advance) -> StageResult:
         chain = model.chain(getattr(torch, config.analysis.ablation_dtype))
         splits = {"train": model.train, "test": model.test}
+        n_examples = sum(len(split.first(config.analysis.n_score_examples).inputs) for split in splits.values())
+        costs = StageCosts(config, chain, model.test.inputs)
+        announce("score", lambda: costs.score(n_examples), cache.device)
         passes, scores = PassesOverData(advance, len(splits)), {}
         for name, split in splits.items():
             observed = replace(chain, on_chunk=lambda _, done, total, name=name: passes(f"{name} split", done, total))
@@ -154,6 +162,11 @@ def score_stage(cache: StageCache, config: RunConfig, model_identity: str, model
         return StageResult(values=scores)
 
     return cache.finish("score", stage_key(depends_on, ("libcore", "models")), compute)
+
+
+def features_of(chain: Chain, bases: dict[str, Basis]) -> list[int]:
+    """How many every node layer's basis has."""
+    return [bases[layer].n_features for layer in chain.node_layers]
 
 
 def watched(chain: Chain, advance: Advance, n_layers: int) -> Chain:

@@ -14,7 +14,7 @@ from experiments.config.run_directory import read_status
 from libcore.tensor_files import read_tensors
 from models.content_hashes import file_hash
 
-TIMED = ("time/", "memory/")
+TIMED = ("time/", "memory/", "estimate/")
 """Metrics that no two runs share."""
 LEFT_OUT = ("timings.json",)
 WITHOUT_EFFECT = ("output_directory", "tracking")

@@ -1,0 +1,126 @@
+"""What a run's stages take, by its configuration: `libcore.costs` with this run's model, data and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from experiments.config.ablated import ablated
+from experiments.config.schema import RunConfig
+from experiments.config.settings import chain_of, probes_of, quadrature_of
+from libcore.chain import Chain
+from libcore.costs.ablations import Evaluated, edge_ablation_cost, node_ablation_cost, score_cost
+from libcore.costs.cost import Cost, together
+from libcore.costs.fitting import Fit, basis_cost, edges_cost, statistics_cost
+from libcore.costs.shapes import ChainShapes
+from models.analysed import AnalysedModel
+
+OF_MOMENTS = frozenset(
+    {"file", "ica", "neuron", "pca", "quartimax", "random", "random_matched", "svd", "varimax", "whitened_pca"}
+)
+"""Methods that take no Jacobian Grams."""
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """Of one run's stages on one chain.
+
+    Attributes:
+        features: of every node layer's basis, where it is known; by default as many as there can be.
+    """
+
+    config: RunConfig
+    chain: Chain
+    inputs: Tensor
+    features: Sequence[int] | None = None
+
+    @cached_property
+    def shapes(self) -> ChainShapes:
+        """Of the chain."""
+        return ChainShapes.of(self.chain, self.inputs)
+
+    @property
+    def kept(self) -> Sequence[int]:
+        """Features of every node layer."""
+        return self.features or self.shapes.most_features()
+
+    def fit(self, n_examples: int, n_points: int = 1) -> Fit:
+        """Settings as costs take them."""
+        analysis, scratch = self.config.analysis, self.chain.scratch
+        room = 0 if scratch is None else scratch.room()
+        probes = probes_of(self.config)
+        return Fit(n_examples, analysis.memory_bytes, room, n_points, analysis.estimator, probes)
+
+    def statistics(self) -> Cost:
+        """Moments."""
+        return statistics_cost(self.shapes, self.fit(len(self.inputs)))
+
+    def basis(self) -> Cost:
+        """Bases. What a method does beside eigenproblems and Jacobian Grams, such as a search, is not counted."""
+        method = self.config.method
+        path = method.name == "lib_integrated" or method.options.get("jacobian") == "path"
+        n_points = len(quadrature_of(self.config).points) if path else 1
+        fit = self.fit(len(self.inputs), n_points)
+        return basis_cost(self.shapes, fit, self.kept, of_jacobians=method.name not in OF_MOMENTS)
+
+    def edges(self) -> Cost:
+        """Edges of every layer pair."""
+        n_examples = min(len(self.inputs), self.config.analysis.n_edge_examples or len(self.inputs))
+        fit = self.fit(n_examples, len(quadrature_of(self.config).points))
+        return edges_cost(self.shapes, fit, self.kept)
+
+    def score(self, n_examples: int) -> Cost:
+        """Of the model on so many examples."""
+        return score_cost(self.shapes, n_examples, self.config.analysis.memory_bytes)
+
+    def node_ablation(self, n_examples: int) -> Cost:
+        """Of the features of all node layers that are ablated, at most."""
+        which, layers = ablated(self.config, self.chain.node_layers), self.chain.node_layers[:-1]
+        chosen = [index for index, layer in enumerate(layers) if which.has_nodes(layer)]
+        return node_ablation_cost(self.shapes, self._evaluated(n_examples), chosen, self.kept)
+
+    def edge_ablation(self, n_examples: int) -> Cost:
+        """Of the edges of all layer pairs that are ablated, at most."""
+        which, layers = ablated(self.config, self.chain.node_layers), self.chain.node_layers[:-1]
+        chosen = [index for index, layer in enumerate(layers) if which.has_edges(layer)]
+        return edge_ablation_cost(self.shapes, self._evaluated(n_examples), chosen, self.kept)
+
+    def ablation(self, n_examples: int, with_edges: bool) -> Cost:
+        """The whole stage."""
+        parts = [self.score(n_examples), self.node_ablation(n_examples)]
+        return together(*parts, *([self.edge_ablation(n_examples)] if with_edges else []))
+
+    def _evaluated(self, n_examples: int) -> Evaluated:
+        analysis, fit = self.config.analysis, self.fit(n_examples)
+        every = analysis.ablate.node_search == "every"
+        return Evaluated(n_examples, fit.memory_budget, fit.disk_room, analysis.tolerances or (), every)
+
+
+def costs_of_run(config: RunConfig, model: AnalysedModel) -> dict[str, Cost]:
+    """By stage, of those that the configuration asks for and whose operations can be told; ablations by kind."""
+    analysis, wanted = config.analysis, config.analysis.stages
+    inputs = model.fit_inputs(analysis.n_examples, analysis.half)
+    fitted = StageCosts(config, chain_of(model, config, getattr(torch, config.dtype)), inputs)
+    test = model.test.first(analysis.n_test_examples)
+    scored = StageCosts(config, chain_of(model, config, getattr(torch, analysis.ablation_dtype)), test.inputs)
+    found: dict[str, Cost] = {}
+    if "score" in wanted:
+        splits = (model.train, model.test)
+        n_examples = sum(len(split.first(analysis.n_score_examples).inputs) for split in splits)
+        found["score"] = scored.score(n_examples)
+    if wanted != ["score"]:
+        found["statistics"] = fitted.statistics()
+    if "basis" in wanted:
+        found["basis"] = fitted.basis()
+    if "edges" in wanted:
+        found["edges"] = fitted.edges()
+    if "ablation" in wanted:
+        scored = replace(scored, features=fitted.kept)
+        found["node_ablation"] = scored.node_ablation(len(test.inputs))
+        if "edges" in wanted:
+            found["edge_ablation"] = scored.edge_ablation(len(test.inputs))
+    return found
