@@ -1,5 +1,7 @@
 """`python -m experiments.benchmark stages`: every stage against the straightforward way and the machine's limit.
 
+`python -m experiments.benchmark costs`: operations, memory and disk as formulas of the shapes, against CPU seconds.
+
 `python -m experiments.benchmark KEY=VALUE...`: closed form against differentiation and probes, section by section.
 Takes the overrides of `experiments.run`. For every layer pair: seconds for the Jacobian Gram by the closed form and by
 differentiation on the same examples, how many times faster the one is, and how far the two are apart. Beside them the
@@ -19,7 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; exit status 2 for an error of the user's."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with told_in_one_line():
-        time_stages(given[1:]) if given[:1] == ["stages"] else time_estimators(given)
+        match given:
+            case ["stages", *rest]:
+                time_stages(rest)
+            case ["costs", *rest]:
+                tell_costs(rest)
+            case _:
+                time_estimators(given)
+
+
+def tell_costs(arguments: Sequence[str]) -> None:
+    """`costs ...`."""
+    from experiments.benchmarks.costs import main as main_of_costs
+
+    main_of_costs(arguments)
 
 
 def time_stages(arguments: Sequence[str]) -> None:
@@ -35,7 +50,7 @@ def time_estimators(arguments: Sequence[str]) -> None:
         prog="lib-benchmark",
         description="Times closed forms against differentiation and probes.",
         epilog="lib-benchmark stages: every stage against the straightforward way and the machine's limit; "
-        "lib-benchmark stages --help",
+        "lib-benchmark stages --help; lib-benchmark costs: what stages take, as formulas of the shapes",
     )
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for experiments.run")
     parser.add_argument("--layer", action="append", help="time this node layer only; may be given several times")

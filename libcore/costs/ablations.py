@@ -34,7 +34,8 @@ class Evaluated:
 
 def score_cost(shapes: ChainShapes, n_examples: int, memory_budget: int) -> Cost:
     """A pass through the model."""
-    return Cost({shapes.dtype: n_examples * (shapes.forward() + shapes.to_output)}, memory_budget, 0)
+    operations = n_examples * (shapes.forward() + shapes.to_output)
+    return Cost({shapes.dtype: operations}, min(memory_budget, 16 * shapes.alive * n_examples), 0)
 
 
 def node_ablation_cost(shapes: ChainShapes, data: Evaluated, layers: Sequence[int], features: Sequence[int]) -> Cost:

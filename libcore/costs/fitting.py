@@ -54,11 +54,10 @@ def statistics_cost(shapes: ChainShapes, fit: Fit) -> Cost:
     widest = max(shapes.widths) ** 2
     threads = 1 if 8 * numbers > BYTES_OF_SHARED_GRAMS else threads_for(shapes.examples[0])
     shares = shares_for(threads, fit.n_examples)
-    values = max(s.forward_values(e) for s, e in zip(shapes.sections, shapes.examples, strict=False))
     rows = max(1, ROWS_PER_SUM // min(example.shape[1] for example in shapes.examples))
-    chunk = min(rows_per_chunk(values, fit.memory_budget // threads), -(-fit.n_examples // shares))
+    chunk = min(rows_per_chunk(shapes.alive, fit.memory_budget // threads), -(-fit.n_examples // shares))
     operations[shapes.dtype] += min(rows, chunk) * shapes.forward()
-    memory = 8 * ((1 + shares) * numbers + 3 * widest) + in_chunks(values, fit)
+    memory = 8 * ((1 + shares) * numbers + 3 * widest) + in_chunks(shapes.alive, fit)
     return Cost(dict(operations), memory, 8 * numbers)
 
 

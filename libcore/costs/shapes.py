@@ -55,6 +55,12 @@ class ChainShapes:
         """Operations from the last node layer to the output, on one example."""
         return 0 if self.tail is None else self.tail.forward_operations(self.examples[-1])
 
+    @cached_property
+    def alive(self) -> int:
+        """Numbers alive in a pass through the sections, of one example, at most."""
+        distinct = {id(section): (section, example) for section, example in zip(self.sections, self.examples, strict=False)}
+        return max(section.forward_values(example) for section, example in distinct.values())
+
     @property
     def widths(self) -> list[int]:
         """Coordinates of every node layer."""
