@@ -1,10 +1,11 @@
-"""`lib-benchmark costs`: what stages are said to take against what they take, and what those of known decoders would."""
+"""`lib-benchmark costs`: what stages are said to take, against what they take; and what known decoders' would."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -12,8 +13,10 @@ import torch
 from experiments.benchmarks.drawn_cases import decoder_architecture, decoder_chain, drawn_tokens
 from experiments.benchmarks.known_decoders import DECODERS, Decoder
 from experiments.benchmarks.machine import machine, matrix_rates, threads
+from experiments.benchmarks.timing import timed
 from experiments.pipeline.console import duration
 from experiments.pipeline.estimate import SHARE_OF_RATE, size
+from experiments.pipeline.resources import keep_freed_memory
 from libcore.costs.ablations import Evaluated, edge_ablation_cost, node_ablation_cost, score_cost
 from libcore.costs.cost import Cost
 from libcore.costs.fitting import Fit, basis_cost, edges_cost, statistics_cost
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="toy sizes: to see it work, not to measure")
     options = parser.parse_args(arguments)
     device = torch.device("cpu")
+    keep_freed_memory()
     with threads(1):
         rates = matrix_rates(device, (256, 1024), 0.1)
         described = machine(device)
@@ -66,15 +70,15 @@ def print_rows(rows: Iterator[Sequence[str]]) -> None:
 
 
 def measured(rates: Mapping[str, float], quick: bool) -> Iterator[Sequence[str]]:
-    """Of one block of a drawn decoder: expected CPU seconds, those taken, and how many times these are the former."""
-    yield "what", "size", "stage", "operations", "expected", "taken", "ratio"
+    """Of one block of a drawn decoder: CPU seconds and memory, expected and taken."""
+    yield "what", "size", "stage", "operations", "expected", "taken", "ratio", "memory, at most", "taken"
     for what, sizes in SIZES.items():
         for width, tokens, sequences in sizes[:1] if quick else sizes:
             label = {"width": width, "tokens": tokens, "sequences": sequences}[what]
             for stage, cost, taken in stages_of(width // 8 if quick else width, tokens, sequences):
                 expected = cost.seconds(rates) / SHARE_OF_RATE
-                numbers = (f"{cost.total:.2e}", f"{expected:.3g} s", f"{taken:.3g} s", f"{taken / expected:.2f}")
-                yield what, str(label), stage, *numbers
+                seconds = (f"{expected:.2g} s", f"{taken.seconds:.2g} s", f"{taken.seconds / expected:.2f}")
+                yield what, str(label), stage, f"{cost.total:.1e}", *seconds, size(cost.memory), size(taken.memory)
 
 
 SIZES = {
@@ -85,26 +89,35 @@ SIZES = {
 """`(width, tokens, sequences)`, a decade of each."""
 
 
-def stages_of(width: int, tokens: int, sequences: int) -> Iterator[tuple[str, Cost, float]]:
-    """Stage, what it is said to take, and the CPU seconds that it took."""
+def stages_of(width: int, tokens: int, sequences: int) -> Iterator[tuple[str, Cost, Taken]]:
+    """Stage, what it is said to take, and what it took."""
     device = torch.device("cpu")
     architecture = decoder_architecture(1, width, 2 * width, tokens)
     chain, inputs = decoder_chain(architecture, device)(torch.float32), drawn_tokens(sequences, architecture, device)
     shapes, fit = ChainShapes.of(chain, inputs), Fit(sequences, BUDGET)
-    statistics, taken = timed(lambda: chain_statistics(chain, inputs, BUDGET))
+    statistics, taken = taking(lambda: chain_statistics(chain, inputs, BUDGET))
     yield "statistics", statistics_cost(shapes, fit), taken
-    bases, taken = timed(lambda: fit_lib(chain, inputs, statistics, FitSettings(memory_budget=BUDGET)))
+    bases, taken = taking(lambda: fit_lib(chain, inputs, statistics, FitSettings(memory_budget=BUDGET)))
     features = [bases[layer].n_features for layer in chain.node_layers]
     yield "basis", basis_cost(shapes, fit, features), taken
-    _, taken = timed(lambda: interaction_edges(chain, inputs, bases, memory_budget=BUDGET))
+    _, taken = taking(lambda: interaction_edges(chain, inputs, bases, memory_budget=BUDGET))
     yield "edges", edges_cost(shapes, fit, features), taken
 
 
-def timed(compute: Callable[[], Result]) -> tuple[Result, float]:
-    """CPU seconds of this process, the second time: the first one sets up libraries."""
+@dataclass(frozen=True)
+class Taken:
+    """CPU seconds of this process, and bytes by which its peak grew."""
+
+    seconds: float
+    memory: int
+
+
+def taking(compute: Callable[[], Result]) -> tuple[Result, Taken]:
+    """The second time: the first one sets up libraries."""
     compute()
     began = time.process_time()
-    return compute(), time.process_time() - began
+    found = timed(compute, 1, torch.device("cpu"))
+    return found.result, Taken(time.process_time() - began, found.added_memory)
 
 
 def rows_of(decoder: Decoder, rates: Mapping[str, float]) -> Iterator[Sequence[str]]:

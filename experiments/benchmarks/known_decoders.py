@@ -59,10 +59,11 @@ class Decoder:
 
     def attention(self) -> AttentionBranch:
         """Of any block."""
-        reads = [self.weight(n, self.d + 1, self.d_head) for n in (self.heads, self.key_value_heads, self.key_value_heads)]
+        W_Q = self.weight(self.heads, self.d + 1, self.d_head)
+        W_K = W_V = self.weight(self.key_value_heads, self.d + 1, self.d_head)
         writes = self.weight(self.heads, self.d_head, self.d + 1)
         rotary = Rotary(torch.ones(self.turned)) if self.turned else None
-        return AttentionBranch(*reads, writes, self.normalisation(), rotary=rotary)
+        return AttentionBranch(W_Q, W_K, W_V, writes, self.normalisation(), rotary=rotary)
 
     def mlp(self) -> PositionwiseBranch:
         """Of any block."""

@@ -76,8 +76,5 @@ def estimate_metrics(costs: Mapping[str, Cost], device: torch.device) -> dict[st
 
 def size(n_bytes: float) -> str:
     """`1.2 GB`."""
-    for unit in UNITS:
-        if n_bytes < 1000 or unit == UNITS[-1]:
-            break
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} {unit}"
+    power = next((power for power in range(len(UNITS)) if n_bytes < 1000 ** (power + 1)), len(UNITS) - 1)
+    return f"{n_bytes / 1000**power:.3g} {UNITS[power]}"

@@ -106,12 +106,12 @@ def edges_cost(shapes: ChainShapes, fit: Fit, features: Sequence[int]) -> Cost:
         of_pair = edge_operations(section, example, n_in, n_out, *settings)
         operations[shapes.dtype] += passes.reading(index)
         operations[FLOAT64] += of_pair.of(fit.n_examples)
-        values = n_in * n_out
+        values, beside = n_in * n_out, 0
         if isinstance(section, CountedForm):
-            values = section.edge_values(example, n_in, n_out, fit.n_points)
+            values, beside = section.edge_memory(example, n_in, n_out, fit.n_points)
         shares = shares_for(threads_for(example), fit.n_examples)
         disk += 8 * n_in * n_out
-        memory = max(memory, in_chunks(values, fit) + 8 * (shares + 1) * n_in * n_out)
+        memory = max(memory, in_chunks(values, fit) + 8 * (beside + (shares + 1) * n_in * n_out))
     return Cost(dict(operations), memory + disk, disk + passes.on_disk)
 
 

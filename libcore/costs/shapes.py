@@ -58,7 +58,9 @@ class ChainShapes:
     @cached_property
     def alive(self) -> int:
         """Numbers alive in a pass through the sections, of one example, at most."""
-        distinct = {id(section): (section, example) for section, example in zip(self.sections, self.examples, strict=False)}
+        distinct = {
+            id(section): (section, example) for section, example in zip(self.sections, self.examples, strict=False)
+        }
         return max(section.forward_values(example) for section, example in distinct.values())
 
     @property

@@ -103,5 +103,5 @@ class AffineSection(Section):
         d_in, d_out = self.weight.shape
         return Operations(2 * example.shape[1] * d_in * n_in, 2 * n_in * d_out * (d_in + n_out))
 
-    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
-        return 2 * example.numel() + n_in
+    def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
+        return 2 * example.numel() + n_in, len(self.weight) * n_out

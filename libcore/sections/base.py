@@ -99,9 +99,7 @@ class CountedForm(Protocol):
         """Of the Jacobian Gram into `n_out` features, at so many points of the path."""
         ...
 
-    def gram_memory(
-        self, example: Float[Tensor, "1 position d_in"], n_out: int, n_points: int
-    ) -> tuple[int, int]:
+    def gram_memory(self, example: Float[Tensor, "1 position d_in"], n_out: int, n_points: int) -> tuple[int, int]:
         """Numbers alive for every example of a chunk, and beside those for every share of the chunks."""
         ...
 
@@ -117,8 +115,10 @@ class CountedForm(Protocol):
         """Of edges between so many features; few examples, and a large budget, have more positions taken together."""
         ...
 
-    def edge_values(self, example: Float[Tensor, "1 position d_in"], n_in: int, n_out: int, n_points: int) -> int:
-        """Numbers alive for every example of a chunk of edges."""
+    def edge_memory(
+        self, example: Float[Tensor, "1 position d_in"], n_in: int, n_out: int, n_points: int
+    ) -> tuple[int, int]:
+        """Numbers alive for every example of a chunk of edges, and beside those whatever the number of examples."""
         ...
 
 

@@ -204,9 +204,12 @@ class BlockSection(ResidualBlock[Branch]):
         shapes = (self.positions_of(example), example, n_in, n_out, n_points, n_examples)
         return block_edge_operations(self.residual, self.branches, *shapes, at_a_time)
 
-    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+    def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         shared, beside = block_edge_values(self.branches, self.positions_of(example), n_in, n_points)
-        return 2 * (2 * example.numel() + shared + 2 * n_in * n_out + beside)
+        positions, (d_in, d_out) = self.positions_of(example), self.residual.shape
+        weights = sum(branch.attribution_weights(positions, n_in, n_out) for branch in self.branches)
+        beside_all = 2 * (d_in * n_in + d_out * n_out) + d_in * d_out + n_in * n_out
+        return 2 * (2 * example.numel() + shared + 2 * n_in * n_out + beside), weights + beside_all
 
 
 def residual_block(residual: Float[Tensor, "d_in d_out"], branches: Sequence[AddedBranch]) -> ResidualBlock[Any]:

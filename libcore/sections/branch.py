@@ -193,3 +193,7 @@ class Branch(AddedBranch):
         self, positions: Positions, n_in: int, n_out: int, n_points: int, queries_at_a_time: int
     ) -> Operations:
         """Of its part of the attributions, so many output positions being taken at a time."""
+
+    @abstractmethod
+    def attribution_weights(self, positions: Positions, n_in: int, n_out: int) -> int:
+        """Numbers alive beside those of any example while attributions are computed."""

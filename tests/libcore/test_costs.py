@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_operation_formulas import GELU, SILU, Size, attention, block, mlp, unembedding
 from tiny_models import random
-from torch import Generator, Tensor
+from torch import Generator
 
 from libcore.ablation import EvaluationData, accuracy, edge_ablation, node_ablation
 from libcore.ablation.edge import strongest_edges
@@ -119,7 +119,7 @@ def test_evaluations_of_features(size: Size) -> None:
     for index, layer in enumerate(model.chain.node_layers[:-1]):
         schedule = kept_schedule(features[index])
         data = scored(model)
-        found = counted(lambda: node_ablation(model.chain, data, index, bases[layer], schedule, [], 1.0, AMPLE))
+        found = counted(partial(node_ablation, model.chain, data, index, bases[layer], schedule, [], 1.0, AMPLE))
         formula = node_ablation_cost(model.shapes, Evaluated(size.examples, 0), [index], features)
         assert formula.total == pytest.approx(found, rel=0.3)
 
@@ -136,9 +136,11 @@ def test_an_evaluation_of_edges(size: Size, share: float) -> None:
         drawn = torch.rand(features[index + 1], features[index], generator=Generator().manual_seed(2))
         kept = round(share * drawn[:, 1:].numel())
         score = masked_scores(model.chain, scored(model), index, pair, AMPLE)
-        found = counted(lambda: score(strongest_edges(drawn, kept, True)))
+        found = counted(partial(score, strongest_edges(drawn, kept, True)))
         one = EdgePair.of(model.shapes, Evaluated(size.examples, AMPLE), index, features)
-        assert size.examples * one.evaluation(Masks.of_edges(one.n_in, one.n_out, kept)) == pytest.approx(found, rel=0.3)
+        assert size.examples * one.evaluation(Masks.of_edges(one.n_in, one.n_out, kept)) == pytest.approx(
+            found, rel=0.3
+        )
 
 
 def scored(model: Model) -> EvaluationData:
@@ -157,7 +159,9 @@ def test_ablations_take_no_more_than_is_told() -> None:
     for index, pair in enumerate(pairwise(bases[layer] for layer in layers)):
         edges = torch.rand(features[index + 1], features[index], generator=Generator().manual_seed(3))
         scores = iter(torch.rand(1000, generator=Generator().manual_seed(4)).tolist())
-        data = replace(scored(model), score_sum=lambda output, start, stop, scores=scores: (stop - start) * next(scores))
+        data = replace(
+            scored(model), score_sum=lambda output, start, stop, scores=scores: (stop - start) * next(scores)
+        )
         ablate = partial(edge_ablation, model.chain, data, index, pair, edges, tolerances, 1.0, AMPLE)
         most = edge_ablation_cost(model.shapes, told, [index], features).total + N * model.shapes.forward(0, index)
         assert 0.1 * most < counted(ablate) < 1.1 * most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -77,7 +77,9 @@ def drawn() -> Generator:
     return Generator().manual_seed(0)
 
 
-def attention(size: Size, key_value_heads: int = 4, normalisation: bool = True, biases: bool = True, **settings) -> Branch:
+def attention(
+    size: Size, key_value_heads: int = 4, normalisation: bool = True, biases: bool = True, **settings
+) -> Branch:
     """Four heads, a half as wide as the residual stream in all."""
     g, d_in, d_head = drawn(), size.width + 1, max(2, size.width // 8)
     weights = [random(g, heads, d_in, d_head) for heads in (4, key_value_heads, key_value_heads)]
@@ -158,7 +160,12 @@ def case(name: str, size: Size):
     activation = random_activation(drawn(), size.examples, size.positions, size.width + 1)
     with torch.no_grad():
         d_out = section(activation[:1]).shape[-1]
-    return section, activation, basis_of(random(drawn(), size.width + 1, size.width)), basis_of(random(drawn(), d_out, size.features))
+    return (
+        section,
+        activation,
+        basis_of(random(drawn(), size.width + 1, size.width)),
+        basis_of(random(drawn(), d_out, size.features)),
+    )
 
 
 @pytest.mark.parametrize("size", DECADE, ids=str)

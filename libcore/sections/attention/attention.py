@@ -181,7 +181,9 @@ class Attention(Movable):
 
     def shape(self, positions: Positions) -> AttentionShape:
         """What its operations depend on."""
-        blocks = [(len(positions.queries[queries]), keys.stop - keys.start) for queries, keys in self.key_blocks(positions)]
+        blocks = [
+            (len(positions.queries[queries]), keys.stop - keys.start) for queries, keys in self.key_blocks(positions)
+        ]
         weights, terms = (self.W_Q, self.W_K, self.W_V), 0
         if self.normalisation is not None:
             width = self.normalisation.width

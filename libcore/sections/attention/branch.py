@@ -90,3 +90,6 @@ class AttentionBranch(Attention, Branch):
     ) -> Operations:
         pairs = pairs_of_rows(self.attends(positions), queries_at_a_time)
         return self.shape(positions).attributions(n_in, n_out, pairs, n_points)
+
+    def attribution_weights(self, positions: Positions, n_in: int, n_out: int) -> int:
+        return self.shape(positions).attribution_weights(n_in, n_out)

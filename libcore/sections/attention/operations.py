@@ -120,7 +120,9 @@ class AttentionShape:
     def dense(self, n_out: int, n_points: int = 1) -> int:
         """Of Jacobians in full within each position, as two branches beside one another need them."""
         H, d, e, c, t = n_points * self.heads, self.d_in, self.d_head, self.d_value, self.queries
-        return 6 * t * d * H * c * n_out + 2 * t * H * d * e + 2 * t * H * d * e * c + self.terms * 2 * t * H * c * n_out
+        return (
+            6 * t * d * H * c * n_out + 2 * t * H * d * e + 2 * t * H * d * e * c + self.terms * 2 * t * H * c * n_out
+        )
 
     def attributions(self, n_in: int, n_out: int, pairs: int, n_points: int = 1) -> Operations:
         """Of the attributions, `pairs` of positions being those that are taken together."""
@@ -140,6 +142,12 @@ class AttentionShape:
         H, d, e, c = n_points * self.heads, self.d_in, self.d_head, self.d_value
         sums = H * H * (3 * e * e + 2 * c * e + c * c + 1) + H * d * (2 * e + 2 * c)
         return sums + H * d * (2 * e + c) + H * c * n_out + 4 * d * d
+
+    def attribution_weights(self, n_in: int, n_out: int) -> int:
+        """Numbers of the weights that attributions are made with, in feature coordinates and as they were."""
+        H, e, c = self.heads, self.d_head, self.d_value
+        found = H * (2 * e + c) * (self.d_in + n_in) + H * c * (self.d_out + n_out)
+        return found + (self.key_value_heads * e * self.keys * n_in if self.turned else 0)
 
 
 def pairs_of_rows(attends: Bool[Tensor, "query key"], rows_at_a_time: int) -> int:

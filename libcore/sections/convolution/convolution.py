@@ -97,9 +97,9 @@ class ConvolutionSection(Section):
     ) -> Operations:
         return linear_edges(self, example.shape[1], n_in, n_out)
 
-    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+    def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         offsets, pixels = self.kernel.shape[0] * self.kernel.shape[1], self.grid_out[0] * self.grid_out[1]
-        return 2 * example.shape[1] * n_in + pixels * n_in * (2 * offsets + 3 * n_out)
+        return 2 * example.shape[1] * n_in + pixels * n_in * (2 * offsets + 3 * n_out), offsets * n_in * n_out
 
     def between(self, reads: Float[Tensor, "from d_in"], writes: Float[Tensor, "d_out to"]) -> ConvolutionSection:
         """The same map between other coordinates: `reads` before it, `writes` after it."""

@@ -55,7 +55,9 @@ def residual_gram(
         each += 2 * h * h * len(row.pixels) * len(column.pixels)
         once += 2 * h * h * k * len(row.second) * len(column.second)
         once += 2 * (d * h * h + d * d * h) * len(row.first) * len(column.first)
-    offsets = list(product(*(range(size) for kernel in (section.first, section.second) for size in kernel.kernel.shape[:2])))
+    offsets = list(
+        product(*(range(size) for kernel in (section.first, section.second) for size in kernel.kernel.shape[:2]))
+    )
     crossed = len(offsets) * 2 * (h * k * d + d * h * d)
     return linear_gram(section.residual, k) + Operations(each, once + crossed)
 

@@ -94,13 +94,14 @@ class ResidualConvolutionSection(Section):
     ) -> Operations:
         return residual_edges(self, example.shape[1], n_in, n_out)
 
-    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+    def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         hidden, (rows, columns) = self.second.kernel.shape[2], self.second.kernel.shape[:2]
         pixels_out = self.second.grid_out[0] * self.second.grid_out[1]
         attributions = n_in * pixels_out * (rows * columns * hidden + 2 * n_out)
-        beside = self.first.edge_values(example, n_in, hidden, n_points)
-        beside += self.residual.edge_values(example, n_in, n_out, n_points)
-        return self._values_per_example() + beside + attributions
+        first = self.first.edge_memory(example, n_in, hidden, n_points)
+        residual = self.residual.edge_memory(example, n_in, n_out, n_points)
+        weights = first[1] + residual[1] + rows * columns * hidden * n_out
+        return self._values_per_example() + first[0] + residual[0] + attributions, weights
 
     def path_derivative(
         self, activation: Float[Tensor, "batch position d_in"], quadrature: Quadrature

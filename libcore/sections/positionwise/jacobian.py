@@ -117,6 +117,9 @@ class Positionwise(Branch):
     ) -> Operations:
         return self.shape(positions, n_points).attributions(n_in, n_out)
 
+    def attribution_weights(self, positions: Positions, n_in: int, n_out: int) -> int:
+        return self.shape(positions, 1).attribution_weights(n_in, n_out)
+
     def jacobian_sums(self, next_basis: Basis, quadrature: Quadrature) -> JacobianSums:
         return PositionwiseJacobianSums(self.to(dtype=torch.float64), next_basis.double(), quadrature)
 

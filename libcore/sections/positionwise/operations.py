@@ -67,3 +67,7 @@ class PositionwiseShape:
         """Numbers of the sums that the Jacobian Gram is made of at the end, and of the weights beside them."""
         d, h = self.d_in, self.pre
         return 3 * h * h + 2 * d * h + h * (self.d_out + 2 * n_out) + (2 * d * h if self.terms else 0) + 4 * d * d
+
+    def attribution_weights(self, n_in: int, n_out: int) -> int:
+        """Numbers of the weights that attributions are made with, in feature coordinates and as they were."""
+        return self.pre * (self.d_in + n_in + 2 * self.d_out + 2 * n_out)

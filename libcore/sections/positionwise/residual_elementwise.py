@@ -163,6 +163,7 @@ class ResidualElementwiseSection(BlockSection):
         once = 2 * n_in * d_out * (d_in + n_out) + 2 * d_hidden * (n_in * d_in + d_out * n_out)
         return Operations(example.shape[1] * each, once)
 
-    def edge_values(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> int:
+    def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         of_chunk = 2 * n_in + example.shape[1] * (sum(self.residual.shape) + 6 * self.weight_in.shape[1])
-        return of_chunk + self.weight_in.shape[1] * (n_in + n_out) + 2 * n_in * n_out
+        weights = self.weight_in.shape[1] * (n_in + n_out)
+        return of_chunk + weights + 2 * n_in * n_out, 2 * weights + 2 * n_in * n_out
