@@ -74,7 +74,7 @@ def estimate_metrics(costs: Mapping[str, Cost], device: torch.device) -> dict[st
     }
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: float | int) -> str:
     """`1.2 GB`."""
     power = next((power for power in range(len(UNITS)) if n_bytes < 1000 ** (power + 1)), len(UNITS) - 1)
     return f"{n_bytes / 1000**power:.3g} {UNITS[power]}"

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,53 @@ class Operations:
 
 
 def counted(compute: Callable[[], object]) -> int:
-    """What torch's own counter says of `compute`, this thread's work alone, with what that leaves out on a CPU."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    aten = torch.ops.aten
-    left_out = {
-        aten.addmm_: added_product,
-        aten.baddbmm_: added_product,
-        aten._scaled_dot_product_flash_attention_for_cpu: attended,
-    }
-    with FlopCounterMode(display=False, custom_mapping=left_out) as counter:
+    """What `compute` takes, this thread's work alone."""
+    with Counter() as counter:
         compute()
-    return counter.get_total_flops()
+    return counter.total
 
 
-def added_product(total: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
-    """Of a product that is added in place."""
-    return 2 * prod(left) * right[-1]
+class Counter(TorchDispatchMode):
+    """Adds up the products inside. PyTorch's own counter imports a compiler, and leaves out those in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (operations := COUNTED.get(func.overloadpacket)) is not None:
+            self.total += operations(result, *args)
+        return result
 
 
-def attended(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+def product(result: Any, left: Any, right: Any, *_: Any) -> int:
+    """Of `left @ right`."""
+    return 2 * left.numel() * right.shape[-1]
+
+
+def added_product(result: Any, total: Any, left: Any, right: Any, *_: Any) -> int:
+    """Of `total + left @ right`."""
+    return product(result, left, right)
+
+
+def convolved(result: Any, activation: Any, kernel: Any, *_: Any) -> int:
+    """Of a convolution."""
+    return 2 * result.numel() * prod(kernel.shape[1:])
+
+
+def attended(result: Any, q: Any, k: Any, v: Any, *_: Any) -> int:
     """Of scores, and of the values that they weigh."""
-    return 2 * prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+    return 2 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+
+
+aten = torch.ops.aten
+COUNTED: dict[Any, Callable[..., int]] = {
+    **dict.fromkeys((aten.mm, aten.bmm), product),
+    **dict.fromkeys((aten.addmm, aten.baddbmm, aten.addmm_, aten.baddbmm_), added_product),
+    **dict.fromkeys((aten.convolution, aten._slow_conv2d_forward), convolved),
+    aten._scaled_dot_product_flash_attention_for_cpu: attended,
+    aten._scaled_dot_product_flash_attention: attended,
+    aten._scaled_dot_product_efficient_attention: attended,
+    aten._scaled_dot_product_cudnn_attention: attended,
+}

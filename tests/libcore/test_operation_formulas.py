@@ -60,16 +60,16 @@ class Size:
 
     width: int = 32
     positions: int = 24
-    features: int = 33
-    examples: int = 4
+    features: int = 10
+    examples: int = 1
 
 
 DECADE = [
     Size(),
     *(Size(width=width) for width in (10, 100)),
-    *(Size(positions=positions) for positions in (8, 80)),
-    *(Size(features=features) for features in (10, 100)),
-    *(Size(examples=examples) for examples in (1, 10)),
+    *(Size(positions=positions) for positions in (5, 50)),
+    Size(features=100),
+    Size(examples=10),
 ]
 
 
@@ -168,6 +168,26 @@ def case(name: str, size: Size):
     )
 
 
+def test_the_counter() -> None:
+    """PyTorch's own, and what that leaves out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    g = drawn()
+    matrix, batch, image, kernel = random(g, 5, 5), random(g, 2, 5, 5), random(g, 1, 2, 6, 6), random(g, 3, 2, 3, 3)
+
+    def compute() -> None:
+        torch.addmm(matrix, matrix, matrix @ matrix)
+        torch.baddbmm(batch, batch, batch @ matrix)
+        functional.conv2d(image, kernel, stride=2, padding=1)
+
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    assert counted(compute) == counter.get_total_flops() > 0
+    assert counted(lambda: matrix.clone().addmm_(matrix, matrix)) == counted(lambda: matrix @ matrix) == 250
+    heads = random(g, 1, 2, 6, 4)
+    assert counted(lambda: functional.scaled_dot_product_attention(heads, heads, heads)) == 2 * 2 * 6 * 6 * (4 + 4)
+
+
 @pytest.mark.parametrize("size", DECADE, ids=str)
 @pytest.mark.parametrize("name", SECTIONS)
 def test_forward_passes(name: str, size: Size) -> None:
@@ -225,7 +245,7 @@ def test_convolutions(residual: bool, n_examples: int, channels: int, hidden: in
     assert formula.of(n_examples) == pytest.approx(found, rel=TOLERANCE)
 
 
-SMALL = [Size(10, 6, 11, 3), Size(40, 6, 11, 3), Size(10, 20, 11, 3), Size(10, 6, 40, 3), Size(10, 6, 11, 12)]
+SMALL = [Size(10, 6, 11, 3), Size(40, 6, 11, 3), Size(10, 6, 40, 12)]
 
 
 @pytest.mark.parametrize("size", SMALL, ids=str)

@@ -18,7 +18,7 @@ from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section, columns
 from libcore.sections.convolution.kernel_overlap import Window
-from libcore.sections.convolution.operations import convolution_forward, linear_edges, linear_gram
+from libcore.sections.convolution.operations import ConvolutionShape
 from libcore.sections.operations import Operations
 from libcore.streams import ActivationStream, float64_zeros
 
@@ -83,10 +83,16 @@ class ConvolutionSection(Section):
         return 2 * example.numel() + pixels_out * (rows * columns * d_in + 2 * d_out)
 
     def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
-        return convolution_forward(self)
+        return self.shape.forward()
+
+    @property
+    def shape(self) -> ConvolutionShape:
+        """What its operations depend on."""
+        rows, columns, d_in, d_out = self.kernel.shape
+        return ConvolutionShape(self.grid_out[0] * self.grid_out[1], rows * columns, d_in, d_out)
 
     def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
-        return linear_gram(self, n_out)
+        return self.shape.gram(n_out)
 
     def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
         d_in = self.kernel.shape[2]
@@ -95,7 +101,7 @@ class ConvolutionSection(Section):
     def edge_operations(
         self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
     ) -> Operations:
-        return linear_edges(self, example.shape[1], n_in, n_out)
+        return self.shape.edges(example.shape[1], n_in, n_out)
 
     def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         offsets, pixels = self.kernel.shape[0] * self.kernel.shape[1], self.grid_out[0] * self.grid_out[1]

@@ -6,65 +6,75 @@ Of one image: `m` output pixels, kernels of `o` offsets from `d` onto `e` channe
 
 from __future__ import annotations
 
-from itertools import product
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from libcore.sections.operations import Operations
 
-if TYPE_CHECKING:
-    from libcore.sections.convolution.convolution import ConvolutionSection
-    from libcore.sections.convolution.kernel_overlap import Overlap
-    from libcore.sections.convolution.residual import ResidualConvolutionSection
+
+@dataclass(frozen=True)
+class ConvolutionShape:
+    """`m`, `o`, `d`, `e` of one convolution."""
+
+    pixels_out: int
+    offsets: int
+    d_in: int
+    d_out: int
+
+    def forward(self) -> int:
+        """Of a pass."""
+        return 2 * self.pixels_out * self.offsets * self.d_in * self.d_out
+
+    def contributions(self, n_in: int, per_offset: int) -> int:
+        """At every output pixel, of each of `n_in` features by itself, so many numbers at each offset."""
+        return 2 * n_in * self.pixels_out * self.offsets * per_offset
+
+    def gram(self, n_out: int) -> Operations:
+        """`sum_o n_o K_o P K_o^T`: no data."""
+        return Operations(once=2 * self.offsets * self.d_in * n_out * (self.d_out + self.d_in))
+
+    def edges(self, n_positions: int, n_in: int, n_out: int) -> Operations:
+        """Of a single convolution."""
+        in_bases = 2 * self.offsets * n_in * self.d_out * (self.d_in + n_out)
+        return Operations(2 * n_positions * self.d_in * n_in + self.contributions(n_in, n_out), in_bases)
 
 
-def convolution_forward(section: ConvolutionSection) -> int:
-    """`2 m o d e`."""
-    return 2 * section.grid_out[0] * section.grid_out[1] * section.kernel.numel()
+@dataclass(frozen=True)
+class Overlapping:
+    """Hidden pixels that share an input and an output pixel at one displacement: how many, and at how many pairs of
+    offsets of either kernel."""
 
-
-def contributions(section: ConvolutionSection, n_in: int, per_offset: int) -> int:
-    """At every output pixel, of each of `n_in` features by itself, so many numbers at each offset."""
-    rows, columns = section.grid_out
-    return 2 * n_in * rows * columns * section.kernel.shape[0] * section.kernel.shape[1] * per_offset
-
-
-def linear_gram(section: ConvolutionSection, n_out: int) -> Operations:
-    """`sum_o n_o K_o P K_o^T`: no data."""
-    d_in = section.kernel.shape[2]
-    offsets = section.kernel.shape[0] * section.kernel.shape[1]
-    return Operations(once=2 * section.kernel.numel() * n_out + 2 * offsets * d_in * d_in * n_out)
-
-
-def linear_edges(section: ConvolutionSection, n_positions: int, n_in: int, n_out: int) -> Operations:
-    """Of a single convolution."""
-    d_in, d_out = section.kernel.shape[2:]
-    features = 2 * n_positions * d_in * n_in
-    offsets = section.kernel.shape[0] * section.kernel.shape[1]
-    return Operations(
-        features + contributions(section, n_in, n_out), 2 * offsets * (n_in * d_in * d_out + n_in * d_out * n_out)
-    )
+    pixels: int
+    first: int
+    second: int
 
 
 def residual_gram(
-    section: ResidualConvolutionSection, overlaps: list[tuple[Overlap, Overlap]], n_out: int
+    first: ConvolutionShape,
+    second: ConvolutionShape,
+    residual: ConvolutionShape,
+    overlaps: Iterable[Overlapping],
+    n_out: int,
 ) -> Operations:
     """Grams of the derivative for every pair of hidden pixels that share an input and an output pixel."""
-    (d, h), k = section.first.kernel.shape[2:], n_out
-    each, once = convolution_forward(section.first), 2 * section.second.kernel.numel() * k
-    for row, column in overlaps:
-        each += 2 * h * h * len(row.pixels) * len(column.pixels)
-        once += 2 * h * h * k * len(row.second) * len(column.second)
-        once += 2 * (d * h * h + d * d * h) * len(row.first) * len(column.first)
-    offsets = list(
-        product(*(range(size) for kernel in (section.first, section.second) for size in kernel.kernel.shape[:2]))
-    )
-    crossed = len(offsets) * 2 * (h * k * d + d * h * d)
-    return linear_gram(section.residual, k) + Operations(each, once + crossed)
+    d, h, k = first.d_in, first.d_out, n_out
+    each, once = first.forward(), 2 * second.offsets * h * second.d_out * k
+    for overlap in overlaps:
+        each += 2 * h * h * overlap.pixels
+        once += 2 * h * h * k * overlap.second + 2 * (d * h * h + d * d * h) * overlap.first
+    crossed = 2 * first.offsets * second.offsets * (h * k * d + d * h * d)
+    return residual.gram(k) + Operations(each, once + crossed)
 
 
-def residual_edges(section: ResidualConvolutionSection, n_positions: int, n_in: int, n_out: int) -> Operations:
+def residual_edges(
+    first: ConvolutionShape,
+    second: ConvolutionShape,
+    residual: ConvolutionShape,
+    n_positions: int,
+    n_in: int,
+    n_out: int,
+) -> Operations:
     """What each feature contributes to the hidden pixels, through the second kernel, and beside it."""
-    (d, h), j, k = section.first.kernel.shape[2:], n_in, n_out
-    each = 4 * n_positions * d * j + convolution_forward(section.first)
-    each += contributions(section.first, j, h) + contributions(section.second, j, h * k)
-    return Operations(each + contributions(section.residual, j, k))
+    each = 4 * n_positions * first.d_in * n_in + first.forward()
+    each += first.contributions(n_in, first.d_out) + second.contributions(n_in, first.d_out * n_out)
+    return Operations(each + residual.contributions(n_in, n_out))

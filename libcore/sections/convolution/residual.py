@@ -26,7 +26,7 @@ from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.convolution.convolution import ConvolutionSection
 from libcore.sections.convolution.kernel_overlap import Overlap, overlaps, pixel_classes
 from libcore.sections.convolution.masked import masked_hidden_evaluation
-from libcore.sections.convolution.operations import convolution_forward, residual_edges, residual_gram
+from libcore.sections.convolution.operations import ConvolutionShape, Overlapping, residual_edges, residual_gram
 from libcore.sections.operations import Operations
 from libcore.sections.positionwise.elementwise import path_derivative
 from libcore.streams import ActivationStream, float64_zeros
@@ -81,10 +81,19 @@ class ResidualConvolutionSection(Section):
         )
 
     def forward_operations(self, example: Float[Tensor, "1 position d_in"]) -> int:
-        return sum(convolution_forward(section) for section in (self.first, self.second, self.residual))
+        return sum(shape.forward() for shape in self._shapes)
+
+    @property
+    def _shapes(self) -> tuple[ConvolutionShape, ConvolutionShape, ConvolutionShape]:
+        return self.first.shape, self.second.shape, self.residual.shape
 
     def gram_operations(self, example: Tensor, n_out: int, n_points: int) -> Operations:
-        return residual_gram(self, self._overlaps(), n_out)
+        overlaps = [
+            Overlapping(*(len(of_row) * len(of_column) for of_row, of_column in sides))
+            for row, column in self._overlaps()
+            for sides in [((row.pixels, column.pixels), (row.first, column.first), (row.second, column.second))]
+        ]
+        return residual_gram(*self._shapes, overlaps, n_out)
 
     def gram_memory(self, example: Tensor, n_out: int, n_points: int) -> tuple[int, int]:
         return self._values_per_example(), (len(self._overlaps()) + 2) * self.second.kernel.shape[2] ** 2
@@ -92,7 +101,7 @@ class ResidualConvolutionSection(Section):
     def edge_operations(
         self, example: Tensor, n_in: int, n_out: int, n_points: int, n_examples: int, memory_budget: int
     ) -> Operations:
-        return residual_edges(self, example.shape[1], n_in, n_out)
+        return residual_edges(*self._shapes, example.shape[1], n_in, n_out)
 
     def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
         hidden, (rows, columns) = self.second.kernel.shape[2], self.second.kernel.shape[:2]
