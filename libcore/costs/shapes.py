@@ -10,7 +10,6 @@ from torch import Tensor
 
 from libcore.chain import Chain
 from libcore.sections import AffineSection, ResidualElementwiseSection, Section
-from libcore.sections.operations import counted
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class ChainShapes:
         sections: one less than there are node layers.
         examples: by node layer, `[1, position, d]`.
         tail: from the last node layer to the output, None where that is the output.
-        embedding: operations of what lies before the first node layer, on one example.
+        embedding: operations of the sections before the first node layer, on one example; looking up is none.
     """
 
     sections: tuple[Section, ...]
@@ -33,8 +32,10 @@ class ChainShapes:
     def of(cls, chain: Chain, inputs: Tensor) -> ChainShapes:
         """From one pass of the first example."""
         with torch.no_grad():
-            examples = tuple(chain.activations(inputs[:1]))
-            embedding = counted(lambda: chain.activation(inputs[:1], 0))
+            examples, embedding, activation = tuple(chain.activations(inputs[:1])), 0, chain.embed(inputs[:1])
+            for section in chain.before:
+                embedding += section.forward_operations(activation)
+                activation = section(activation)
         return cls(chain.sections, examples, chain.tail, embedding)
 
     @cached_property

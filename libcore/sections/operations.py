@@ -42,7 +42,10 @@ def counted(compute: Callable[[], object]) -> int:
 
 
 class Counter(TorchDispatchMode):
-    """Adds up the products inside. PyTorch's own counter imports a compiler, and leaves out those in place."""
+    """Adds up the products inside, those in place and attention on a CPU too, which PyTorch's own counter leaves out.
+
+    Its first use imports a compiler, which takes a second: formulas do not need it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
