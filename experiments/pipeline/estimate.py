@@ -15,8 +15,8 @@ from libcore.costs.cost import Cost
 log = logging.getLogger(__name__)
 
 SHARE_OF_RATE = 0.5
-"""Of the speed of matrix products that stages reach, elementwise passes among them: measured between 0.42 and 0.66 on one
-core, where a stage takes a fifth of a second or longer (docs/SCALING.md)."""
+"""Of the speed of matrix products that stages reach, elementwise passes among them: measured between 0.42 and 0.66 on
+one core, where a stage takes a fifth of a second or longer (docs/SCALING.md)."""
 TOLD_FROM = 60.0
 """Seconds."""
 LEAST_OPERATIONS = 10**11
