@@ -1,8 +1,9 @@
 """The functions between adjacent node layers, each with what it knows about itself."""
 
 from libcore.sections.affine import AffineSection
+from libcore.sections.attention.attention import soft_capped
 from libcore.sections.attention.branch import AttentionBranch
-from libcore.sections.attention.differentiated import DifferentiatedAttention, soft_capped
+from libcore.sections.attention.differentiated import DifferentiatedAttention
 from libcore.sections.attention.head_normalisation import HeadNormalisation
 from libcore.sections.attention.rotary import Rotary
 from libcore.sections.attention.section import AttentionSection

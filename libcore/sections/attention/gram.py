@@ -16,8 +16,9 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
-from libcore.sections.attention.jacobian import OwnPosition, attention_parts
+from libcore.sections.attention.jacobian import attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
+from libcore.sections.attention.parts import OwnPosition
 from libcore.sections.attention.query_rows import QueryRowSums
 from libcore.sections.attention.rank_one import RankOneChunk, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
@@ -56,7 +57,7 @@ class AttentionJacobianSums(JacobianSums):
         self.pairs.begin(waves)
         for queries, keys in self.attention.key_blocks(positions):
             self._add_pairs(PairBlock.of(parts, queries, keys, waves), terms)
-        self.rank_one.add(terms, parts, own, waves)
+        self.rank_one.add(terms, parts, own)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:
             jacobian = torch.einsum("gbt,gid,gdr->btir", own.a, self.W_V, self.O)
@@ -72,7 +73,7 @@ class AttentionJacobianSums(JacobianSums):
 
     def _add_pairs(self, block: PairBlock, terms: list[RankOneChunk]) -> None:
         """One head with the others at a time; of what two values share, pairs of positions take most of the time."""
-        turned = self.attention.rotary is not None
+        turned = self.attention.rotary is not None or not block.is_plain
         for term in terms:
             term.begin(block)
         for g in range(len(block.a)):
