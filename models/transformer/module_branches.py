@@ -23,6 +23,7 @@ from libcore.sections import (
     Gated,
     HeadNormalisation,
     Normalisation,
+    NormalisedAttention,
     NormalisedBranch,
     NormalisedPositionwise,
     PositionwiseBranch,
@@ -74,6 +75,8 @@ class ModuleBranches:
         how = (bias, self.normalisation_by(kind), gain, d_out)
         if isinstance(branch, PositionwiseBranch):
             return NormalisedPositionwise(branch, *how), shift
+        if isinstance(branch, AttentionBranch):
+            return NormalisedAttention(branch, *how), shift
         return NormalisedBranch(branch, *how), shift
 
     def attention(self, block: int, reading: Reading, d_out: int) -> AddedBranch:

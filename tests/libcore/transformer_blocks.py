@@ -18,6 +18,7 @@ from libcore.sections import (
     HeadNormalisation,
     Linear,
     Normalisation,
+    NormalisedAttention,
     NormalisedPositionwise,
     PositionwiseBranch,
     RescaleBranch,
@@ -88,6 +89,14 @@ def normalised_output(
     return NormalisedPositionwise(branch, bias * float(biases), normalisation, gain, D)
 
 
+def normalised_attention(
+    generator: Generator, normalisation: Normalisation, branch: AttentionBranch, biases: bool = True
+) -> NormalisedAttention:
+    """Likewise of attention."""
+    bias, gain = (random(generator, 1, WIDTH)[0] for _ in range(2))
+    return NormalisedAttention(branch, bias * float(biases), normalisation, gain, D)
+
+
 def block(generator: Generator, *branches: Branch, query_positions: tuple[int, ...] | None = None) -> BlockSection:
     """Branches beside a residual stream that is mixed, so that every one of its entries counts."""
     return BlockSection(keeping_constant(random(generator, D, D)), branches, query_positions)
@@ -151,6 +160,27 @@ BLOCKS: dict[str, Callable[[Generator], BlockSection]] = {
     "gated MLP, RMSNorm of its output": lambda g: block(g, normalised_output(g, RMS_NORM, mlp_branch(g, None, SILU))),
     "gated MLP, RMSNorm of its output, no biases": lambda g: block(
         g, normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU, biases=False), biases=False)
+    ),
+    "attention, LayerNorm of its output": lambda g: block(g, normalised_attention(g, LAYER_NORM, attention_branch(g))),
+    "attention, RMSNorm of its output, rotary": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, attention_branch(g, LAYER_NORM, 2, rotary=ROTARY))
+    ),
+    "attention, RMSNorm of its output, normalised heads, soft cap": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, normalised_heads(g, RMS_NORM, 2, soft_cap=0.7, rotary=ROTARY))
+    ),
+    "attention, RMSNorm of its output, heads normalised together, no biases": lambda g: block(
+        g,
+        normalised_attention(
+            g, RMS_NORM, normalised_heads(g, None, 2, together=True, rotary=ROTARY, biases=False), biases=False
+        ),
+    ),
+    "attention, RMSNorm of its output, read at some positions": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, attention_branch(g, RMS_NORM, rotary=ROTARY)), query_positions=(-1, 1)
+    ),
+    "parallel, RMSNorm of both outputs": lambda g: block(
+        g,
+        normalised_attention(g, RMS_NORM, attention_branch(g, RMS_NORM, rotary=ROTARY)),
+        normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU)),
     ),
     "parallel, RMSNorm of the MLP's output": lambda g: block(
         g, attention_branch(g, RMS_NORM), normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU))

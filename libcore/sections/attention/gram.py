@@ -18,7 +18,7 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.jacobian import attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
-from libcore.sections.attention.parts import OwnPosition
+from libcore.sections.attention.parts import AttentionParts, OwnPosition
 from libcore.sections.attention.query_rows import QueryRowSums
 from libcore.sections.attention.rank_one import RankOneChunk, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
@@ -47,7 +47,10 @@ class AttentionJacobianSums(JacobianSums):
         self.rank_one = RankOneSums(self.Omega, self.W_Q.shape[1], d_head, attention.scale)
 
     def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
-        parts = attention_parts(self.attention, activation, positions, self.quadrature)
+        return self.add_parts(attention_parts(self.attention, activation, positions, self.quadrature), positions)
+
+    def add_parts(self, parts: AttentionParts, positions: Positions) -> DenseJacobian:
+        """Take a chunk in by its parts."""
         own = OwnPosition(parts, positions)
         self.sum_a += own.a.flatten(1).sum(1)
         self.sum_q_u += own.q.flatten(1, 2).mT @ own.u.flatten(1, 2)

@@ -86,6 +86,29 @@ class OwnPosition:
         return self.parts.X * self.w[..., None, None]
 
 
+class OwnTerm:
+    """One rank-one term where a position reads itself.
+
+    Attributes:
+        y: `y` there.
+        through_query: `p`'s part through the query.
+        p: all of it.
+        a, u: without the weight.
+    """
+
+    def __init__(self, term: RankOneTerm, parts: AttentionParts, own: OwnPosition) -> None:
+        row, column = own.row, own.column
+        self.a: Float[Tensor, "head batch query 1"] = parts.a[:, :, row, column, None]
+        self.u: Float[Tensor, "head batch query d_value"] = (
+            parts.b[:, :, row, column, None] * (parts.v[:, :, column] - parts.z) / parts.scale
+        )
+        c = term.c[:, :, column, None]
+        self.y: Float[Tensor, "batch query d_in"] = term.y[:, column]
+        self.through_query: Float[Tensor, "head batch query d_value"] = c * (term.q[..., None, :] @ parts.X).squeeze(-2)
+        q_k = (parts.q * term.k[:, :, column]).sum(-1, keepdim=True)
+        self.p = c * (self.a * term.v[:, :, column] + q_k * self.u) + self.through_query
+
+
 def keys_and_values_read(
     b: Float[Tensor, "head batch query key"],
     k: Float[Tensor, "head batch key d_head"],

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.sections.attention.pairs import PairBlock
-from libcore.sections.attention.parts import AttentionParts, OwnPosition, RankOneTerm
+from libcore.sections.attention.parts import AttentionParts, OwnPosition, OwnTerm, RankOneTerm
 from libcore.streams import float64_zeros
 
 
@@ -34,13 +34,9 @@ class RankOneChunk:
 
     def __init__(self, term: RankOneTerm, parts: AttentionParts, own: OwnPosition, Omega: Tensor, scale: float) -> None:
         self.term, self.Omega, self.scale = term, Omega, scale
-        row, column = own.row, own.column
-        a, c = parts.a[:, :, row, column, None], term.c[:, :, column, None]
-        u = parts.b[:, :, row, column, None] * (parts.v[:, :, column] - parts.z) / scale
-        self.own_y: Float[Tensor, "batch query d_in"] = term.y[:, column]
-        self.own_X: Float[Tensor, "head batch query d_value"] = c * (term.q[..., None, :] @ parts.X).squeeze(-2)
-        q_k = (parts.q * term.k[:, :, column]).sum(-1, keepdim=True)
-        self.own: Float[Tensor, "head batch query d_value"] = c * (a * term.v[:, :, column] + q_k * u) + self.own_X
+        at_own = OwnTerm(term, parts, own)
+        self.own_y, self.own_X, self.own = at_own.y, at_own.through_query, at_own.p
+        column, a, u = own.column, at_own.a, at_own.u
         through_query = self.through_Omega(self.own_X)
         self.by_value = torch.zeros_like(parts.v)
         self.by_value[:, :, column] = a * through_query
