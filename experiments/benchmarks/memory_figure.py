@@ -27,6 +27,6 @@ def memory_figure(memory: dict[str, Any]) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens")
     axes.set_ylabel("peak memory (MB)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.legend(loc="lower right")
     return figure
