@@ -1,7 +1,7 @@
-"""A run in several processes (`torchrun`): the first speaks and writes, the others compute with it.
+"""A run in several processes (`torchrun`, `srun`): the first speaks and writes, the others compute with it.
 
-`torchrun --nproc-per-node=N -m experiments.run ...` starts the command N times. All must do the same at the same time;
-what the others would write lies in a folder of their own, which goes with them.
+`torchrun --nproc-per-node=N -m experiments.run ...`, or `srun --ntasks=N ...`, starts the command N times. All must do
+the same at the same time; what the others would write lies in a folder of their own, which goes with them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 
+from experiments.slurm_step import take_tasks_of_step
 from models.errors import UserError
 
 ITS_OWN = ("hydra.run.dir", "tracking.mode", "hydra/job_logging", "hydra/hydra_logging")
@@ -31,6 +32,7 @@ def number_of_processes() -> int:
 
 def begin_as_one_of_several() -> None:
     """Before Hydra composes anything. Raises UserError for what several processes cannot do together."""
+    take_tasks_of_step()
     if (n_processes := number_of_processes()) == 1:
         return
     arguments, is_first = sys.argv[1:], int(os.environ["RANK"]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.errors import UserError
 
 MODELS = ("modular_addition", "cifar10_mlp", "cifar10_cnn", "decoder")
-PARTS = ("models", "scaling", "threads", "dtypes")
+PARTS = ("models", "scaling", "memory", "threads", "dtypes")
 PROGRAM = "lib-benchmark stages"
 
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     of_command = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Times every stage against the straightforward way, one backward pass per output feature, and "
-        "against the limit that this machine's matrix products set; writes JSON, Markdown and a plot.",
+        "against the limit that this machine's matrix products set; writes JSON, Markdown and plots.",
     )
     add = of_command.add_argument
     add("--models", default=",".join(MODELS), help="some of %(default)s")

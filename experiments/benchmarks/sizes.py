@@ -17,6 +17,8 @@ class Sizes:
         images: data set whose shape the images have.
         scaling_unit: what the sizes of the scaling curves are multiples of.
         matrices: sizes that the rate of matrix products is measured at.
+        memory_tokens: numbers of tokens that peak memory is measured at, ascending, whole sequences.
+        memory_tokens_of_fit: the most that basis and edges are computed on, too, which take longer.
     """
 
     modular_overrides: tuple[str, ...]
@@ -34,6 +36,8 @@ class Sizes:
     images: str
     scaling_unit: int
     matrices: tuple[int, ...]
+    memory_tokens: tuple[int, ...]
+    memory_tokens_of_fit: int
 
 
 FULL = Sizes(
@@ -52,6 +56,8 @@ FULL = Sizes(
     images="cifar10",
     scaling_unit=64,
     matrices=(256, 512, 1024, 2048),
+    memory_tokens=(2**14, 2**16, 2**18, 2**20),
+    memory_tokens_of_fit=2**16,
 )
 
 QUICK = Sizes(
@@ -81,4 +87,6 @@ QUICK = Sizes(
     images="digits",
     scaling_unit=4,
     matrices=(256, 512),
+    memory_tokens=(16, 32, 64),
+    memory_tokens_of_fit=32,
 )

@@ -14,6 +14,8 @@ def markdown_of(results: dict[str, Any]) -> str:
         parts += ["What the time goes into, on one thread:", held_back_table(results["models"])]
     if results["scaling"]:
         parts += ["## Scaling", SCALING_EXPLAINED, scaling_table(results["scaling"])]
+    if results["memory"]:
+        parts += ["## Memory", MEMORY_EXPLAINED, memory_table(results["memory"])]
     if results["busy"]:
         parts += ["## Threads beside a busy process", busy_table(results["busy"])]
     if results["dtypes"]:
@@ -28,6 +30,7 @@ STAGES_EXPLAINED = (
     "forms (of ablations: of the products carried out) over the rate of matrix products."
 )
 SCALING_EXPLAINED = "Exponents of the time, fitted to the upper half of the sizes, at least three of them."
+MEMORY_EXPLAINED = "Peak of the whole process in megabytes, the interpreter and its libraries among them."
 DTYPES_EXPLAINED = (
     "Importances above 1e-6 of the largest, and edges between the same bases, against float64; relative, the largest."
 )
@@ -105,6 +108,18 @@ def scaling_table(curves: Sequence[dict[str, Any]]) -> str:
         for curve in curves
     ]
     return table(("varies", "model", "from … to", *stages), "lllrrr", rows)
+
+
+def memory_table(memory: dict[str, Any]) -> str:
+    """By stage and number of tokens."""
+    peaks = memory["peaks"]
+    tokens = sorted({int(n_tokens) for of_stage in peaks.values() for n_tokens in of_stage})
+    rows = [
+        (stage, *(str(of_stage[str(n_tokens)]) if str(n_tokens) in of_stage else "" for n_tokens in tokens))
+        for stage, of_stage in peaks.items()
+    ]
+    head = (f"{memory['model']}, budget {memory['budget']} MB; tokens:", *(f"{n_tokens:,}" for n_tokens in tokens))
+    return table(head, "l" + "r" * len(tokens), rows)
 
 
 def busy_table(busy: Sequence[dict[str, Any]]) -> str:

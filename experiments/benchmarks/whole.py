@@ -15,6 +15,7 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.drawn_cases import drawn_decoder, image_cnn, image_mlp
 from experiments.benchmarks.dtypes import float32_against_float64
 from experiments.benchmarks.machine import load, machine, matrix_rates, threads
+from experiments.benchmarks.memory import peak_memory
 from experiments.benchmarks.of_model import benchmark_model
 from experiments.benchmarks.scaling import flat_in_output_features, scaling_curves
 from experiments.benchmarks.sizes import FULL, QUICK
@@ -41,7 +42,7 @@ class Choice:
 
 
 def benchmark(choice: Choice, sources: Sources, folder: Path) -> dict[str, Any]:
-    """Measure, and write `benchmark.json`, `benchmark.md` and the plot into the folder. Raises UserError."""
+    """Measure, and write `benchmark.json`, `benchmark.md` and plots into the folder. Raises UserError."""
     keep_freed_memory()
     with threads(choice.threads or torch.get_num_threads()):
         return measured_parts(choice, sources, folder)
@@ -63,6 +64,7 @@ def measured_parts(choice: Choice, sources: Sources, folder: Path) -> dict[str, 
         "models": [],
         "scaling": [],
         "flat_in_output_features": {},
+        "memory": {},
         "busy": [],
         "dtypes": [],
     }
@@ -82,6 +84,10 @@ def measured_parts(choice: Choice, sources: Sources, folder: Path) -> dict[str, 
         results["scaling"] = scaling_curves(sizes.scaling_unit, choice.runs, device, tell)
         results["flat_in_output_features"] = flat_in_output_features(results["scaling"])
         draw(results["scaling"], folder)
+        save()
+    if "memory" in choice.parts:
+        results["memory"] = peak_memory(sizes, device, tell)
+        draw_memory(results["memory"], folder)
         save()
     if "threads" in choice.parts and BUSY_MODEL in cases:
         results["busy"] = threads_beside_a_busy_process(cases[BUSY_MODEL](), choice.runs, tell)
@@ -117,6 +123,14 @@ def draw(curves: list[dict[str, Any]], folder: Path) -> None:
     from experiments.figures.saving import save_figure
 
     save_figure(scaling_figure(curves), folder, "scaling")
+
+
+def draw_memory(memory: dict[str, Any], folder: Path) -> None:
+    """Peak memory by tokens."""
+    from experiments.benchmarks.memory_figure import memory_figure
+    from experiments.figures.saving import save_figure
+
+    save_figure(memory_figure(memory), folder, "memory")
 
 
 def tell(line: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, open_dict, read_write
 
+from models.errors import UserError
+
 THREADS = "OMP_NUM_THREADS"
 """Environment variable that torch takes its number of threads from when it is imported."""
 SLOTS = "LIB_SWEEP_SLOTS"
@@ -28,8 +30,16 @@ def share_out_cores(launcher: DictConfig, n_jobs: int | None, is_timeout_given: 
         launcher: Hydra's configuration of the launcher.
         n_jobs: of the sweep, where that is known.
         is_timeout_given: whether the user has said when a job is to be ended.
+
+    Raises UserError for a job of several tasks, which would all do the same in one folder.
     """
     target, cores = str(launcher.get("_target_", "")), os.cpu_count() or 1
+    for key in ("tasks_per_node", "nodes"):
+        if (launcher.get(key) or 1) != 1:
+            raise UserError(
+                f"hydra.launcher.{key}={launcher.get(key)}: a job of a sweep is one process; expected 1, "
+                "or a single run in several (srun)"
+            )
     if target.endswith("JoblibLauncher"):
         asked = int(launcher.get("n_jobs") or 1)
         # As joblib counts: -1 is all cores, -2 all but one.

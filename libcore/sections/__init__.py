@@ -2,8 +2,10 @@
 
 from libcore.sections.affine import AffineSection
 from libcore.sections.attention.branch import AttentionBranch
-from libcore.sections.attention.differentiated import DifferentiatedAttention, soft_capped
+from libcore.sections.attention.differentiated import DifferentiatedAttention
 from libcore.sections.attention.head_normalisation import HeadNormalisation
+from libcore.sections.attention.heads import soft_capped
+from libcore.sections.attention.normalised_output import NormalisedAttention
 from libcore.sections.attention.rotary import Rotary
 from libcore.sections.attention.section import AttentionSection
 from libcore.sections.base import (
@@ -51,6 +53,7 @@ __all__ = [
     "MaskedEvaluation",
     "MaxPoolingSection",
     "Normalisation",
+    "NormalisedAttention",
     "NormalisedBranch",
     "NormalisedPositionwise",
     "PositionwiseBranch",

@@ -23,6 +23,7 @@ from libcore.sections import (
     Gated,
     HeadNormalisation,
     Normalisation,
+    NormalisedAttention,
     NormalisedBranch,
     NormalisedPositionwise,
     PositionwiseBranch,
@@ -74,10 +75,12 @@ class ModuleBranches:
         how = (bias, self.normalisation_by(kind), gain, d_out)
         if isinstance(branch, PositionwiseBranch):
             return NormalisedPositionwise(branch, *how), shift
+        if isinstance(branch, AttentionBranch):
+            return NormalisedAttention(branch, *how), shift
         return NormalisedBranch(branch, *how), shift
 
     def attention(self, block: int, reading: Reading, d_out: int) -> AddedBranch:
-        """Block `block`'s attention without its output bias; with closed forms, unless heads do more than attend."""
+        """Block `block`'s attention without its output bias; with closed forms, unless what it does beside has none."""
         architecture, module = self.architecture, f"blocks.{block}.attn"
         W_Q, W_K, W_V = (
             reading.rows(*self.folded(f"{module}.W_{name}", f"{module}.b_{name}", f"blocks.{block}.ln1"))
@@ -85,6 +88,7 @@ class ModuleBranches:
         )
         W_O = self.weights[f"{module}.W_O"]
         frequencies = architecture.rotary_frequencies[block] if architecture.positions == "rotary" else ()
+        queries, keys = (self.head_normalisation(f"{module}.{name}_norm") for name in "qk")
         attention = AttentionBranch(
             W_Q,
             W_K,
@@ -95,10 +99,14 @@ class ModuleBranches:
             rotary=Rotary(torch.tensor(frequencies, dtype=torch.float64, device=W_O.device)) if frequencies else None,
             window=architecture.windows[block],
             slopes=W_O.new_tensor(architecture.slopes) if architecture.slopes else None,
+            queries=queries,
+            keys=keys,
+            soft_cap=architecture.score_soft_cap,
         )
-        queries, keys = (self.head_normalisation(f"{module}.{name}_norm") for name in "qk")
-        beside = (architecture.clip, queries, keys, architecture.score_soft_cap)
-        return attention if beside == (None,) * 4 else DifferentiatedAttention.of(attention, *beside)
+        has_closed_form = all(one is None or one.has_closed_form for one in (queries, keys))
+        if architecture.clip is None and has_closed_form:
+            return attention
+        return DifferentiatedAttention.of(attention, architecture.clip)
 
     def head_normalisation(self, name: str) -> HeadNormalisation | None:
         """Of a layer's queries or keys."""

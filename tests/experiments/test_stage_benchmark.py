@@ -85,10 +85,23 @@ class TestQuick:
         assert {path.name for path in folder.iterdir()} == {
             "benchmark.json",
             "benchmark.md",
+            "memory.pdf",
+            "memory.png",
             "scaling.pdf",
             "scaling.png",
             "written.json",
         }
+
+    def test_memory(self, results, folder):
+        peaks = results["memory"]["peaks"]
+        assert {stage: list(map(int, of_stage)) for stage, of_stage in peaks.items()} == {
+            "statistics": [16, 32, 64],
+            "basis": [16, 32],
+            "edges": [16, 32],
+        }
+        assert all(100 < megabytes < 20_000 for of_stage in peaks.values() for megabytes in of_stage.values())
+        row = next(line for line in (folder / "benchmark.md").read_text().splitlines() if line.startswith("| basis"))
+        assert row.count("|") == 5
 
     def test_float32(self, results):
         rows = {(row["model"], row["dtype"]): row for row in results["dtypes"]}

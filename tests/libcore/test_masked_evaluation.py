@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from section_cases import D_IN, D_OUT, SECTIONS, case_of
-from tiny_models import AMPLE, BUDGETS, attention, basis_of, largest_difference, random
+from tiny_models import AMPLE, BUDGETS, attention, basis_of, largest_difference, random, random_activation
 from torch import Generator, Tensor
+from transformer_blocks import BLOCKS, D, rescaling
 
 from libcore.basis import Basis
 from libcore.sections import AttentionSection, FastMaskedEvaluation, MaskedEvaluation, Section
@@ -73,6 +74,25 @@ def test_it_is_one_pass_per_output_feature(generator: Generator, name: str, mask
     assert torch.allclose(evaluate(kept), expected, rtol=1e-12, atol=1e-12)
     slow = evaluate_mask_by_mask(section, features, basis, next_basis, memory_budget)
     assert torch.allclose(slow(kept), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory_budget", [1, AMPLE])
+@pytest.mark.parametrize("name", [*BLOCKS, "rescaling", "rescaling of LayerNorm"])
+def test_it_is_one_pass_per_output_feature_in_every_block(generator: Generator, name: str, memory_budget: int) -> None:
+    """Few inputs kept, few left out, all and none; of some output features as of all."""
+    rescaled = name.startswith("rescaling")
+    section = rescaling(generator, "LayerNorm" in name) if rescaled else BLOCKS[name](generator)
+    activation = random_activation(generator, 3, 4, D + 1 if rescaled else D)
+    basis = basis_of(from_basis=random(generator, 9, activation.shape[-1]))
+    next_basis = basis_of(random(generator, section(activation).shape[-1], FEATURES_OUT))
+    features = random(generator, 3, 4, 9)
+    kept = torch.rand(FEATURES_OUT, 9, generator=generator) < torch.tensor([0.2, 0.8, 0.0, 1.0, 0.5, 0.2, 0.8])[:, None]
+    expected = slow_reference.masked_outputs(section, features, basis.from_basis, next_basis.to_basis, kept)
+    evaluate = masked_evaluation(section, features, basis, next_basis, memory_budget)
+    assert isinstance(section, FastMaskedEvaluation)
+    assert torch.allclose(evaluate(kept), expected, rtol=1e-10, atol=1e-10)
+    some = torch.tensor([5, 1])
+    assert torch.allclose(evaluate(kept[some], some), expected[..., some], rtol=1e-10, atol=1e-10)
 
 
 def attention_sections(generator: Generator) -> dict[str, AttentionSection]:

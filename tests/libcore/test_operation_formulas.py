@@ -32,8 +32,10 @@ from libcore.sections import (
     Elementwise,
     FunctionSection,
     Gated,
+    HeadNormalisation,
     Linear,
     Normalisation,
+    NormalisedAttention,
     NormalisedPositionwise,
     PositionwiseBranch,
     ResidualElementwiseSection,
@@ -79,7 +81,7 @@ def drawn() -> Generator:
 
 def attention(
     size: Size, key_value_heads: int = 4, normalisation: bool = True, biases: bool = True, **settings
-) -> Branch:
+) -> AttentionBranch:
     """Four heads, a half as wide as the residual stream in all."""
     g, d_in, d_head = drawn(), size.width + 1, max(2, size.width // 8)
     weights = [random(g, heads, d_in, d_head) for heads in (4, key_value_heads, key_value_heads)]
@@ -92,6 +94,19 @@ def attention(
         rotary=Rotary(torch.linspace(0.1, 1, d_head // 2)) if settings.pop("rotary", False) else None,
         **settings,
     )
+
+
+def normalised_heads(size: Size, together: bool = False, **settings) -> AttentionBranch:
+    """On two key-value heads, turned."""
+    d_head = max(2, size.width // 8)
+    gains = [torch.ones(heads, d_head, dtype=torch.float64) for heads in (4, 2)]
+    queries, keys = (HeadNormalisation(gain, torch.zeros_like(gain), False, together, 1e-2) for gain in gains)
+    return attention(size, 2, biases=False, rotary=True, queries=queries, keys=keys, **settings)
+
+
+def normalised_attention(size: Size, branch: AttentionBranch) -> Branch:
+    g, n = drawn(), Normalisation(size.width, False, 1e-2)
+    return NormalisedAttention(branch, 0 * random(g, size.width), n, random(g, size.width), size.width + 1)
 
 
 def mlp(size: Size, hidden: Elementwise | Gated, normalisation: bool = True, biases: bool = True) -> PositionwiseBranch:
@@ -147,6 +162,11 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "attention, rotary": lambda s: block(s, attention(s, rotary=True, biases=False)),
     "attention, rotary, grouped": lambda s: block(s, attention(s, 2, rotary=True)),
     "attention, both ways": lambda s: block(s, attention(s, causal=False)),
+    "attention, normalised heads": lambda s: block(s, normalised_heads(s)),
+    "attention, heads normalised together": lambda s: block(s, normalised_heads(s, together=True)),
+    "attention, soft cap": lambda s: block(s, attention(s, 2, rotary=True, soft_cap=1.0)),
+    "attention, its output normalised": lambda s: block(s, normalised_attention(s, attention(s, 2, rotary=True))),
+    "attention, heads and output normalised": lambda s: block(s, normalised_attention(s, normalised_heads(s))),
     "parallel": lambda s: block(s, attention(s), mlp(s, GELU)),
     "unembedding": unembedding,
     "affine": lambda s: affine(drawn(), s.width + 1, 2 * s.width),

@@ -15,8 +15,10 @@ from libcore.sections import (
     Branch,
     Elementwise,
     Gated,
+    HeadNormalisation,
     Linear,
     Normalisation,
+    NormalisedAttention,
     NormalisedPositionwise,
     PositionwiseBranch,
     RescaleBranch,
@@ -51,6 +53,23 @@ def attention_branch(
     return AttentionBranch(W_Q, W_K, W_V, W_O, normalisation, **settings)
 
 
+def head_normalisation(
+    generator: Generator, n_heads: int = 4, centred: bool = False, together: bool = False, turned: bool = False
+) -> HeadNormalisation:
+    """With a gain for each coordinate, and no shift."""
+    gain = random(generator, n_heads, 4)
+    return HeadNormalisation(gain, torch.zeros_like(gain), centred, together, 1e-2, turned)
+
+
+def normalised_heads(
+    generator: Generator, normalisation: Normalisation | None, key_value_heads: int = 4, **settings
+) -> AttentionBranch:
+    """Queries and keys normalised, the settings those of their normalisation, or else of the attention."""
+    how = {name: settings.pop(name) for name in ("centred", "together", "turned") if name in settings}
+    queries, keys = (head_normalisation(generator, n, **how) for n in (4, key_value_heads))
+    return attention_branch(generator, normalisation, key_value_heads, queries=queries, keys=keys, **settings)
+
+
 def mlp_branch(
     generator: Generator, normalisation: Normalisation | None, hidden: Elementwise | Gated | Linear, biases: bool = True
 ) -> PositionwiseBranch:
@@ -68,6 +87,14 @@ def normalised_output(
     """With a gain for each coordinate."""
     bias, gain = (random(generator, 1, WIDTH)[0] for _ in range(2))
     return NormalisedPositionwise(branch, bias * float(biases), normalisation, gain, D)
+
+
+def normalised_attention(
+    generator: Generator, normalisation: Normalisation, branch: AttentionBranch, biases: bool = True
+) -> NormalisedAttention:
+    """Likewise of attention."""
+    bias, gain = (random(generator, 1, WIDTH)[0] for _ in range(2))
+    return NormalisedAttention(branch, bias * float(biases), normalisation, gain, D)
 
 
 def block(generator: Generator, *branches: Branch, query_positions: tuple[int, ...] | None = None) -> BlockSection:
@@ -90,6 +117,34 @@ BLOCKS: dict[str, Callable[[Generator], BlockSection]] = {
     "attention, window, rotary": lambda g: block(g, attention_branch(g, RMS_NORM, window=3, rotary=ROTARY)),
     "attention, slopes": lambda g: block(g, attention_branch(g, RMS_NORM, slopes=SLOPES)),
     "attention, slopes, window, no normalisation": lambda g: block(g, attention_branch(g, slopes=SLOPES, window=3)),
+    "attention, normalised heads": lambda g: block(g, normalised_heads(g, None)),
+    "attention, normalised heads, rotary, RMSNorm": lambda g: block(g, normalised_heads(g, RMS_NORM, 2, rotary=ROTARY)),
+    "attention, normalised heads, slopes": lambda g: block(g, normalised_heads(g, RMS_NORM, slopes=SLOPES)),
+    "attention, centred heads, partial rotary, LayerNorm": lambda g: block(
+        g, normalised_heads(g, LAYER_NORM, 2, centred=True, rotary=PARTIAL_ROTARY)
+    ),
+    "attention, heads normalised when turned, RMSNorm": lambda g: block(
+        g, normalised_heads(g, RMS_NORM, 2, turned=True, rotary=ROTARY)
+    ),
+    "attention, heads normalised together": lambda g: block(g, normalised_heads(g, None, together=True)),
+    "attention, heads normalised together, rotary, RMSNorm": lambda g: block(
+        g, normalised_heads(g, RMS_NORM, 2, together=True, rotary=ROTARY)
+    ),
+    "attention, heads normalised together when turned, LayerNorm": lambda g: block(
+        g, normalised_heads(g, LAYER_NORM, 2, together=True, turned=True, rotary=ROTARY)
+    ),
+    "attention, queries normalised, read at some positions": lambda g: block(
+        g,
+        attention_branch(g, LAYER_NORM, rotary=ROTARY, queries=head_normalisation(g, together=True)),
+        query_positions=(-1, 1),
+    ),
+    "attention, soft cap": lambda g: block(g, attention_branch(g, None, soft_cap=0.7)),
+    "attention, soft cap, rotary, RMSNorm": lambda g: block(
+        g, attention_branch(g, RMS_NORM, 2, soft_cap=0.7, rotary=ROTARY)
+    ),
+    "attention, normalised heads, soft cap, rotary, RMSNorm, window": lambda g: block(
+        g, normalised_heads(g, RMS_NORM, 2, soft_cap=0.7, rotary=ROTARY, window=3)
+    ),
     "attention, both ways": lambda g: block(g, attention_branch(g, LAYER_NORM, causal=False, rotary=ROTARY)),
     "attention, read at some positions": lambda g: block(
         g, attention_branch(g, LAYER_NORM, rotary=ROTARY), query_positions=(-1, 1)
@@ -105,6 +160,27 @@ BLOCKS: dict[str, Callable[[Generator], BlockSection]] = {
     "gated MLP, RMSNorm of its output": lambda g: block(g, normalised_output(g, RMS_NORM, mlp_branch(g, None, SILU))),
     "gated MLP, RMSNorm of its output, no biases": lambda g: block(
         g, normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU, biases=False), biases=False)
+    ),
+    "attention, LayerNorm of its output": lambda g: block(g, normalised_attention(g, LAYER_NORM, attention_branch(g))),
+    "attention, RMSNorm of its output, rotary": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, attention_branch(g, LAYER_NORM, 2, rotary=ROTARY))
+    ),
+    "attention, RMSNorm of its output, normalised heads, soft cap": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, normalised_heads(g, RMS_NORM, 2, soft_cap=0.7, rotary=ROTARY))
+    ),
+    "attention, RMSNorm of its output, heads normalised together, no biases": lambda g: block(
+        g,
+        normalised_attention(
+            g, RMS_NORM, normalised_heads(g, None, 2, together=True, rotary=ROTARY, biases=False), biases=False
+        ),
+    ),
+    "attention, RMSNorm of its output, read at some positions": lambda g: block(
+        g, normalised_attention(g, RMS_NORM, attention_branch(g, RMS_NORM, rotary=ROTARY)), query_positions=(-1, 1)
+    ),
+    "parallel, RMSNorm of both outputs": lambda g: block(
+        g,
+        normalised_attention(g, RMS_NORM, attention_branch(g, RMS_NORM, rotary=ROTARY)),
+        normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU)),
     ),
     "parallel, RMSNorm of the MLP's output": lambda g: block(
         g, attention_branch(g, RMS_NORM), normalised_output(g, RMS_NORM, mlp_branch(g, RMS_NORM, SILU))

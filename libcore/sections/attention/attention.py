@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from libcore.sections.attention.head_normalisation import HeadNormalisation
+from libcore.sections.attention.heads import of_heads, prepared, soft_capped, split_heads
 from libcore.sections.attention.operations import AttentionShape
 from libcore.sections.attention.rotary import Rotary, Waves
 from libcore.sections.base import Movable
@@ -46,6 +48,8 @@ class Attention(Movable):
         window: position `t` attends to positions `t - window < s <= t` only.
         causal: position `t` attends to positions `s <= t` only.
         slopes: of each head; `slopes[h] * (s - t)` is added to the scores (ALiBi), None for nothing.
+        queries, keys: how they are normalised, the latter with a row for each key-value head; None for not at all.
+        soft_cap: scores become `cap * tanh(score / cap)`; None for as they are.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class Attention(Movable):
         window: int | None = None,
         causal: bool = True,
         slopes: Float[Tensor, " head"] | None = None,
+        queries: HeadNormalisation | None = None,
+        keys: HeadNormalisation | None = None,
+        soft_cap: float | None = None,
     ) -> None:
         check_width(normalisation, W_Q)
         if len(W_Q) % len(W_K):
@@ -76,6 +83,9 @@ class Attention(Movable):
         self.window = window
         self.causal = causal
         self.slopes = slopes
+        self.queries = queries
+        self.keys = keys
+        self.soft_cap = soft_cap
 
     def waves(self, positions: Int[Tensor, " position"], like: Tensor) -> Waves:
         """What turns queries and keys at these positions: nothing where positions are not rotary."""
@@ -116,13 +126,20 @@ class Attention(Movable):
                 in_a_row = last - first == len(queries) - 1
                 yield slice(first, last + 1) if in_a_row else queries, keys
 
+    def read_heads(
+        self, activation: Float[Tensor, "batch position d_in"], positions: Positions
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What queries read at the output positions, and keys and values of every key-value head at all positions."""
+        read = activation if self.normalisation is None else self.normalisation(activation)
+        q = split_heads(positions.at_queries(read), self.W_Q)
+        k, v = (split_heads(read, weight[:: self.group]) for weight in (self.W_K, self.W_V))
+        return q, k, v
+
     def project(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries at the output positions, keys and values at all positions; the latter of every key-value head."""
-        read = activation if self.normalisation is None else self.normalisation(activation)
-        q = split_heads(positions.at_queries(read), self.W_Q)
-        k, v = (split_heads(read, weight[:: self.group]) for weight in (self.W_K, self.W_V))
+        q, k, v = self.read_heads(activation, positions)
         return self.prepared(q, k, v, activation[..., -1], positions)
 
     def prepared(
@@ -134,7 +151,8 @@ class Attention(Movable):
         positions: Positions,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What was read, as scores and values are made of it."""
-        return self.waves(positions.queries, q).turn(q), self.waves(positions.keys, k).turn(k), v
+        q = prepared(q, positions.at_queries(constant), self.queries, self.waves(positions.queries, q))
+        return q, prepared(k, constant, self.keys, self.waves(positions.keys, k)), v
 
     def for_heads(
         self, of_key_values: Float[Tensor, "batch key_value_head position n"]
@@ -152,7 +170,8 @@ class Attention(Movable):
         self, q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]
     ) -> Float[Tensor, "batch head query key"]:
         """Before what positions add to them."""
-        return (q / self.scale) @ k.transpose(-1, -2)
+        scores = (q / self.scale) @ k.transpose(-1, -2)
+        return scores if self.soft_cap is None else soft_capped(self.soft_cap, scores)
 
     def attended(
         self,
@@ -163,18 +182,13 @@ class Attention(Movable):
     ) -> Float[Tensor, "batch query head_and_d_value"]:
         """What all heads attend to, from what `prepared` gives."""
         k, v = self.for_heads(k), self.for_heads(v)
-        if torch.is_grad_enabled() or not self.scores_are_products:
+        if torch.is_grad_enabled() or self.soft_cap is not None:
             z = (self.scores(q, k) + self.added_to_scores(positions)).softmax(-1) @ v
         else:
             # Three times as fast, but its derivative cannot be batched over output features.
             added = self.attends(positions) if self.slopes is None else self.added_to_scores(positions).to(q)
             z = scaled_dot_product_attention(q, k, v, added, scale=1 / self.scale)
         return z.transpose(1, 2).flatten(2)
-
-    @property
-    def scores_are_products(self) -> bool:
-        """Of queries and keys, and of nothing else."""
-        return True
 
     def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
         return self.attended(*self.project(activation, positions), positions) @ self.write_weight
@@ -201,6 +215,8 @@ class Attention(Movable):
             len(positions.queries),
             sum(n_queries * n_keys for n_queries, n_keys in blocks),
             sum(n_queries for n_queries, _ in blocks),
+            self.turns_alike,
+            sum(one is not None and one.together for one in (self.queries, self.keys)),
         )
 
     def forward_operations(self, positions: Positions) -> int:
@@ -208,6 +224,11 @@ class Attention(Movable):
 
     def between_operations(self, positions: Positions) -> int:
         return self.shape(positions).attending()
+
+    @property
+    def turns_alike(self) -> bool:
+        """Whether positions alone turn queries and keys, the same for all inputs, and scores are their products."""
+        return self.queries is None and self.keys is None and self.soft_cap is None
 
     @property
     def read_normalisation(self) -> Normalisation | None:
@@ -237,15 +258,3 @@ class Attention(Movable):
     def write_weight(self) -> Float[Tensor, "head_and_d_value d_out"]:
         """Of all heads."""
         return self.W_O.flatten(0, 1)
-
-
-def of_heads(weight: Float[Tensor, "head d_in d_head"]) -> Float[Tensor, "d_in head_and_d_head"]:
-    """Of all heads side by side."""
-    return weight.transpose(0, 1).flatten(1)
-
-
-def split_heads(
-    activation: Float[Tensor, "batch position d_in"], weight: Float[Tensor, "head d_in d_head"]
-) -> Float[Tensor, "batch head position d_head"]:
-    """What every head reads of an activation, in one product."""
-    return (activation @ of_heads(weight)).unflatten(-1, (len(weight), -1)).transpose(1, 2)

@@ -53,7 +53,7 @@ def points_of(
     attention: Attention, basis: Basis, positions: Positions
 ) -> Callable[[Tensor, float, float], AttributionPoint | RotaryAttributionPoint]:
     """From a chunk's features and a point of the path with its weight."""
-    if attention.rotary is None:
+    if attention.rotary is None and attention.keys is None:
         return partial(AttributionPoint, AttributionWeights(attention, basis, positions))
     return partial(RotaryAttributionPoint, RotaryAttributionWeights(attention, basis, positions))
 
@@ -81,19 +81,20 @@ class AttributionPoint:
         # The weights and coefficients are functions of the activation alone, so the same for all heads.
         self.fhat = features * parts.w[0, ..., None]
         self.own_fhat = positions.at_queries(self.fhat)
-        self.along = [features * (term.y @ basis.from_basis.T) * term.c[0, ..., None] for term in parts.terms]
-        self.terms = parts.terms
-        self.a = parts.a.permute(1, 2, 0, 3)
+        self.terms = parts.all_terms
+        self.along = [features * (term.y @ basis.from_basis.T) * term.c[0, ..., None] for term in self.terms]
+        self.a, self.b = (pairs.permute(1, 2, 0, 3) for pairs in (parts.a, parts.b))
         self.z, self.q = (part.permute(1, 2, 0, 3).contiguous() for part in (parts.z, parts.q))
         self.v = parts.v.permute(1, 0, 3, 2).contiguous()
         self.X = parts.X.permute(0, 1, 2, 4, 3)
-        self.own_q_X = [(term.q[..., None, :] @ parts.X).squeeze(-2).permute(1, 2, 0, 3) for term in parts.terms]
+        self.own_q_X = [(term.q[..., None, :] @ parts.X).squeeze(-2).permute(1, 2, 0, 3) for term in self.terms]
 
     def dz(self, rows: slice, keys: slice) -> Float[Tensor, "head d_value batch some feature_in"]:
         """At some output positions, which attend to no others than these keys."""
-        a, z, q = self.a[:, rows, :, keys].contiguous(), self.z[:, rows], self.q[:, rows]
+        a, b = (pairs[:, rows, :, keys].contiguous() for pairs in (self.a, self.b))
+        z, q = self.z[:, rows], self.q[:, rows]
         fhat = self.fhat[:, keys]
-        u = (self.v[:, None, ..., keys] - z[..., None]).mul_(a[..., None, :]).div_(self.scale)
+        u = (self.v[:, None, ..., keys] - z[..., None]).mul_(b[..., None, :]).div_(self.scale)
         dz = self._through_own_query(rows)
         dz.addcmul_(summed(a, fhat)[..., None, :], self.weights.V)
         q_W_K = torch.einsum("bthe,hej->bthj", q, self.weights.K)

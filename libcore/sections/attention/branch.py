@@ -45,14 +45,16 @@ class AttentionBranch(Attention, Branch):
         in_block = min(positions, KEYS_PER_BLOCK)
         pairs = queries * (3 * positions + 8 * in_block) * heads
         products = (queries + positions) * heads * 5 * (d_head + d_value) + positions * 3 * d_in
-        if few_keys(positions, d_head):
+        if self.turns_alike and few_keys(positions, d_head):
             products += 4 * queries * (positions - 1) * heads * (d_head + d_value)
             products += 2 * queries * (positions - 1) ** 2 * heads * max(d_head, d_value)
-        if self.normalisation is not None or not few_keys(positions, d_head):
+        if self.normalisation is not None or not (self.turns_alike and few_keys(positions, d_head)):
             products += (4 * queries + (positions if queries >= positions else 0)) * heads * d_head * d_value
         per_pair_of_heads = 3 * queries * in_block + (queries + in_block) * 8 * max(d_head, d_value)
-        if self.rotary is not None:
-            per_pair_of_heads += (queries + in_block) * d_head**2
+        if self.turns_alike:
+            per_pair_of_heads += 0 if self.rotary is None else (queries + in_block) * d_head**2
+        else:
+            products += 4 * queries * in_block * heads * d_head
         return pairs + products + heads * per_pair_of_heads
 
     def attributions(
@@ -64,6 +66,8 @@ class AttentionBranch(Attention, Branch):
         n_heads, _, d_head = self.W_Q.shape
         d_value = self.W_V.shape[-1]
         turned = 0 if self.rotary is None else 2 * n_heads // self.group * (d_head + 1) * positions * n_in
+        if self.keys is not None:
+            turned = 5 * n_heads // self.group * (d_head + 1) * positions * n_in
         pairs = 2 * n_heads * queries * positions
         heads = (queries + positions) * n_heads * 4 * (d_head + d_value)
         heads += (2 * queries + (positions if queries >= positions else 0)) * n_heads * d_head * d_value
@@ -72,7 +76,7 @@ class AttentionBranch(Attention, Branch):
     def attribution_values_per_query(self, positions: int, n_in: int) -> int:
         n_heads, d_value = len(self.W_Q), self.W_V.shape[-1]
         dz = 3 * n_heads * d_value * n_in
-        if self.rotary is None:
+        if self.rotary is None and self.keys is None:
             return dz + n_heads * positions * (2 * d_value + 2)
         return dz + n_heads * (positions + 3 * n_in + min(positions, KEYS_PER_BLOCK) * (d_value + n_in))
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from libcore.basis import Basis
 from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
-from libcore.sections.attention.jacobian import OwnPosition, attention_parts
+from libcore.sections.attention.jacobian import attention_parts
 from libcore.sections.attention.pairs import PairBlock, PairSums
+from libcore.sections.attention.parts import AttentionParts, OwnPosition
 from libcore.sections.attention.query_rows import QueryRowSums
 from libcore.sections.attention.rank_one import RankOneChunk, RankOneSums
 from libcore.sections.branch import DenseJacobian, JacobianSums, Positions
@@ -46,7 +47,10 @@ class AttentionJacobianSums(JacobianSums):
         self.rank_one = RankOneSums(self.Omega, self.W_Q.shape[1], d_head, attention.scale)
 
     def add(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> DenseJacobian:
-        parts = attention_parts(self.attention, activation, positions, self.quadrature)
+        return self.add_parts(attention_parts(self.attention, activation, positions, self.quadrature), positions)
+
+    def add_parts(self, parts: AttentionParts, positions: Positions) -> DenseJacobian:
+        """Take a chunk in by its parts."""
         own = OwnPosition(parts, positions)
         self.sum_a += own.a.flatten(1).sum(1)
         self.sum_q_u += own.q.flatten(1, 2).mT @ own.u.flatten(1, 2)
@@ -56,7 +60,7 @@ class AttentionJacobianSums(JacobianSums):
         self.pairs.begin(waves)
         for queries, keys in self.attention.key_blocks(positions):
             self._add_pairs(PairBlock.of(parts, queries, keys, waves), terms)
-        self.rank_one.add(terms, parts, own, waves)
+        self.rank_one.add(terms, parts, own)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:
             jacobian = torch.einsum("gbt,gid,gdr->btir", own.a, self.W_V, self.O)
@@ -72,7 +76,7 @@ class AttentionJacobianSums(JacobianSums):
 
     def _add_pairs(self, block: PairBlock, terms: list[RankOneChunk]) -> None:
         """One head with the others at a time; of what two values share, pairs of positions take most of the time."""
-        turned = self.attention.rotary is not None
+        turned = self.attention.rotary is not None or not block.is_plain
         for term in terms:
             term.begin(block)
         for g in range(len(block.a)):

@@ -32,14 +32,28 @@ class HeadNormalisation(Movable):
         self.gain = gain
         self.shift = shift
         self.centred = centred
-        self.over = (1, 3) if together else (3,)
+        self.together = together
         self.eps = eps
         self.turned = turned
 
     def __call__(
         self, heads: Float[Tensor, "batch head position d_head"], constant: Float[Tensor, "batch position"]
     ) -> Float[Tensor, "batch head position d_head"]:
+        unit, _ = self.unit(heads)
+        return unit * self.gain[:, None] + constant[:, None, :, None] * self.shift[:, None]
+
+    def unit(
+        self, heads: Float[Tensor, "batch head position d_head"]
+    ) -> tuple[Float[Tensor, "batch head position d_head"], Float[Tensor, "batch heads position one"]]:
+        """Before gain and shift, and `1 / σ`."""
+        over = (1, 3) if self.together else (3,)
         if self.centred:
-            heads = heads - heads.mean(self.over, keepdim=True)
-        inverse_scale = torch.rsqrt(heads.square().mean(self.over, keepdim=True) + self.eps)
-        return heads * inverse_scale * self.gain[:, None] + constant[:, None, :, None] * self.shift[:, None]
+            heads = heads - heads.mean(over, keepdim=True)
+        inverse_scale = torch.rsqrt(heads.square().mean(over, keepdim=True) + self.eps)
+        return heads * inverse_scale, inverse_scale
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether its derivative has: without a shift, which the constant coordinate would read past it, and where all
+        heads are centred together by what is folded into weights, which is not done."""
+        return not (self.shift.any().item() or (self.centred and self.together))

@@ -27,6 +27,8 @@ class AttentionShape:
         keys, queries: input and output positions.
         pairs: of a key and a query, in the blocks that the closed form takes.
         queries_in_blocks: queries of all those blocks.
+        alike: whether queries are turned the same for all inputs, and not pulled back pair by pair.
+        head_terms: further rank-one terms, of queries and of keys that are normalised over all heads.
     """
 
     d_in: int
@@ -41,6 +43,8 @@ class AttentionShape:
     queries: int
     pairs: int
     queries_in_blocks: int
+    alike: bool = True
+    head_terms: int = 0
 
     def reading(self) -> int:
         """Of queries, keys and values."""
@@ -62,7 +66,7 @@ class AttentionShape:
     def X(self) -> int:
         """`X_t`, and what the terms' queries read of it."""
         t, T, e, c = self.queries, self.keys, self.d_head, self.d_value
-        return 2 * t * T * e * c * self.heads + self.terms * 2 * t * e * c * self.heads
+        return 2 * t * T * e * c * self.heads + (self.terms + self.head_terms) * 2 * t * e * c * self.heads
 
     def gram(self, n_out: int, few_keys: bool, n_points: int = 1) -> Operations:
         """Of the Jacobian Gram; the heads at all points of the path stand side by side.
@@ -71,8 +75,8 @@ class AttentionShape:
         """
         H = n_points * self.heads
         own = 2 * self.queries * H * self.d_head * self.d_value
-        each = n_points * self.parts() + own + self._query_rows(H, few_keys) + self._pairs(H)
-        if self.terms:
+        each = n_points * self.parts() + own + self._query_rows(H, few_keys and self.alike) + self._pairs(H)
+        if self.terms + self.head_terms:
             each += self._rank_one(H, n_points)
         return Operations(each, self._of_weights(H, n_out))
 
@@ -92,6 +96,9 @@ class AttentionShape:
         p, T, q, e, c = self.pairs, self.keys, self.queries_in_blocks, self.d_head, self.d_value
         up = H * (H + 1) // 2
         overlap = 2 * (T + q) * c * c + 2 * p * (2 * c + 2)
+        if not self.alike:
+            of_pair = 8 * p * e + 4 * (T + q) * c * e + 2 * p * e * e
+            return up * of_pair + (H * H if self.terms + self.head_terms else up) * overlap
         if self.turned:
             of_pair = 2 * p * (2 * e + 1) + 2 * p * (2 * self.turned + 1) + 4 * (T + q) * c * e + 2 * p * e * e
             return up * of_pair + (H * H if self.terms else up) * overlap
@@ -104,7 +111,8 @@ class AttentionShape:
         of_pairs = 4 * p * e * H + H * H * (2 * p + 4 * T * c * c + 4 * p * (c + 1))
         at_own = 4 * t * e * c * H + 4 * t * (H * c) ** 2
         with_rows = 2 * T * d * H * (c + e) + 2 * t * d * H * (e + c)
-        return self.terms * (of_pairs + at_own + with_rows) + self.terms**2 * 2 * (T + t) * d * d
+        n_terms = self.terms + n_points * self.head_terms
+        return n_terms * (of_pairs + at_own + with_rows) + n_terms**2 * 2 * (T + t) * d * d
 
     def _of_weights(self, H: int, k: int) -> int:
         """Before and after all examples."""
@@ -117,6 +125,17 @@ class AttentionShape:
         transfer = 4 * H * d * e * c + 2 * H * d * c * k
         return before + values + upper + mixed + transfer + 2 * H * d * d * (2 * e + c)
 
+    def normalised_output(self, n_out: int, width: int, n_points: int = 1) -> int:
+        """Of what a normalisation of the output adds to the Gram: two vectors for every pair of positions and point."""
+        p, t, d, e, c, H = self.pairs, self.queries, self.d_in, self.d_head, self.d_value, n_points * self.heads
+        n_terms = self.terms + n_points * self.head_terms
+        row = 2 * p * H * (c + d + e * d) + 2 * t * H * c * d + n_terms * 2 * p * H * (c + e)
+        own = 2 * t * H * (e * c + e * d)
+        at_output = (
+            self.forward() + 2 * t * (self.heads * c * width + width * (self.d_out + n_out)) + 2 * t * n_out * H * c
+        )
+        return n_points * (2 * (row + own) + 2 * p * d * d + at_output + 3 * own)
+
     def dense(self, n_out: int, n_points: int = 1) -> int:
         """Of Jacobians in full within each position, as two branches beside one another need them."""
         H, d, e, c, t = n_points * self.heads, self.d_in, self.d_head, self.d_value, self.queries
@@ -128,7 +147,8 @@ class AttentionShape:
         """Of the attributions, `pairs` of positions being those that are taken together."""
         j, t, T, H, e, c = n_in, self.queries, self.keys, self.heads, self.d_head, self.d_value
         point = self.parts() + self.X() + 2 * T * j * self.d_in * (1 + self.terms) + 2 * t * c * e * j * H
-        if self.turned:
+        point += self.head_terms * 2 * T * j * self.d_in
+        if self.turned or not self.alike:
             point += 2 * pairs * H * j * (1 + self.terms) + 2 * pairs * H * (e + bool(self.terms)) * j
             point += 2 * pairs * H * c * j
         else:

@@ -6,20 +6,23 @@ Of `(a_g,ts W_V^g + W_K^g q_g,t^T u_g,ts) Ω_gh (…)_h^T`, what stands between 
     value_key      sum a_g u_h^T q_h
     key_key        sum (u_g Ω_gh u_h^T) q_g^T q_h
 
-One head `g` is taken with all others at a time. `u` is `a (v_s - z_t)`, so whatever is summed over keys or over queries
+One head `g` is taken with all others at a time. `u` is `b (v_s - z_t)`, so whatever is summed over keys or over queries
 only is summed there first, in a product. With rotary positions a query is turned back by every key's position, and only
-what they share, the overlap `(v_g,s - z_g,t) Ω_gh (v_h,s - z_h,t)^T`, is made pair by pair.
+what they share, the overlap `(v_g,s - z_g,t) Ω_gh (v_h,s - z_h,t)^T`, is made pair by pair. Where keys are normalised,
+or scores have a soft cap, a query pulled back through every key is made pair by pair, too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.sections.attention.jacobian import AttentionParts
+from libcore.sections.attention.head_maps import HeadMap
+from libcore.sections.attention.parts import AttentionParts
 from libcore.sections.attention.rotary import Waves
 from libcore.streams import float64_zeros
 
@@ -35,17 +38,30 @@ class PairBlock:
     keys: slice
     a: Float[Tensor, "head batch query key"]
     weighted_a: Float[Tensor, "head batch query key"]
+    b: Float[Tensor, "head batch query key"]
+    weighted_b: Float[Tensor, "head batch query key"]
     q: Float[Tensor, "head batch query d_head"]
     v: Float[Tensor, "head batch key d_value"]
     z: Float[Tensor, "head batch query d_value"]
     waves: Waves
+    key_map: HeadMap
+    is_plain: bool
 
     @classmethod
     def of(cls, parts: AttentionParts, queries: slice | Tensor, keys: slice, waves: Waves) -> PairBlock:
         """`waves` are of all keys."""
         a = parts.a[:, :, queries, keys].contiguous()
-        q, z = parts.q[:, :, queries], parts.z[:, :, queries]
-        return cls(queries, keys, a, a * parts.w[:, :, None, keys], q, parts.v[:, :, keys], z, waves.at(keys))
+        b = a if parts.b is parts.a else parts.b[:, :, queries, keys].contiguous()
+        q, z, w = parts.q[:, :, queries], parts.z[:, :, queries], parts.w[:, :, None, keys]
+        weighted_a = a * w
+        weighted_b = weighted_a if b is a else b * w
+        pairs = (a, weighted_a, b, weighted_b, q, parts.v[:, :, keys], z)
+        return cls(queries, keys, *pairs, waves.at(keys), parts.key_map.at(keys), parts.is_plain)
+
+    @cached_property
+    def q_by_key(self) -> Float[Tensor, "head batch query key d_head"]:
+        """Queries pulled back through every key."""
+        return self.key_map.for_each_query().pull_back(self.q[..., None, :].expand(*self.a.shape, -1))
 
     def overlap(
         self, g: int, heads: slice, Omega: Float[Tensor, "head head d_value d_value"]
@@ -79,7 +95,11 @@ class PairSums:
                 self.by_key = float64_zeros(n_heads, n_heads, n_keys, self.d_head**2, like=self.Omega)
 
     def add(self, block: PairBlock, g: int, overlap: Float[Tensor, "h batch query key"] | None) -> None:
-        """Take a head `g` with all `h >= g` in, in a block of pairs; `overlap` where positions turn queries."""
+        """Take a head `g` with all `h >= g` in, in a block of pairs; `overlap` where keys turn queries."""
+        if not block.is_plain:
+            assert overlap is not None
+            self._add_pair_by_pair(block, g, overlap)
+            return
         a_a = block.weighted_a[g] * block.weighted_a[g:]
         if overlap is None:
             self._add_unturned(block, g, a_a)
@@ -132,6 +152,19 @@ class PairSums:
         else:
             self.by_key[g, g:, block.keys] += by_key
 
+    def _add_pair_by_pair(self, block: PairBlock, g: int, overlap: Float[Tensor, "h batch query key"]) -> None:
+        """A query pulled back through every key, another for every input."""
+        q, v, z = block.q_by_key, block.v, block.z
+        self.value_value[g, g:] += (block.weighted_a[g] * block.weighted_a[g:]).flatten(1).sum(1)
+        a_b = block.weighted_a[g] * block.weighted_b[g:]
+        of_h = v_less_z_q(a_b, v[g:], z[g:], q[g:])
+        b_a = block.weighted_b[g] * block.weighted_a[g:]
+        of_g = v_less_z_q(b_a, v[g].expand_as(v[g:]), z[g].expand_as(z[g:]), q[g].expand_as(q[g:]))
+        self._add_value_key(g, of_h, of_g)
+        b_b = block.weighted_b[g] * block.weighted_b[g:] * overlap
+        through = (b_b[..., None] * q[g:]).flatten(1, 3)
+        self._key_key[g, g:] += q[g].flatten(0, 2).mT @ through / self.scale**2
+
     def _turned_back(
         self, by_key: Float[Tensor, "*head key d_head_squared"], waves: Waves
     ) -> Float[Tensor, "*head d_head d_head"]:
@@ -150,6 +183,18 @@ class PairSums:
         if self.by_key is None or self.waves is None:
             return self._key_key
         return self._key_key + self._turned_back(self.by_key, self.waves)
+
+
+def v_less_z_q(
+    pairs: Float[Tensor, "h batch query key"],
+    v: Float[Tensor, "h batch key d_value"],
+    z: Float[Tensor, "h batch query d_value"],
+    q: Float[Tensor, "h batch query key d_head"],
+) -> Float[Tensor, "h d_value d_head"]:
+    """`sum_ts pairs_ts (v_s - z_t)^T q_ts`."""
+    by_key = (pairs.mT[..., None, :] @ q.transpose(2, 3)).squeeze(-2)
+    by_query = (pairs[..., None, :] @ q).squeeze(-2)
+    return v.flatten(1, 2).mT @ by_key.flatten(1, 2) - z.flatten(1, 2).mT @ by_query.flatten(1, 2)
 
 
 def through(

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.sections.attention.jacobian import AttentionParts, OwnPosition
+from libcore.sections.attention.parts import AttentionParts, OwnPosition
 from libcore.sections.branch import Positions
 from libcore.streams import float64_zeros, within_cache
 
@@ -48,7 +48,7 @@ class QueryRowSums:
         """Take a chunk in."""
         a, q, u = own.a.flatten(1, 2), own.q.flatten(1, 2), own.u.flatten(1, 2)
         n_heads, d_head, d_value = self.sum_X.shape
-        if few_keys(positions.count, d_head):
+        if parts.is_plain and few_keys(positions.count, d_head):
             per_sample = n_heads * max(d_head, d_value) * max(1, positions.count - 1) ** 2
             in_pieces(self._add_few_keys, per_sample, -1, *other_keys(parts, own, positions), a, q.mT)
         else:
@@ -110,7 +110,7 @@ def other_keys(
     is_other = positions.keys != positions.queries[:, None]
     others = positions.keys.expand(is_other.shape)[is_other].view(len(is_other), -1)
     k = parts.k[:, :, others] - parts.k[:, :, own.column, None]
-    k = parts.query_waves.turn_back(k.transpose(2, 3)).transpose(2, 3)
+    k = parts.query_map.waves.turn_back(k.transpose(2, 3)).transpose(2, 3)
     a = parts.a[:, :, own.row[:, None], others] * own.w[..., None]
     u = a[..., None] * (parts.v[:, :, others] - parts.z[..., None, :]) / parts.scale
     return samples_last(k), samples_last(u)

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from libcore.sections.attention.jacobian import AttentionParts, OwnPosition, RankOneTerm
 from libcore.sections.attention.pairs import PairBlock
-from libcore.sections.attention.rotary import Waves
+from libcore.sections.attention.parts import AttentionParts, OwnPosition, OwnTerm, RankOneTerm
 from libcore.streams import float64_zeros
 
 
@@ -35,13 +34,9 @@ class RankOneChunk:
 
     def __init__(self, term: RankOneTerm, parts: AttentionParts, own: OwnPosition, Omega: Tensor, scale: float) -> None:
         self.term, self.Omega, self.scale = term, Omega, scale
-        row, column = own.row, own.column
-        a, c = parts.a[:, :, row, column, None], term.c[:, :, column, None]
-        u = a * (parts.v[:, :, column] - parts.z) / scale
-        self.own_y: Float[Tensor, "batch query d_in"] = term.y[:, column]
-        self.own_X: Float[Tensor, "head batch query d_value"] = c * (term.q[..., None, :] @ parts.X).squeeze(-2)
-        q_k = (parts.q * term.k[:, :, column]).sum(-1, keepdim=True)
-        self.own: Float[Tensor, "head batch query d_value"] = c * (a * term.v[:, :, column] + q_k * u) + self.own_X
+        at_own = OwnTerm(term, parts, own)
+        self.own_y, self.own_X, self.own = at_own.y, at_own.through_query, at_own.p
+        column, a, u = own.column, at_own.a, at_own.u
         through_query = self.through_Omega(self.own_X)
         self.by_value = torch.zeros_like(parts.v)
         self.by_value[:, :, column] = a * through_query
@@ -59,6 +54,8 @@ class RankOneChunk:
         keys = slice(None), slice(None), block.keys
         self.v, self.c_v = self.term.v[keys], self.term.c[keys][..., None] * self.term.v[keys]
         self.q_k = (block.q / self.scale) @ self.term.k[keys].mT
+        if block.b is not block.a:  # in units of `a`, which is nothing only where `b` is
+            self.q_k *= torch.where(block.a > 0, block.b / block.a, 0.0)
         self.c_a = block.a * self.term.c[keys][:, :, None]
         self.c_a_q_k = self.c_a * self.q_k
         by_key = block.a.permute(1, 3, 0, 2).contiguous()
@@ -73,7 +70,7 @@ class RankOneChunk:
         of_keys = torch.cat([-Omega_v, (block.v[g] * Omega_v).sum(-1, keepdim=True)], -1)
         z_and_one = self.z_and_one[g].expand(len(Omega), -1, -1, -1)
         along.flatten(0, 1).baddbmm_(z_and_one.flatten(0, 1), of_keys.mT.flatten(0, 1))
-        u_pi = along.mul_(self.c_a).sum(0).mul_(block.a[g]).div_(self.scale)
+        u_pi = along.mul_(self.c_a).sum(0).mul_(block.b[g]).div_(self.scale)
         self.by_key[g, :, block.keys] += u_pi.mT @ block.q[g]
         a_a_q_k = torch.mul(block.a[g], self.c_a_q_k, out=along)
         summed = (self.z_and_one.mT @ a_a_q_k).mT
@@ -95,16 +92,16 @@ class RankOneSums:
 
     def begin(self, parts: AttentionParts, own: OwnPosition) -> list[RankOneChunk]:
         """The terms of a chunk, before its pairs."""
-        return [RankOneChunk(term, parts, own, self.Omega, self.scale) for term in parts.terms]
+        return [RankOneChunk(term, parts, own, self.Omega, self.scale) for term in parts.all_terms]
 
-    def add(self, terms: list[RankOneChunk], parts: AttentionParts, own: OwnPosition, waves: Waves) -> None:
+    def add(self, terms: list[RankOneChunk], parts: AttentionParts, own: OwnPosition) -> None:
         """Take a chunk in, all of whose pairs the terms have."""
         w = parts.w[..., None]
         for of in terms:
             y, pi = of.term.y.flatten(0, 1), of.through_Omega(of.own)
             own_y = of.own_y.flatten(0, 1)
             self.with_values += (w * of.by_value).flatten(1, 2).mT @ y
-            self.with_keys += waves.turn_back(w * of.by_key).flatten(1, 2).mT @ y
+            self.with_keys += parts.key_map.pull_back(w * of.by_key).flatten(1, 2).mT @ y
             self.with_queries += (own.X @ pi[..., None]).squeeze(-1).flatten(1, 2).mT @ own_y
             self.own_position += own_y.T @ of.own.flatten(1, 2)
             for other in terms:

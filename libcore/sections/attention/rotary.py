@@ -16,8 +16,8 @@ from libcore.sections.base import Movable
 class Waves:
     """Cosine and sine of every angle at some positions; of no angle where positions turn nothing."""
 
-    cos: Float[Tensor, "position pair"]
-    sin: Float[Tensor, "position pair"]
+    cos: Float[Tensor, "position *beside pair"]
+    sin: Float[Tensor, "position *beside pair"]
 
     def at(self, rows: slice) -> Waves:
         """At some of the positions."""
