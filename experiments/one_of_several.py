@@ -11,9 +11,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 
 from experiments.slurm_step import take_tasks_of_step
 from models.errors import UserError
+
+SECONDS_TO_SPEAK = 5.0
 
 ITS_OWN = ("hydra.run.dir", "tracking.mode", "hydra/job_logging", "hydra/hydra_logging")
 """Keys that the others have another value of."""
@@ -53,3 +57,16 @@ def begin_as_one_of_several() -> None:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
+
+
+def first_speaks_first(main: Callable[[], None]) -> None:
+    """The launcher ends all processes once one of them has failed: those that are silent leave the first time to speak.
+
+    Raises what `main` does.
+    """
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code and os.environ.get("RANK", "0") != "0":
+            time.sleep(SECONDS_TO_SPEAK)
+        raise

@@ -24,7 +24,7 @@ from experiments.config.command_line import overrides_in, refuse_unknown_options
 from experiments.config.explanations import explain_composition
 from experiments.config.folder import CONFIG_DIRECTORY
 from experiments.interruptions import end_in_order, exit_status_of, reason_of
-from experiments.one_of_several import begin_as_one_of_several
+from experiments.one_of_several import begin_as_one_of_several, first_speaks_first
 from experiments.start_up import collect_garbage_rarely, process_of, refuse_deleted_folder
 from experiments.sweeps.ending import end_sweep, exit_status
 from experiments.sweeps.parallel_jobs import jobs_wait_for_slots, slot
@@ -197,7 +197,7 @@ def resume_sweep() -> None:
 
 def command() -> None:
     """`main` as all that the process is for."""
-    process_of(main)
+    process_of(lambda: first_speaks_first(main))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from experiments import one_of_several
+
 RUN = [
     "model=modular_addition",
     "method=neuron",  # which has no features that round-off decides about
@@ -120,6 +122,18 @@ def test_what_is_refused_is_said_once(tmp_path: Path, option: str, said: str) ->
     assert len(lines) == 1
     assert said in lines[0]
     assert done.returncode != 0
+
+
+def test_a_silent_process_that_fails_waits_for_the_first_to_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher ends all of them once one has failed."""
+    waited: list[float] = []
+    monkeypatch.setattr(one_of_several.time, "sleep", waited.append)
+    for rank, status, expected in (("1", 2, 1), ("0", 2, 0), ("1", 0, 0)):
+        monkeypatch.setenv("RANK", rank)
+        waited.clear()
+        with pytest.raises(SystemExit):
+            one_of_several.first_speaks_first(lambda status=status: sys.exit(status))
+        assert len(waited) == expected
 
 
 def test_numbers_that_no_launcher_sets_are_refused(tmp_path: Path) -> None:
