@@ -20,7 +20,8 @@ from libcore.quadrature import Quadrature
 from libcore.sections import BlockSection
 from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.branch import AttentionBranch
-from libcore.sections.attention.jacobian import AttentionParts, parts_at_point
+from libcore.sections.attention.jacobian import parts_at_point
+from libcore.sections.attention.parts import AttentionParts
 from libcore.sections.branch import Branch, Positions
 from libcore.sections.positionwise.jacobian import Positionwise
 from libcore.streams import ActivationStream, float64_zeros
@@ -159,30 +160,29 @@ class AttentionSums(BranchSums):
     def _of_head(self, h: int, parts: AttentionParts, weights: Tensor, positions: Positions) -> Tensor:
         """One head's `sum_x sum_t sum_s weight_sj dz_t / dfhat_sj` at one point of the path."""
         W_Q, W_K, W_V = (weight[h] for weight in self.reads)
-        a, q, v, z, X = (part[h] for part in (parts.a, parts.q, parts.v, parts.z, parts.X))
+        a, b, q, v, z, X = (part[h] for part in (parts.a, parts.b, parts.q, parts.v, parts.z, parts.X))
         row, column = positions.own()
         attended = a.sum(1)
         fhat = weights * parts.w[h, ..., None]
         dz = torch.einsum("bs,bsj->j", attended, fhat)[:, None] * W_V
-        dz += through(W_K, fhat, self._key_effects(a, q, v, z, positions))
+        dz += through(W_K, fhat, self._key_effects(h, parts))
         dz += through(W_Q, fhat[:, column], X[:, row])
-        for term in parts.terms:
+        for term in parts.all_terms:
             along = (term.y @ self.basis.from_basis.T).repeat(1, 1, 2) * weights * term.c[h, ..., None]
-            pairs = a * (q @ term.k[h].transpose(-1, -2)) / self.attention.scale
+            pairs = b * (q @ term.k[h].transpose(-1, -2)) / self.attention.scale
             moved = pairs.sum(1)[..., None] * v - pairs.transpose(-1, -2) @ z + attended[..., None] * term.v[h]
             by_query = torch.einsum("bte,bted->btd", term.q[h], X)
             dz += summed(along, moved) + summed(along[:, column], by_query[:, row])
         return dz
 
-    def _key_effects(
-        self, a: Tensor, q: Tensor, v: Tensor, z: Tensor, positions: Positions
-    ) -> Float[Tensor, "batch key d_head d_value"]:
-        """`sum_t q_t^T u_ts`, each query turned back by the key's position."""
-        by_key = a.transpose(-1, -2)
+    def _key_effects(self, h: int, parts: AttentionParts) -> Float[Tensor, "batch key d_head d_value"]:
+        """`sum_t q_t^T u_ts`, each query pulled back through the key."""
+        b, q, v, z = (part[h] for part in (parts.b, parts.q, parts.v, parts.z))
+        by_key = b.transpose(-1, -2)
         of_z = (by_key @ (q[..., :, None] * z[..., None, :]).flatten(2)).unflatten(-1, (q.shape[-1], -1))
         effects = (by_key @ q)[..., :, None] * v[..., None, :] - of_z
-        waves = self.attention.waves(positions.keys, effects)
-        return waves.turn_back(effects.movedim(-1, 1)).movedim(1, -1) / self.attention.scale
+        through_key = parts.key_map.of_head(h).of_rows()
+        return through_key.pull_back(effects.mT[None])[0].mT / self.attention.scale
 
 
 def summed(

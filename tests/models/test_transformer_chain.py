@@ -53,6 +53,9 @@ ARCHITECTURES = {
     "layers of their own positions": replace(
         SEQUENTIAL, n_layers=3, rotary_frequencies=((), (1.0,), (2.0, 0.1)), windows=(None,) * 3
     ),
+    "normalised outputs": replace(SEQUENTIAL, normalisation="none", output_normalisation="layer_norm"),
+    "normalised inputs and outputs": replace(SEQUENTIAL, output_normalisation="rms_norm"),
+    "capped scores": replace(SEQUENTIAL, score_soft_cap=0.3),
 }
 DIFFERENTIATED = {
     "normalised queries": replace(SEQUENTIAL, query_key_normalisation="rms_norm"),
@@ -63,8 +66,6 @@ DIFFERENTIATED = {
         SEQUENTIAL, query_key_normalisation="rms_norm", normalises_heads_together=True
     ),
     "clipped, capped": replace(SEQUENTIAL, clip=0.4, score_soft_cap=0.3),
-    "normalised outputs": replace(SEQUENTIAL, normalisation="none", output_normalisation="layer_norm"),
-    "normalised inputs and outputs": replace(SEQUENTIAL, output_normalisation="rms_norm"),
     "normalised sums": replace(SEQUENTIAL, normalisation="none", sum_normalisation="layer_norm"),
     "capped logits": replace(SEQUENTIAL, logit_soft_cap=0.5),
 }

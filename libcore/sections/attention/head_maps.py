@@ -122,6 +122,13 @@ class HeadMap:
         parts = (part.repeat_interleave(group, 0) for part in (of.unit, of.inverse_scale, of.gain))
         return HeadMap(self.waves, NormalisedHeads(of.normalisation, *parts))
 
+    def of_head(self, head: int) -> HeadMap:
+        """One of them alone."""
+        if self.normalised is None:
+            return self
+        of, one = self.normalised, slice(head, head + 1)
+        return HeadMap(self.waves, NormalisedHeads(of.normalisation, of.unit[one], of.inverse_scale[one], of.gain[one]))
+
     def of_groups(self, group: int) -> HeadMap:
         """One head of each group."""
         if self.normalised is None or group == 1:
