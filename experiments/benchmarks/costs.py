@@ -15,8 +15,9 @@ from experiments.benchmarks.known_decoders import DECODERS, Decoder
 from experiments.benchmarks.machine import machine, matrix_rates, threads
 from experiments.benchmarks.timing import timed
 from experiments.pipeline.console import duration
-from experiments.pipeline.estimate import SHARE_OF_RATE, size
+from experiments.pipeline.estimate import SHARE_OF_RATE, in_words, size
 from experiments.pipeline.resources import keep_freed_memory
+from libcore.ablation import Ablated
 from libcore.costs.ablations import Evaluated, edge_ablation_cost, node_ablation_cost, score_cost
 from libcore.costs.cost import Cost
 from libcore.costs.fitting import Fit, basis_cost, edges_cost, statistics_cost
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     with threads(1):
         rates = matrix_rates(device, (256, 1024), 0.1)
         described = machine(device)
-        speeds = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items())
-        print(f"{described['device']}, one thread: {speeds}; {described['measured']}\n")
+        print(f"{described['device']}, one thread: {in_words(rates)}; {described['measured']}\n")
         if "measured" in options.parts:
             print_rows(measured(rates, options.quick))
     if "decoders" in options.parts:
@@ -140,7 +140,7 @@ def costs_of(decoder: Decoder, times: int) -> dict[str, Cost]:
     shapes = decoder.shapes(TOKENS)
     features, budget, room = shapes.widths, 2**30, 2**40
     fit, of_edges = (Fit(times * n, budget, room) for n in (SEQUENCES, EDGE_SEQUENCES))
-    data = Evaluated(times * TEST_SEQUENCES, budget, room, TOLERANCES, every_number=False)
+    data = Evaluated(times * TEST_SEQUENCES, budget, room, TOLERANCES, Ablated(every_number=False))
     middle = len(shapes.sections) // 2
     return {
         "score": score_cost(shapes, times * TEST_SEQUENCES, budget),

@@ -21,7 +21,7 @@ from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance
 from experiments.pipeline.estimate import announce
 from experiments.pipeline.metric_keys import plain
-from experiments.pipeline.stage_costs import StageCosts
+from experiments.pipeline.stage_costs import StageCosts, features_of
 from libcore.ablation import AblationCurve, ablation_steps, is_within
 from libcore.ablation.plan import plan_ablations
 from libcore.ablation.steps import carried_out
@@ -66,21 +66,14 @@ def ablation_stage(
     stage = cache.finish(
         "ablation",
         stage_key(depends_on, ("libcore",)),
-        lambda advance: StageResult(
-            values=ablations_to_json(compute_ablations(config, model, bases, edges, advance, cache.device))
-        ),
+        lambda advance: StageResult(values=ablations_to_json(compute_ablations(config, model, bases, edges, advance))),
         left_is="at most",
     )
     return stage, ablations_from_json(stage.result.values)
 
 
 def compute_ablations(
-    config: RunConfig,
-    model: AnalysedModel,
-    bases: dict[str, Basis],
-    edges: dict[str, Tensor],
-    advance: Advance,
-    device: torch.device,
+    config: RunConfig, model: AnalysedModel, bases: dict[str, Basis], edges: dict[str, Tensor], advance: Advance
 ) -> Ablations:
     """Both ablations on the test split; `advance` is told how far they have come."""
     dtype, budget, tolerances = (
@@ -93,8 +86,8 @@ def compute_ablations(
     bases = {layer: basis.to(dtype=dtype) for layer, basis in bases.items()}
     score = Score(test.score_name, test.lower_is_better)
     which = ablated(config, chain.node_layers)
-    costs = StageCosts(config, chain, test.inputs, [bases[layer].n_features for layer in chain.node_layers])
-    announce("ablation", lambda: costs.ablation(len(test.inputs), bool(edges)), device)
+    costs = StageCosts(config, chain, test.inputs, features_of(chain, bases))
+    announce("ablation", lambda: costs.ablation(len(test.inputs), bool(edges)), test.inputs.device)
     with ablation_progress(plan_ablations(chain, bases, edges, tolerances, which), advance) as progress:
         steps = ablation_steps(chain, test, bases, edges, tolerances, budget, which)
         found = carried_out(steps, progress.evaluated)

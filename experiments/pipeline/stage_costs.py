@@ -12,17 +12,14 @@ from torch import Tensor
 from experiments.config.ablated import ablated
 from experiments.config.schema import RunConfig
 from experiments.config.settings import chain_of, probes_of, quadrature_of
+from libcore.ablation import Ablated
+from libcore.basis import Basis
 from libcore.chain import Chain
 from libcore.costs.ablations import Evaluated, edge_ablation_cost, node_ablation_cost, score_cost
 from libcore.costs.cost import Cost, together
 from libcore.costs.fitting import Fit, basis_cost, edges_cost, statistics_cost
 from libcore.costs.shapes import ChainShapes
 from models.analysed import AnalysedModel
-
-OF_MOMENTS = frozenset(
-    {"file", "ica", "neuron", "pca", "quartimax", "random", "random_matched", "svd", "varimax", "whitened_pca"}
-)
-"""Methods that take no Jacobian Grams."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,11 @@ class StageCosts:
         """Features of every node layer."""
         return self.features or self.shapes.most_features()
 
+    @property
+    def which(self) -> Ablated:
+        """What is ablated."""
+        return ablated(self.config, self.chain.node_layers)
+
     def fit(self, n_examples: int, n_points: int = 1) -> Fit:
         """Settings as costs take them."""
         analysis, scratch = self.config.analysis, self.chain.scratch
@@ -61,11 +63,10 @@ class StageCosts:
 
     def basis(self) -> Cost:
         """Bases. What a method does beside eigenproblems and Jacobian Grams, such as a search, is not counted."""
-        method = self.config.method
-        path = method.name == "lib_integrated" or method.options.get("jacobian") == "path"
-        n_points = len(quadrature_of(self.config).points) if path else 1
-        fit = self.fit(len(self.inputs), n_points)
-        return basis_cost(self.shapes, fit, self.kept, of_jacobians=method.name not in OF_MOMENTS)
+        method, options = self.config.method.method, self.config.method.options
+        along_path = method.integrates(**options) and not method.searches
+        fit = self.fit(len(self.inputs), len(quadrature_of(self.config).points) if along_path else 1)
+        return basis_cost(self.shapes, fit, self.kept, of_jacobians=method.takes_jacobians)
 
     def edges(self) -> Cost:
         """Edges of every layer pair."""
@@ -79,14 +80,12 @@ class StageCosts:
 
     def node_ablation(self, n_examples: int) -> Cost:
         """Of the features of all node layers that are ablated, at most."""
-        which, layers = ablated(self.config, self.chain.node_layers), self.chain.node_layers[:-1]
-        chosen = [index for index, layer in enumerate(layers) if which.has_nodes(layer)]
+        chosen = [index for index, layer in enumerate(self.chain.node_layers[:-1]) if self.which.has_nodes(layer)]
         return node_ablation_cost(self.shapes, self._evaluated(n_examples), chosen, self.kept)
 
     def edge_ablation(self, n_examples: int) -> Cost:
         """Of the edges of all layer pairs that are ablated, at most."""
-        which, layers = ablated(self.config, self.chain.node_layers), self.chain.node_layers[:-1]
-        chosen = [index for index, layer in enumerate(layers) if which.has_edges(layer)]
+        chosen = [index for index, layer in enumerate(self.chain.node_layers[:-1]) if self.which.has_edges(layer)]
         return edge_ablation_cost(self.shapes, self._evaluated(n_examples), chosen, self.kept)
 
     def ablation(self, n_examples: int, with_edges: bool) -> Cost:
@@ -95,9 +94,19 @@ class StageCosts:
         return together(*parts, *([self.edge_ablation(n_examples)] if with_edges else []))
 
     def _evaluated(self, n_examples: int) -> Evaluated:
-        analysis, fit = self.config.analysis, self.fit(n_examples)
-        every = analysis.ablate.node_search == "every"
-        return Evaluated(n_examples, fit.memory_budget, fit.disk_room, analysis.tolerances or (), every)
+        fit, tolerances = self.fit(n_examples), self.config.analysis.tolerances or ()
+        return Evaluated(n_examples, fit.memory_budget, fit.disk_room, tolerances, self.which)
+
+
+def n_scored(config: RunConfig, model: AnalysedModel) -> int:
+    """Examples that the model's own score takes."""
+    most = config.analysis.n_score_examples
+    return sum(len(split.first(most).inputs) for split in (model.train, model.test))
+
+
+def features_of(chain: Chain, bases: dict[str, Basis]) -> list[int]:
+    """How many every node layer's basis has."""
+    return [bases[layer].n_features for layer in chain.node_layers]
 
 
 def costs_of_run(config: RunConfig, model: AnalysedModel) -> dict[str, Cost]:
@@ -109,9 +118,7 @@ def costs_of_run(config: RunConfig, model: AnalysedModel) -> dict[str, Cost]:
     scored = StageCosts(config, chain_of(model, config, getattr(torch, analysis.ablation_dtype)), test.inputs)
     found: dict[str, Cost] = {}
     if "score" in wanted:
-        splits = (model.train, model.test)
-        n_examples = sum(len(split.first(analysis.n_score_examples).inputs) for split in splits)
-        found["score"] = scored.score(n_examples)
+        found["score"] = scored.score(n_scored(config, model))
     if wanted != ["score"]:
         found["statistics"] = fitted.statistics()
     if "basis" in wanted:

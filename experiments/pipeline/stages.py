@@ -18,7 +18,7 @@ from experiments.pipeline.cache import FinishedStage, StageCache
 from experiments.pipeline.cache_entry import StageResult
 from experiments.pipeline.console import Advance, PassesOverData
 from experiments.pipeline.estimate import announce
-from experiments.pipeline.stage_costs import StageCosts
+from experiments.pipeline.stage_costs import StageCosts, features_of, n_scored
 from libcore import codec
 from libcore.ablation import unablated_score
 from libcore.basis import Basis
@@ -151,9 +151,8 @@ def score_stage(cache: StageCache, config: RunConfig, model_identity: str, model
     def compute(advance: Advance) -> StageResult:
         chain = model.chain(getattr(torch, config.analysis.ablation_dtype))
         splits = {"train": model.train, "test": model.test}
-        n_examples = sum(len(split.first(config.analysis.n_score_examples).inputs) for split in splits.values())
         costs = StageCosts(config, chain, model.test.inputs)
-        announce("score", lambda: costs.score(n_examples), cache.device)
+        announce("score", lambda: costs.score(n_scored(config, model)), cache.device)
         passes, scores = PassesOverData(advance, len(splits)), {}
         for name, split in splits.items():
             observed = replace(chain, on_chunk=lambda _, done, total, name=name: passes(f"{name} split", done, total))
@@ -162,11 +161,6 @@ def score_stage(cache: StageCache, config: RunConfig, model_identity: str, model
         return StageResult(values=scores)
 
     return cache.finish("score", stage_key(depends_on, ("libcore", "models")), compute)
-
-
-def features_of(chain: Chain, bases: dict[str, Basis]) -> list[int]:
-    """How many every node layer's basis has."""
-    return [bases[layer].n_features for layer in chain.node_layers]
 
 
 def watched(chain: Chain, advance: Advance, n_layers: int) -> Chain:

@@ -72,12 +72,12 @@ class MaskedPair:
         self.memory_budget = memory_budget
 
     def held_bytes(self) -> int:
-        """Of all examples' features on both sides, twice on that which is evaluated anew."""
+        """Of all features that may be held."""
         with torch.no_grad():
             example = self.stream.example()
             positions_out = self.section(example).shape[1]
-        numbers = example.shape[1] * self.bases[0].n_features + 2 * positions_out * self.bases[1].n_features
-        return self.stream.n_examples * numbers * example.element_size()
+        n_features = (basis.n_features for basis in self.bases)
+        return bytes_held(self.stream.n_examples, example, positions_out, *n_features)
 
     def features(self, start: int, stop: int) -> Float[Tensor, "batch position feature_in"]:
         """Of these examples."""
@@ -100,6 +100,14 @@ class MaskedPair:
     def evaluation(self, features: Float[Tensor, "batch position feature_in"]) -> MaskedEvaluation:
         """The section by mask on examples with these features."""
         return masked_evaluation(self.section, features, *self.bases, self.memory_budget)
+
+
+def bytes_held(
+    n_examples: int, example: Float[Tensor, "1 position d"], positions_out: int, n_in: int, n_out: int
+) -> int:
+    """Of all examples' features on both sides, twice on that which is evaluated anew."""
+    numbers = example.shape[1] * n_in + 2 * positions_out * n_out
+    return n_examples * numbers * example.element_size()
 
 
 class HeldPart:

@@ -39,15 +39,13 @@ def node_ablation_steps(
     `stream` gives the layer's activations on the data; by default they are computed from the inputs.
     """
     scores_of = kept_scores(chain, data, index, basis, memory_budget, stream)
+
+    def within(score: float, tolerance: float) -> bool:
+        return data.within(score, test_score, tolerance)
+
     if schedule is None:
-        bracket = (basis.n_features, basis.n_features, tolerances)
-        return (
-            yield from bisection_steps(
-                lambda kept: scores_of([kept])[0],
-                *bracket,
-                lambda score, tolerance: data.within(score, test_score, tolerance),
-            )
-        )
+        n = basis.n_features
+        return (yield from bisection_steps(lambda kept: scores_of([kept])[0], n, n, tolerances, within))
     curve = AblationCurve()
     scored = curve.score_by_kept
 
@@ -58,8 +56,8 @@ def node_ablation_steps(
             yield from ((kept, scored[kept]) for kept in some)
 
     def smallest_within(tolerance: float) -> int:
-        within = (kept for kept in sorted(scored) if data.within(scored[kept], test_score, tolerance))
-        return next(within, basis.n_features)
+        enough = (kept for kept in sorted(scored) if within(scored[kept], tolerance))
+        return next(enough, basis.n_features)
 
     yield from evaluated(sorted(set(schedule)))
     for tolerance in sorted(tolerances, reverse=True):

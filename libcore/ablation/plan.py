@@ -110,15 +110,20 @@ def plan_ablations(
     for index, (layer, next_layer) in enumerate(pairwise(chain.node_layers)):
         basis, next_basis = bases[layer], bases[next_layer]
         if which.has_nodes(layer):
-            schedule = which.schedule(basis.n_features)
-            n_numbers = most_by_bisection(basis.n_features, tolerances) if schedule is None else len(schedule)
-            if schedule is not None and tolerances:
-                n_numbers = basis.n_features + 1
-            curves["node", layer] = PlannedCurve(n_numbers, passes=n_sections + 1)
+            most = most_numbers(basis.n_features, tolerances, which)
+            curves["node", layer] = PlannedCurve(most, passes=n_sections + 1)
         if layer in layers_with_edges and which.has_edges(layer):
             most = most_by_bisection(basis.d * next_basis.d, tolerances)
             curves["edge", layer] = PlannedCurve(most, passes=next_basis.n_features + n_sections - index)
     return AblationPlan(curves)
+
+
+def most_numbers(n_features: int, tolerances: Sequence[float], which: Ablated) -> int:
+    """Numbers of features that one node layer is evaluated with, at most."""
+    schedule = which.schedule(n_features)
+    if schedule is None:
+        return most_by_bisection(n_features, tolerances)
+    return n_features + 1 if tolerances else len(schedule)
 
 
 def most_by_bisection(upper: int, tolerances: Sequence[float]) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from libcore.ablation.masked_scores import bytes_held
 from libcore.ablation.node import NUMBERS_AT_A_TIME
-from libcore.ablation.plan import most_by_bisection
-from libcore.ablation.schedule import kept_schedule, ladder
+from libcore.ablation.plan import most_numbers
+from libcore.ablation.schedule import ladder
+from libcore.ablation.whole_model import Ablated
 from libcore.costs.cost import Cost
 from libcore.costs.passes import Passes
 from libcore.costs.shapes import ChainShapes
 from libcore.sections.masked_operations import Masks, masked_operations
+
+EVERYTHING = Ablated()
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,14 @@ class Evaluated:
         n_examples: of the test split.
         memory_budget, disk_room: bytes of a chunk's working set, and of activations on disk.
         tolerances: of needed counts.
-        every_number: whether of features every number is tried, or a bisection's.
+        which: what is ablated, and how features are looked for.
     """
 
     n_examples: int
     memory_budget: int
     disk_room: int = 0
     tolerances: Sequence[float] = ()
-    every_number: bool = True
+    which: Ablated = EVERYTHING
 
 
 def score_cost(shapes: ChainShapes, n_examples: int, memory_budget: int) -> Cost:
@@ -44,21 +48,14 @@ def node_ablation_cost(shapes: ChainShapes, data: Evaluated, layers: Sequence[in
     operations = passes.holding() if layers else 0
     for index in layers:
         k, example = features[index], shapes.examples[index]
-        evaluations, kept, at_a_time = n_features_tried(k, data), k, 1
-        if data.every_number:
+        evaluations, kept, at_a_time = most_numbers(k, data.tolerances, data.which), k, 1
+        if data.which.every_number:
             kept, at_a_time = k // 2, NUMBERS_AT_A_TIME
         once = passes.reading(index) + data.n_examples * 2 * example.numel() * kept
-        rest = shapes.forward(index) - (shapes.embedding if index == 0 else 0) + shapes.to_output
+        rest = shapes.through(index) + shapes.to_output
         each = data.n_examples * (2 * example.numel() * kept + rest)
         operations += evaluations * each + -(-evaluations // at_a_time) * once
     return Cost({shapes.dtype: operations}, data.memory_budget, passes.on_disk, at_most=True)
-
-
-def n_features_tried(n_features: int, data: Evaluated) -> int:
-    """Evaluations, at most."""
-    if not data.every_number:
-        return most_by_bisection(n_features, data.tolerances)
-    return n_features + 1 if data.tolerances else len(kept_schedule(n_features))
 
 
 def edge_ablation_cost(shapes: ChainShapes, data: Evaluated, layers: Sequence[int], features: Sequence[int]) -> Cost:
@@ -94,9 +91,8 @@ class EdgePair:
         """As `masked_scores` chooses."""
         example, following = shapes.examples[index : index + 2]
         n_in, n_out = features[index : index + 2]
-        numbers = example.shape[1] * n_in + 2 * following.shape[1] * n_out
-        in_bytes = data.n_examples * numbers * example.element_size()
-        return cls(shapes, index, n_in, n_out, in_bytes <= data.memory_budget // 2)
+        held = bytes_held(data.n_examples, example, following.shape[1], n_in, n_out)
+        return cls(shapes, index, n_in, n_out, held <= data.memory_budget // 2)
 
     def features(self) -> int:
         """Operations of an example's."""
@@ -106,7 +102,7 @@ class EdgePair:
         """Operations on one example: the pair by its masks, and the rest of the model."""
         example, following = self.shapes.examples[self.index : self.index + 2]
         of_pair = masked_operations(self.shapes.sections[self.index], example, following.shape[-1], masks)
-        rest = self.shapes.forward(self.index + 1) + self.shapes.to_output
+        rest = self.shapes.through(self.index + 1) + self.shapes.to_output
         return of_pair + 2 * following.numel() * self.n_out + rest
 
     def evaluations(self, n_tolerances: int) -> list[Masks]:

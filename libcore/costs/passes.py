@@ -34,13 +34,11 @@ class Passes:
 
     def holding(self) -> int:
         """Operations of the one pass that fills what is held."""
-        return self.n_examples * self.shapes.forward(0, max(self.held)) if self.held else 0
+        return self.n_examples * self.shapes.forward(max(self.held)) if self.held else 0
 
     def reading(self, index: int) -> int:
         """Operations of reading all examples' activations of one node layer once."""
         if index in self.held:
             return 0
-        last = max((number for number in self.held if number < index), default=0)
-        from_inputs = not any(number < index for number in self.held)
-        passed = self.shapes.forward(last, index)
-        return self.n_examples * (passed if from_inputs or last else passed - self.shapes.embedding)
+        before = [number for number in self.held if number < index]
+        return self.n_examples * (self.shapes.through(max(before), index) if before else self.shapes.forward(index))

@@ -47,9 +47,13 @@ class ChainShapes:
                 counts[id(section)] = section.forward_operations(example)
         return [counts[id(section)] for section in self.sections]
 
-    def forward(self, start: int = 0, stop: int | None = None) -> int:
-        """Operations from one node layer to another, on one example; from the first with what lies before it."""
-        return (self.embedding if start == 0 else 0) + sum(self.of_sections[start:stop])
+    def through(self, start: int, stop: int | None = None) -> int:
+        """Operations from one node layer to another, on one example."""
+        return sum(self.of_sections[start:stop])
+
+    def forward(self, stop: int | None = None) -> int:
+        """Operations from the inputs to a node layer, by default the last, on one example."""
+        return self.embedding + self.through(0, stop)
 
     @cached_property
     def to_output(self) -> int:

@@ -181,7 +181,7 @@ class AttentionSums(BranchSums):
         by_key = b.transpose(-1, -2)
         of_z = (by_key @ (q[..., :, None] * z[..., None, :]).flatten(2)).unflatten(-1, (q.shape[-1], -1))
         effects = (by_key @ q)[..., :, None] * v[..., None, :] - of_z
-        through_key = parts.key_map.of_head(h).of_rows()
+        through_key = parts.key_map.heads(slice(h, h + 1)).of_rows()
         return through_key.pull_back(effects.mT[None])[0].mT / self.attention.scale
 
 

@@ -72,6 +72,8 @@ class Method:
         searches: whether a fit takes a search of minutes, which nobody wants to wait for again unasked. How far it is
             comes as one pass to the chain's `on_chunk`.
         integrates: by its options, whether its bases depend on `settings.quadrature`.
+        takes_jacobians: whether a fit takes Jacobians to a later node layer, the most of its work; else the moments, or
+            activations, do.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Method:
     check: Check = no_check
     integrates: Callable[..., bool] = always
     searches: bool = False
+    takes_jacobians: bool = True
 
     def __call__(
         self,
@@ -136,9 +139,10 @@ def method(
     check: Check = no_check,
     integrates: Callable[..., bool] = always,
     searches: bool = False,
+    takes_jacobians: bool = True,
 ) -> Callable[[Fit], Method]:
     """Makes a method of a function (`Fit`); see `Method` for the arguments."""
-    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check, integrates, searches)
+    return lambda fit: Method(name, fit, label, sorts_by, seeded, place, check, integrates, searches, takes_jacobians)
 
 
 class Methods(Mapping[str, Method]):

@@ -49,7 +49,7 @@ def refuse_unreadable(settings: FitSettings, *, path: Path) -> None:
     read_basis_file(path)
 
 
-@method("file", label="file", sorts_by="importance", check=refuse_unreadable, integrates=never)
+@method("file", label="file", sorts_by="importance", check=refuse_unreadable, integrates=never, takes_jacobians=False)
 def fit_file(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings, *, path: Path
 ) -> dict[str, Basis]:

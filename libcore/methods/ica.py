@@ -30,7 +30,16 @@ def refuse_samples(settings: FitSettings, *, share: float, n_samples: int, max_i
             raise ValueError(f"{name}={value}; expected a whole number from 2 to {MOST}")
 
 
-@method("ica", label="ICA", sorts_by="variance", place=8, seeded=True, check=refuse_samples, integrates=never)
+@method(
+    "ica",
+    label="ICA",
+    sorts_by="variance",
+    place=8,
+    seeded=True,
+    check=refuse_samples,
+    integrates=never,
+    takes_jacobians=False,
+)
 def fit_ica(
     chain: Chain,
     inputs: Tensor,

@@ -15,7 +15,7 @@ from libcore.principal_components import variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("neuron", label="neurons", sorts_by="variance", place=3, integrates=never)
+@method("neuron", label="neurons", sorts_by="variance", place=3, integrates=never, takes_jacobians=False)
 def fit_neuron(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

@@ -12,7 +12,7 @@ from libcore.methods import method, never
 from libcore.statistics import LayerStatistics
 
 
-@method("pca", label="PCA", sorts_by="variance", place=1, integrates=never)
+@method("pca", label="PCA", sorts_by="variance", place=1, integrates=never, takes_jacobians=False)
 def fit_pca(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

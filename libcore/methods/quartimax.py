@@ -14,7 +14,15 @@ from libcore.rotated_components import fit_rotated_components, orthomax, refuse_
 from libcore.statistics import LayerStatistics
 
 
-@method("quartimax", label="quartimax", sorts_by="variance", place=10, check=refuse_share, integrates=never)
+@method(
+    "quartimax",
+    label="quartimax",
+    sorts_by="variance",
+    place=10,
+    check=refuse_share,
+    integrates=never,
+    takes_jacobians=False,
+)
 def fit_quartimax(
     chain: Chain,
     inputs: Tensor,

@@ -19,7 +19,7 @@ from libcore.principal_components import principal_components, variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("random", label="random", sorts_by="variance", seeded=True, place=4, integrates=never)
+@method("random", label="random", sorts_by="variance", seeded=True, place=4, integrates=never, takes_jacobians=False)
 def fit_random(
     chain: Chain,
     inputs: Tensor,

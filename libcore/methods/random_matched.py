@@ -15,7 +15,15 @@ from libcore.methods.random import generator_of, random_rotation
 from libcore.statistics import LayerStatistics
 
 
-@method("random_matched", label="random, matched", sorts_by="variance", place=13, seeded=True, integrates=never)
+@method(
+    "random_matched",
+    label="random, matched",
+    sorts_by="variance",
+    place=13,
+    seeded=True,
+    integrates=never,
+    takes_jacobians=False,
+)
 def fit_random_matched(
     chain: Chain,
     inputs: Tensor,

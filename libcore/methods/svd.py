@@ -15,7 +15,7 @@ from libcore.principal_components import variable_moments
 from libcore.statistics import LayerStatistics
 
 
-@method("svd", label="SVD", sorts_by="second moment", place=2, integrates=never)
+@method("svd", label="SVD", sorts_by="second moment", place=2, integrates=never, takes_jacobians=False)
 def fit_svd(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

@@ -14,7 +14,15 @@ from libcore.rotated_components import fit_rotated_components, orthomax, refuse_
 from libcore.statistics import LayerStatistics
 
 
-@method("varimax", label="varimax", sorts_by="variance", place=9, check=refuse_share, integrates=never)
+@method(
+    "varimax",
+    label="varimax",
+    sorts_by="variance",
+    place=9,
+    check=refuse_share,
+    integrates=never,
+    takes_jacobians=False,
+)
 def fit_varimax(
     chain: Chain,
     inputs: Tensor,

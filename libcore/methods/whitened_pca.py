@@ -15,7 +15,7 @@ from libcore.principal_components import principal_components
 from libcore.statistics import LayerStatistics
 
 
-@method("whitened_pca", label="whitened PCA", sorts_by="variance", place=5, integrates=never)
+@method("whitened_pca", label="whitened PCA", sorts_by="variance", place=5, integrates=never, takes_jacobians=False)
 def fit_whitened_pca(
     chain: Chain, inputs: Tensor, statistics: dict[str, LayerStatistics], settings: FitSettings
 ) -> dict[str, Basis]:

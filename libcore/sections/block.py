@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from libcore.basis import Basis
-from libcore.parallel import map_shares, threads_for
+from libcore.parallel import map_shares
 from libcore.quadrature import Quadrature
 from libcore.sections.base import MaskedEvaluation, Section
 from libcore.sections.block_operations import (
@@ -20,6 +20,7 @@ from libcore.sections.block_operations import (
     block_edge_values,
     block_gram_memory,
     block_gram_operations,
+    block_gram_values,
     bytes_of_thread,
 )
 from libcore.sections.branch import AddedBranch, Branch, Positions
@@ -122,10 +123,8 @@ class BlockSection(ResidualBlock[Branch]):
         residual = self.residual.double() @ next_basis.to_basis.double()
         example = stream.example()
         positions = self.positions_of(example)
-        n_queries, n_out, n_points = len(positions.queries), residual.shape[1], len(quadrature.points)
-        values = sum(b.jacobian_values(positions.count, n_queries, n_out, n_points) for b in self.branches)
-        if len(self.branches) > 1:
-            values += 3 * n_queries * residual.numel()
+        n_queries, n_points = len(positions.queries), len(quadrature.points)
+        values = block_gram_values(self.branches, positions, len(residual), residual.shape[1], n_points)
 
         def gram_of(chunks: Iterator[Tensor]) -> Tensor:
             sums = [branch.jacobian_sums(next_basis, quadrature) for branch in self.branches]
@@ -144,7 +143,7 @@ class BlockSection(ResidualBlock[Branch]):
                 total += branch.gram()
             return total
 
-        shares = map_shares(stream, 2 * example.numel() + values, BYTES_IN_CACHE, gram_of)
+        shares = map_shares(stream, values, BYTES_IN_CACHE, gram_of)
         return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)
 
     def closed_form_edges(
@@ -161,12 +160,10 @@ class BlockSection(ResidualBlock[Branch]):
         positions = self.positions_of(example)
         parts = [branch.attributions(basis, next_basis, quadrature, positions) for branch in self.branches]
         n_queries, (n_in, n_out) = len(positions.queries), residual.shape
-        n_points = len(quadrature.points)
-        shared = [b.attribution_values(positions.count, n_queries, n_in, n_points) for b in self.branches]
-        beside = [b.attribution_values_per_query(positions.count, n_in) for b in self.branches]
-        per_query = 2 * n_in * n_out + max(beside, default=0)
+        shape = (len(self.residual), n_in, n_out, len(quadrature.points))
+        values, per_query = block_edge_values(self.branches, positions, *shape)
         most_bytes = within_cache(stream.memory_budget, ATTRIBUTION_BYTES_IN_CACHE, example)
-        budget = min(stream.memory_budget // threads_for(example), most_bytes) // 2
+        budget = bytes_of_thread(stream.memory_budget, ATTRIBUTION_BYTES_IN_CACHE, example) // 2
 
         def square_sum_of(chunks: Iterator[Tensor]) -> Tensor:
             square_sum = float64_zeros(n_out, n_in, like=residual)
@@ -187,7 +184,6 @@ class BlockSection(ResidualBlock[Branch]):
                     square_sum += attribution.square_().sum((1, 2))
             return square_sum
 
-        values = 2 * (2 * example.numel() + sum(shared) + per_query)
         shares = map_shares(stream, values, most_bytes, square_sum_of)
         return torch.stack(shares).sum(0) / (stream.n_examples * positions.count)
 
@@ -205,11 +201,11 @@ class BlockSection(ResidualBlock[Branch]):
         return block_edge_operations(self.residual, self.branches, *shapes, at_a_time)
 
     def edge_memory(self, example: Tensor, n_in: int, n_out: int, n_points: int) -> tuple[int, int]:
-        shared, beside = block_edge_values(self.branches, self.positions_of(example), n_in, n_points)
         positions, (d_in, d_out) = self.positions_of(example), self.residual.shape
+        values, _ = block_edge_values(self.branches, positions, d_in, n_in, n_out, n_points)
         weights = sum(branch.attribution_weights(positions, n_in, n_out) for branch in self.branches)
         beside_all = 2 * (d_in * n_in + d_out * n_out) + d_in * d_out + n_in * n_out
-        return 2 * (2 * example.numel() + shared + 2 * n_in * n_out + beside), weights + beside_all
+        return values, weights + beside_all
 
 
 def residual_block(residual: Float[Tensor, "d_in d_out"], branches: Sequence[AddedBranch]) -> ResidualBlock[Any]:

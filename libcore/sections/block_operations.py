@@ -32,20 +32,28 @@ def block_gram_memory(
     residual: Float[Tensor, "d_in d_out"], branches: Sequence[Branch], positions: Positions, n_out: int, n_points: int
 ) -> tuple[int, int]:
     """Numbers alive for every example of a chunk, and sums beside those."""
-    d_in, n_queries = len(residual), len(positions.queries)
-    each = 2 * positions.count * d_in
-    each += sum(branch.jacobian_values(positions.count, n_queries, n_out, n_points) for branch in branches)
-    if len(branches) > 1:
-        each += 3 * n_queries * residual.numel()
+    d_in = len(residual)
     sums = sum(branch.gram_sums(positions, n_out, n_points) for branch in branches)
-    return each, sums + 3 * d_in * d_in + d_in * n_out
+    return block_gram_values(branches, positions, d_in, n_out, n_points), sums + 3 * d_in * d_in + d_in * n_out
 
 
-def block_edge_values(branches: Sequence[Branch], positions: Positions, n_in: int, n_points: int) -> tuple[int, int]:
-    """Numbers that an example's attributions share, and those beside them for every output position."""
+def block_gram_values(branches: Sequence[Branch], positions: Positions, d_in: int, n_out: int, n_points: int) -> int:
+    """Numbers alive for every example of a chunk while its Jacobians are taken into the sums."""
+    n_queries = len(positions.queries)
+    found = 2 * positions.count * d_in
+    found += sum(branch.jacobian_values(positions.count, n_queries, n_out, n_points) for branch in branches)
+    return found + (3 * n_queries * d_in * n_out if len(branches) > 1 else 0)
+
+
+def block_edge_values(
+    branches: Sequence[Branch], positions: Positions, d_in: int, n_in: int, n_out: int, n_points: int
+) -> tuple[int, int]:
+    """Numbers alive for every example of a chunk of edges, and of those the ones for every output position."""
     n_queries = len(positions.queries)
     shared = sum(branch.attribution_values(positions.count, n_queries, n_in, n_points) for branch in branches)
-    return shared, max((b.attribution_values_per_query(positions.count, n_in) for b in branches), default=0)
+    beside = max((branch.attribution_values_per_query(positions.count, n_in) for branch in branches), default=0)
+    per_query = 2 * n_in * n_out + beside
+    return 2 * (2 * positions.count * d_in + shared + per_query), per_query
 
 
 def block_edge_operations(
@@ -61,9 +69,8 @@ def block_edge_operations(
 ) -> Operations:
     """Of edges, the working set of a thread being so large."""
     d_in, d_out = residual.shape
-    shared, beside = block_edge_values(branches, positions, n_in, n_points)
-    per_query = 2 * n_in * n_out + beside
-    chunk = rows_per_chunk(2 * (2 * example.numel() + shared + per_query), bytes_at_a_time)
+    values, per_query = block_edge_values(branches, positions, d_in, n_in, n_out, n_points)
+    chunk = rows_per_chunk(values, bytes_at_a_time)
     queries = rows_per_chunk(min(chunk, n_examples) * per_query, bytes_at_a_time // 2)
     found = Operations(2 * example.shape[1] * d_in * n_in, 2 * n_in * d_out * (d_in + n_out))
     for branch in branches:

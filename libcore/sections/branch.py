@@ -93,11 +93,13 @@ class AddedBranch(Movable, ABC):
 
     position_wise = False
 
-    @abstractmethod
     def __call__(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> Float[Tensor, "batch query d_out"]:
         """What the branch adds at the output positions."""
+        here = positions.at_queries(activation) if self.position_wise else activation
+        read = here if self.read_normalisation is None else self.read_normalisation(here)
+        return self.between(read @ self.read_weight, here[..., -1], positions) @ self.write_weight
 
     @property
     def read_normalisation(self) -> Normalisation | None:

@@ -142,7 +142,7 @@ class MaskedBranch:
         """What is between reading and writing; the normalisation divides what is read of the residual stream."""
         if self.normalisation is not None:
             product, centred = product.split((len(self.from_constant), self.normalisation.width), dim=-1)
-            scale = (centred.square().mean(-1, keepdim=True) + self.normalisation.eps).rsqrt()
+            scale = self.normalisation.inverse_scale_of(centred)
             product = torch.addcmul(constant[..., None] * self.from_constant, product, scale)
         between = self.branch.between(product.flatten(0, 1), constant.flatten(0, 1), self.positions)
         return between.unflatten(0, product.shape[:2])

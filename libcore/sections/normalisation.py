@@ -28,7 +28,16 @@ class Normalisation(Movable):
 
     def inverse_scale(self, activation: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch 1"]:
         """`1 / σ(x)`."""
-        return (self.centre(activation).square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return self.inverse_scale_of(self.centre(activation))
+
+    def inverse_scale_of(self, centred: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch 1"]:
+        """`1 / σ(x)` from `x_c`."""
+        return (centred.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+
+    def of_output(self, output: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch width"]:
+        """`x_c / σ(x)`, where no weights were folded."""
+        centred = self.centre(output)
+        return centred * self.inverse_scale_of(centred)
 
     def __call__(self, activation: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """`[x / σ(x), rest]`, for weights that were folded."""

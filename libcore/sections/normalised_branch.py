@@ -37,8 +37,7 @@ class NormalisedBranch(AddedBranch):
     def __call__(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
     ) -> Float[Tensor, "batch query d_out"]:
-        added = self.added(activation, positions)
-        return (self.normalisation.centre(added) * self.normalisation.inverse_scale(added)) @ self.to_output
+        return self.normalisation.of_output(self.added(activation, positions)) @ self.to_output
 
     def added(
         self, activation: Float[Tensor, "batch position d_in"], positions: Positions
@@ -65,7 +64,7 @@ class NormalisedBranch(AddedBranch):
         if not self.branch.position_wise:
             constant = positions.at_queries(constant)
         added = of_branch @ self.branch.write_weight[:, : self.normalisation.width] + constant[..., None] * self.bias
-        return self.normalisation.centre(added) * self.normalisation.inverse_scale(added)
+        return self.normalisation.of_output(added)
 
     @property
     def write_weight(self) -> Float[Tensor, "width d_out"]:

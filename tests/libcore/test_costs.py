@@ -163,7 +163,7 @@ def test_ablations_take_no_more_than_is_told() -> None:
             scored(model), score_sum=lambda output, start, stop, scores=scores: (stop - start) * next(scores)
         )
         ablate = partial(edge_ablation, model.chain, data, index, pair, edges, tolerances, 1.0, AMPLE)
-        most = edge_ablation_cost(model.shapes, told, [index], features).total + N * model.shapes.forward(0, index)
+        most = edge_ablation_cost(model.shapes, told, [index], features).total + N * model.shapes.forward(index)
         assert 0.1 * most < counted(ablate) < 1.1 * most
 
 

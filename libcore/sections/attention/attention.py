@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -21,16 +20,6 @@ from libcore.sections.normalisation import Normalisation, check_width
 
 KEYS_PER_BLOCK = 64
 """Keys whose pairs are treated together: few enough to leave out most pairs without attention, enough for a product."""
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """One forward pass. Queries and keys are turned by their positions where positions are rotary."""
-
-    q: Float[Tensor, "batch head query d_head"]
-    k: Float[Tensor, "batch head key d_head"]
-    v: Float[Tensor, "batch head key d_value"]
-    a: Float[Tensor, "batch head query key"]
 
 
 class Attention(Movable):
@@ -159,12 +148,6 @@ class Attention(Movable):
     ) -> Float[Tensor, "batch head position n"]:
         """What heads that share keys or values share."""
         return of_key_values if self.group == 1 else of_key_values.repeat_interleave(self.group, 1)
-
-    def pattern(self, activation: Float[Tensor, "batch position d_in"], positions: Positions) -> Pattern:
-        """Queries, keys and values, and how much each position attends to each."""
-        q, k, v = self.project(activation, positions)
-        k, v = self.for_heads(k), self.for_heads(v)
-        return Pattern(q, k, v, (self.scores(q, k) + self.added_to_scores(positions)).softmax(-1))
 
     def scores(
         self, q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]

@@ -55,11 +55,10 @@ class AttentionJacobianSums(JacobianSums):
         self.sum_a += own.a.flatten(1).sum(1)
         self.sum_q_u += own.q.flatten(1, 2).mT @ own.u.flatten(1, 2)
         self.query_rows.add(parts, own, positions)
-        waves = self.attention.waves(positions.keys, parts.q)
         terms = self.rank_one.begin(parts, own)
-        self.pairs.begin(waves)
+        self.pairs.begin(parts.key_map.waves)
         for queries, keys in self.attention.key_blocks(positions):
-            self._add_pairs(PairBlock.of(parts, queries, keys, waves), terms)
+            self._add_pairs(PairBlock.of(parts, queries, keys), terms)
         self.rank_one.add(terms, parts, own)
 
         def dense() -> Float[Tensor, "sample d_in feature_out"]:

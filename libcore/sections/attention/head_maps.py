@@ -99,7 +99,7 @@ class HeadMap:
 
     def at(self, positions: slice | Tensor) -> HeadMap:
         """At some of the positions."""
-        waves, normalised = Waves(self.waves.cos[positions], self.waves.sin[positions]), self.normalised
+        waves, normalised = self.waves.at(positions), self.normalised
         if normalised is not None:
             unit, scale = normalised.unit[:, :, positions], normalised.inverse_scale[:, :, positions]
             normalised = replace(normalised, unit=unit, inverse_scale=scale)
@@ -114,28 +114,13 @@ class HeadMap:
         waves = Waves(self.waves.cos[:, None], self.waves.sin[:, None])
         return HeadMap(waves, None if self.normalised is None else self.normalised.unsqueezed(3))
 
-    def for_groups(self, group: int) -> HeadMap:
-        """Every head as often as it is shared."""
-        if self.normalised is None or group == 1:
-            return self
-        of = self.normalised
-        parts = (part.repeat_interleave(group, 0) for part in (of.unit, of.inverse_scale, of.gain))
-        return HeadMap(self.waves, NormalisedHeads(of.normalisation, *parts))
-
-    def of_head(self, head: int) -> HeadMap:
-        """One of them alone."""
+    def heads(self, which: slice | Tensor) -> HeadMap:
+        """Some of the heads, or one as often as it is named."""
         if self.normalised is None:
-            return self
-        of, one = self.normalised, slice(head, head + 1)
-        return HeadMap(self.waves, NormalisedHeads(of.normalisation, of.unit[one], of.inverse_scale[one], of.gain[one]))
-
-    def of_groups(self, group: int) -> HeadMap:
-        """One head of each group."""
-        if self.normalised is None or group == 1:
             return self
         of = self.normalised
         return HeadMap(
-            self.waves, NormalisedHeads(of.normalisation, of.unit[::group], of.inverse_scale[::group], of.gain[::group])
+            self.waves, NormalisedHeads(of.normalisation, of.unit[which], of.inverse_scale[which], of.gain[which])
         )
 
     @classmethod

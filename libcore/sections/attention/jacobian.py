@@ -30,7 +30,7 @@ from libcore.quadrature import Quadrature
 from libcore.sections.attention.attention import Attention
 from libcore.sections.attention.head_maps import HeadMap
 from libcore.sections.attention.head_terms import head_terms
-from libcore.sections.attention.heads import soft_capped, split_heads
+from libcore.sections.attention.heads import split_heads
 from libcore.sections.attention.parts import AttentionParts, RankOneTerm
 from libcore.sections.branch import Positions
 from libcore.sections.normalisation import Normalisation, padded, unit_like
@@ -85,15 +85,14 @@ def parts_at_point(
     read = attention.read_heads(at_point, positions)
     q, k, v = attention.prepared(*read, at_point[..., -1], positions)
     q, k, v = (heads.transpose(0, 1).contiguous() for heads in (q, attention.for_heads(k), attention.for_heads(v)))
-    scores = (q / attention.scale) @ k.mT
-    capped = scores if attention.soft_cap is None else soft_capped(attention.soft_cap, scores)
-    a = (capped + attention.added_to_scores(positions)[:, None]).softmax(-1)
-    b = a if attention.soft_cap is None else a * (1 - (capped / attention.soft_cap).square())
+    scores = attention.scores(q, k)
+    a = (scores + attention.added_to_scores(positions)[:, None]).softmax(-1)
+    b = a if attention.soft_cap is None else a * (1 - (scores / attention.soft_cap).square())
     z = a @ v
     n_heads = len(attention.W_Q)
     query_map = HeadMap.of(attention.queries, read[0].transpose(0, 1), attention.waves(positions.queries, q))
     of_key_values = HeadMap.of(attention.keys, read[1].transpose(0, 1), attention.waves(positions.keys, k))
-    key_map = of_key_values.for_groups(attention.group)
+    key_map = of_key_values.heads(torch.arange(n_heads, device=k.device) // attention.group)
     if attention.normalisation is None:
         w, terms = activation.new_full((n_heads, len(activation), positions.count), weight), ()
     else:

@@ -55,7 +55,8 @@ class NormalisedAttention(NormalisedBranch, Branch):
     ) -> OutputAt:
         """At this activation, in the next layer's features."""
         width, added = self.normalisation.width, self.added(activation, positions)
-        centred, tau = self.normalisation.centre(added), self.normalisation.inverse_scale(added)
+        centred = self.normalisation.centre(added)
+        tau = self.normalisation.inverse_scale_of(centred)
         written = centred @ self.to_output @ to_basis
         mu = torch.einsum("hdi,bti->hbtd", self.branch.W_O[..., :width], centred)
         of_bias = self.normalisation.centre(self.bias) @ self.to_output @ to_basis

@@ -97,9 +97,8 @@ class NormalisedAttentionSums(JacobianSums):
         overlaps = torch.einsum("pbto,qbto->pqbt", rho, rho)
         epsilon = torch.einsum("pqbt,qhbtd->phbtd", overlaps, mu) / 2
         epsilon -= torch.einsum("hdo,pbto->phbtd", self.scaled_rows.O, rho)
-        waves = self.attention.waves(positions.keys, rows.parts.q)
         for queries, keys in self.attention.key_blocks(positions):
-            block = PairBlock.of(rows.parts, queries, keys, waves)
+            block = PairBlock.of(rows.parts, queries, keys)
             for along_alpha, along_epsilon in zip(mu, epsilon, strict=True):
                 alpha = rows.of_block(block, along_alpha).flatten(0, 2)
                 self.alpha_epsilon += alpha.T @ rows.of_block(block, along_epsilon).flatten(0, 2)
@@ -138,11 +137,10 @@ class RowsAlong:
     def own(self, x: Float[Tensor, "head batch query d_value"]) -> Float[Tensor, "batch query d_in"]:
         """Where a position reads itself."""
         own = self.at_own
-        along = torch.einsum("hid,hbtd->bti", self.W_V, own.a[..., None] * x)
+        along = self.through_query(x) + torch.einsum("hid,hbtd->bti", self.W_V, own.a[..., None] * x)
         along = along + torch.einsum("hie,hbte->bti", self.W_K, own.q * (own.u * x).sum(-1, keepdim=True))
-        along = along + torch.einsum("hie,hbte->bti", self.W_Q, (own.X @ x[..., None]).squeeze(-1))
         for _, at_own in self.terms:
-            along = along + at_own.y * (at_own.p * x).sum((0, -1))[..., None]
+            along = along + at_own.y * ((at_own.p - at_own.through_query) * x).sum((0, -1))[..., None]
         return along
 
     def through_query(self, x: Float[Tensor, "head batch query d_value"]) -> Float[Tensor, "batch query d_in"]:
@@ -158,11 +156,9 @@ class RowsAlong:
         """Of a block of pairs."""
         at_queries = x[:, :, block.queries]
         v_x = at_queries @ block.v.mT - (block.z * at_queries).sum(-1, keepdim=True)
-        u_x = block.b * v_x / self.parts.scale
-        by_head = (block.weighted_a.permute(1, 2, 3, 0), torch.einsum("hid,hbtd->bthi", self.W_V, at_queries))
-        rows = by_head[0] @ by_head[1]
-        w = self.parts.w[:, :, None, block.keys]
-        of_keys = ((w * u_x)[..., None] * block.q_by_key).permute(1, 2, 3, 0, 4).flatten(-2)
+        u_x, weighted_u_x = (pairs * v_x / self.parts.scale for pairs in (block.b, block.weighted_b))
+        rows = block.weighted_a.permute(1, 2, 3, 0) @ torch.einsum("hid,hbtd->bthi", self.W_V, at_queries)
+        of_keys = (weighted_u_x[..., None] * block.q_by_key).permute(1, 2, 3, 0, 4).flatten(-2)
         rows += of_keys @ self.W_K.mT.flatten(0, 1)
         for term, _ in self.terms:
             v_n, k_n, c = (part[:, :, block.keys] for part in (term.v, term.k, term.c))

@@ -43,20 +43,19 @@ class PairBlock:
     q: Float[Tensor, "head batch query d_head"]
     v: Float[Tensor, "head batch key d_value"]
     z: Float[Tensor, "head batch query d_value"]
-    waves: Waves
     key_map: HeadMap
     is_plain: bool
 
     @classmethod
-    def of(cls, parts: AttentionParts, queries: slice | Tensor, keys: slice, waves: Waves) -> PairBlock:
-        """`waves` are of all keys."""
+    def of(cls, parts: AttentionParts, queries: slice | Tensor, keys: slice) -> PairBlock:
+        """Of these rows of both."""
         a = parts.a[:, :, queries, keys].contiguous()
         b = a if parts.b is parts.a else parts.b[:, :, queries, keys].contiguous()
         q, z, w = parts.q[:, :, queries], parts.z[:, :, queries], parts.w[:, :, None, keys]
         weighted_a = a * w
         weighted_b = weighted_a if b is a else b * w
         pairs = (a, weighted_a, b, weighted_b, q, parts.v[:, :, keys], z)
-        return cls(queries, keys, *pairs, waves.at(keys), parts.key_map.at(keys), parts.is_plain)
+        return cls(queries, keys, *pairs, parts.key_map.at(keys), parts.is_plain)
 
     @cached_property
     def q_by_key(self) -> Float[Tensor, "head batch query key d_head"]:
@@ -132,7 +131,7 @@ class PairSums:
         overlap: Float[Tensor, "h batch query key"],
     ) -> None:
         """Every key turns queries its own way."""
-        waves, d_head, q, q_g = block.waves, self.d_head, block.q[g:], block.q[g]
+        waves, d_head, q, q_g = block.key_map.waves, self.d_head, block.q[g:], block.q[g]
         of_queries = torch.cat([q, q_g.expand_as(q), torch.ones_like(q[..., :1])], -1)
         sums = (of_queries.mT @ a_a).mT
         sum_q, sum_q_g, sum_a = sums.split((d_head, d_head, 1), dim=-1)

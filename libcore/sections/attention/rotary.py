@@ -19,7 +19,7 @@ class Waves:
     cos: Float[Tensor, "position *beside pair"]
     sin: Float[Tensor, "position *beside pair"]
 
-    def at(self, rows: slice) -> Waves:
+    def at(self, rows: slice | Tensor) -> Waves:
         """At some of the positions."""
         return Waves(self.cos[rows], self.sin[rows])
 

@@ -99,7 +99,7 @@ class RotaryAttributionPoint:
             torch.mul(self.weights.K, fhat[:, None, None], out=k)
         else:
             raw = (self.weights.K * fhat[:, None, None]).permute(1, 0, 3, 4, 2)
-            k.copy_(parts.key_map.of_groups(group).of_rows().push_forward(raw).permute(1, 0, 4, 2, 3))
+            k.copy_(parts.key_map.heads(slice(None, None, group)).of_rows().push_forward(raw).permute(1, 0, 4, 2, 3))
         for term, r in zip(parts.all_terms, along, strict=True):
             of_term = term.k[::group].permute(1, 0, 3, 2)
             k.addcmul_(of_term[..., None], r[:, None, None])

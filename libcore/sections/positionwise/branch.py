@@ -71,12 +71,6 @@ class PositionwiseBranch(Positionwise):
     def write_weight(self) -> Tensor:
         return self.weight_out
 
-    def __call__(self, activation: Tensor, positions: Positions) -> Tensor:
-        read = positions.at_queries(activation)
-        if self.normalisation is not None:
-            read = self.normalisation(read)
-        return self.hidden(read @ self.weight_in) @ self.weight_out
-
     def terms(self, n_points: int) -> int:
         if self.normalisation is None:
             return 0
@@ -129,7 +123,7 @@ class ScaleBranch(Positionwise):
         return self.normalisation.fold(torch.eye(width + 1, width, dtype=self.write.dtype, device=self.write.device))
 
     def between(self, read: Tensor, constant: Tensor, positions: Positions) -> Tensor:
-        return (read.square().mean(-1, keepdim=True) + self.normalisation.eps).rsqrt()
+        return self.normalisation.inverse_scale_of(read)
 
     @property
     def write_weight(self) -> Tensor:

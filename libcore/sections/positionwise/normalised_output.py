@@ -55,7 +55,8 @@ class NormalisedPositionwise(NormalisedBranch, Positionwise):
         width, inner = self.normalisation.width, self.branch.path_jacobian(activation, AT_THE_END)
         every = Positions.of(activation.shape[1], None, activation.device)
         added = self.added(activation, every)
-        centred, inverse_scale = self.normalisation.centre(added), self.normalisation.inverse_scale(added)
+        centred = self.normalisation.centre(added)
+        inverse_scale = self.normalisation.inverse_scale_of(centred)
         # J m_c^T
         writes = self.branch.writes[..., :width]
         along = (inner.slope * (centred @ writes.T)) @ self.reads.T
